@@ -1,0 +1,54 @@
+# What a person types. `make repro` does everything; `make test` proves it.
+
+PYTHON ?= python3
+VENV ?= .venv
+export PATH := $(abspath $(VENV))/bin:$(PATH)
+export PYTHONUNBUFFERED := 1
+
+.PHONY: help setup setup-dev repro test lint ui bench clean
+
+help:
+	@echo "make repro [PRESET=quick|laptop|paper] [TARGET=evaluate@doom-2]   the main job: everything, up to scores and report"
+	@echo "make test    set up and pass the tests          make lint    ruff, mypy, import-linter"
+	@echo "make ui      open MLflow                        make bench   the benchmarks"
+
+# The lock is a constraints file: `setup` installs what the project needs, `setup-dev` the tools as well, both as locked.
+setup: $(VENV)/.setup
+setup-dev: $(VENV)/.setup-dev
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.setup: requirements.lock pyproject.toml | $(VENV)/bin/python
+	python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable .
+	@touch $@
+
+$(VENV)/.setup-dev: $(VENV)/.setup
+	python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable ".[dev]"
+	@touch $@
+
+repro: setup
+	$(if $(PRESET),wm preset $(PRESET))
+	wm check
+	dvc repro $(TARGET)
+	wm track sync
+	wm show --next-steps
+
+test: setup-dev
+	python -m pytest -n 2 --dist loadfile
+
+lint: setup-dev
+	ruff check .
+	ruff format --check .
+	mypy
+	lint-imports
+
+ui: setup
+	wm track ui
+
+bench: setup
+	@for file in benchmarks/*.py; do echo "== $$file"; python $$file || exit 1; done
+
+clean:
+	rm -rf artifacts reports .state

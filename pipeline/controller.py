@@ -1,0 +1,60 @@
+"""Evolve C in the dream, in reality, or in one after the other; put V, M and C together as an agent."""
+
+from pipeline.stage import Stage, run_stage
+from worldmodels.engine.agent import Agent, load_agent, save_agent
+from worldmodels.engine.dream import DreamWorld, Starts
+from worldmodels.engine.real import RealWorld
+from worldmodels.engine.world import World
+from worldmodels.envs.make import EnvironmentConfig, make_env
+from worldmodels.models.memory import Memory
+from worldmodels.models.vision import Vision
+from worldmodels.storage.agents import AgentCard, read_card
+from worldmodels.storage.files import write_curve
+from worldmodels.storage.layout import require
+from worldmodels.storage.weights import load_model, load_tensors, save_tensors
+from worldmodels.training.controller import ControllerTraining, Phase, SelectionConfig, train_controller
+
+
+def main(stage: Stage) -> None:
+    config = stage.params("controller", ControllerTraining)
+    game = stage.params("environment", EnvironmentConfig)
+    vision = load_model(stage.files.vision, Vision.from_description)
+    memory = load_model(stage.files.memory, Memory.from_description)
+    rows, _ = load_tensors(stage.files.latents)
+    first = rows["first"]
+    starts = Starts(rows["mean"][first].float(), rows["log_variance"][first].float())
+    features = config.model.features
+
+    def open_world(of: Phase | SelectionConfig) -> World:
+        if isinstance(of, Phase) and of.world == "dream":
+            return DreamWorld(memory, starts, features, temperature=of.temperature, limit=of.limit)
+        rules = game.model_copy(update={"limit": min(of.limit, game.limit)})
+        return RealWorld(make_env(rules, threads=stage.threads), vision, memory, features)
+
+    start = None
+    if config.warm_start and read_card(require(stage.before.agent)).kind == "world-model":
+        earlier = load_agent(stage.before.agent)
+        start = earlier.parameters.numpy() if earlier.config == config.model else None
+    parameters, curve = train_controller(
+        config,
+        open_world,
+        start,
+        seed=stage.seed,
+        stream=stage.stream,
+        generations=stage.progress(range(config.generations), "generation"),
+        observe=stage.run.metrics,
+    )
+    card = AgentCard(
+        kind="world-model",
+        environment=stage.environment,
+        game=game.model_dump(),
+        controller=config.model.model_dump(),
+    )
+    save_agent(stage.files.agent, Agent(card, vision, memory, parameters, starts))
+    save_tensors(stage.files.controller, {"parameters": parameters}, config.model.model_dump())
+    write_curve(stage.files.controller_curve, curve)
+    stage.run.done(stage.files.controller)
+
+
+if __name__ == "__main__":
+    run_stage("controller", main)

@@ -1,0 +1,83 @@
+"""The transfer score: C in the real game on test episodes that nothing was trained or selected on, beside its dream."""
+
+import numpy as np
+import pandas as pd
+
+from pipeline.stage import Stage, run_stage
+from worldmodels.compute.local import run_tasks
+from worldmodels.engine.agent import load_agent
+from worldmodels.engine.demonstration import Demonstration, demonstrate
+from worldmodels.engine.evaluation import EvaluationConfig, shards
+from worldmodels.engine.play import play_dream, play_real
+from worldmodels.engine.scores import episodes_table, join, summarise
+from worldmodels.envs.make import EnvironmentConfig, make_env
+from worldmodels.report.pictures import filmstrip, reconstruction_grid, write_png
+from worldmodels.seeds import episode_seeds
+from worldmodels.storage.files import read_json, write_json, write_table
+
+PICTURES = 12
+"""Pictures of a filmstrip."""
+
+
+def main(stage: Stage) -> None:
+    config = stage.params("evaluate", EvaluationConfig)
+    game = stage.params("environment", EnvironmentConfig)
+    agent = load_agent(stage.files.agent)
+    tasks = [
+        (stage.files.agent, game, seeds, config.real.lanes)
+        for seeds in shards(episode_seeds("test", config.real.episodes), config.real.lanes)
+    ]
+    done = dict(stage.progress(run_tasks(play_real, tasks, stage.threads), "task", len(tasks)))
+    real = join([done[i] for i in range(len(tasks))])
+    tables = [episodes_table(real, "real"), pd.read_parquet(stage.origin.baseline_returns)]
+    dream = None
+    if config.dream.episodes:
+        returns = play_dream(agent, config.dream, episode_seeds("dream", config.dream.episodes, stream="test"))
+        tables.append(episodes_table(returns, "dream"))
+        dream = summarise(returns)
+    env = make_env(game, scoring=True)
+    scores = {
+        "key": stage.key,
+        "environment": stage.environment,
+        "iteration": int(stage.key.rpartition("-")[2]),
+        "preset": stage.value("preset"),
+        "rules": env.preset,
+        "backend": env.backend,
+        "temperature": config.dream.temperature,
+        "real": summarise(real),
+        "dream": dream,
+        "baseline": read_json(stage.origin.baseline),
+        "gap": dream["mean"] - float(real.total.mean()) if dream else None,
+    }
+    seed = episode_seeds("demonstration", 1)[0]
+    show(stage, demonstrate(agent, env, seed=seed, temperature=config.dream.temperature, limit=config.dream.limit))
+    write_table(stage.files.returns, pd.concat(tables, ignore_index=True))
+    write_json(stage.files.scores, scores)
+    stage.run.metrics(flat_scores(scores), 0)
+    stage.run.done(stage.files.scores, images=[stage.files.reconstructions, stage.files.filmstrip])
+
+
+def flat_scores(scores: dict) -> dict[str, float]:
+    """Return the headline figures as metrics."""
+    worlds = [world for world in ("real", "dream", "baseline") if scores[world]]
+    return {f"{world}/{name}": scores[world][name] for world in worlds for name in ("mean", "std", "stderr", "n")}
+
+
+def show(stage: Stage, seen: Demonstration) -> None:
+    """Draw the reconstruction grid and the filmstrip."""
+    real = seen.real.frames
+    chosen = np.linspace(0, len(real) - 1, 16).astype(int)
+    write_png(stage.files.reconstructions, reconstruction_grid(real[chosen], seen.reconstruction[chosen]))
+    rows = {
+        "real": real,
+        "real through V": seen.reconstruction,
+        "dream, same actions": seen.replayed,
+        "dream, acting": seen.dreamt,
+    }
+    every = max(1, len(real) // PICTURES)
+    strip = filmstrip({label: frames[: every * PICTURES] for label, frames in rows.items()}, every)
+    write_png(stage.files.filmstrip, strip)
+
+
+if __name__ == "__main__":
+    run_stage("evaluate", main)

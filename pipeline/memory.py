@@ -1,0 +1,26 @@
+"""Train M on the latents of all episodes."""
+
+from pipeline.stage import Stage, run_stage
+from worldmodels.models.memory import Memory
+from worldmodels.storage.files import write_curve
+from worldmodels.storage.weights import load_model, load_tensors, save_model
+from worldmodels.training.memory import MemoryTraining, new_memory, train_memory
+
+
+def main(stage: Stage) -> None:
+    config = stage.params("memory", MemoryTraining)
+    rows, _ = load_tensors(stage.files.latents)
+    earlier = stage.before.agent / "memory.safetensors"
+    if config.warm_start and earlier.exists():
+        model = load_model(earlier, Memory.from_description)
+    else:
+        model = new_memory(config.model, rows["mean"].shape[1], rows["action"].shape[1], stage.seed)
+    updates = stage.progress(range(config.optimiser.updates), "update")
+    curve = train_memory(model, rows, config, seed=stage.seed, updates=updates, observe=stage.run.metrics)
+    save_model(stage.files.memory, model)
+    write_curve(stage.files.memory_curve, curve)
+    stage.run.done(stage.files.memory)
+
+
+if __name__ == "__main__":
+    run_stage("memory", main)

@@ -1,0 +1,97 @@
+"""What all stage scripts share: arguments, threads, tracking, and errors as messages."""
+
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import torch
+
+from worldmodels.errors import WorldModelsError
+from worldmodels.params import load_yaml, section
+from worldmodels.storage.layout import Iteration
+from worldmodels.tracking.live import StageRun, stage_run
+
+C = TypeVar("C")
+T = TypeVar("T")
+
+
+@dataclass
+class Stage:
+    """One stage of one iteration: what it is called with, and the params it reads.
+
+    Attributes:
+        name: of the stage.
+        key: of the iteration.
+        environment: name of its section in params.yaml.
+        after: key of the iteration before.
+        run: its MLflow run, set while the stage runs.
+    """
+
+    name: str
+    key: str
+    environment: str = ""
+    after: str = ""
+    run: StageRun = field(init=False)
+    _params: dict[str, Any] = field(default_factory=load_yaml)
+
+    def params(self, name: str, kind: type[C]) -> C:
+        """Return the section ``name`` of this stage's environment."""
+        return section(self._params, f"{self.environment}.{name}", kind)
+
+    def value(self, key: str) -> Any:
+        """Return a value at the top of params.yaml, by dotted key."""
+        return section(self._params, key, Any)
+
+    @property
+    def files(self) -> Iteration:
+        """Files of this iteration."""
+        return Iteration(self.key)
+
+    @property
+    def before(self) -> Iteration:
+        """Files of the iteration before."""
+        return Iteration(self.after)
+
+    @property
+    def origin(self) -> Iteration:
+        """Files of iteration 0, the random policy."""
+        return Iteration(f"{self.environment}-0")
+
+    @property
+    def seed(self) -> int:
+        """Seed of the project."""
+        return int(self.value("seed"))
+
+    @property
+    def threads(self) -> int:
+        """Cores to use."""
+        return int(self.value("compute.threads"))
+
+    def progress(self, steps: Iterable[T], unit: str, total: int | None = None) -> Iterable[T]:
+        """Show how far a loop is."""
+        return self.run.progress(steps, f"{self.name} {self.key}", unit=unit, total=total)
+
+    @property
+    def stream(self) -> str:
+        """Names this iteration's episodes among all of their purpose."""
+        return f"{self.seed}/{self.key}"
+
+
+def run_stage(name: str, body: Callable[[Stage], None]) -> None:
+    """Run a stage script: ``python -m pipeline.NAME KEY [ENVIRONMENT AFTER]``."""
+    try:
+        stage = Stage(name, *sys.argv[1:])
+        torch.set_num_threads(stage.threads)
+        with stage_run(name, stage.key, flatten(stage._params.get(stage.environment, {}), stage.environment)) as stage.run:
+            body(stage)
+    except WorldModelsError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+def flatten(node: Any, prefix: str) -> dict[str, Any]:
+    """Return nested params as ``{"doom.vision.model.latent": 64, ...}``."""
+    if not isinstance(node, dict):
+        return {prefix: node}
+    return {key: value for name, child in node.items() for key, value in flatten(child, f"{prefix}.{name}").items()}

@@ -1,0 +1,27 @@
+"""Train V on the frames of this iteration and all before it."""
+
+from pipeline.stage import Stage, run_stage
+from worldmodels.models.vision import Vision
+from worldmodels.storage.episodes import FrameReader
+from worldmodels.storage.files import write_curve
+from worldmodels.storage.weights import load_model, save_model
+from worldmodels.training.vision import VisionTraining, new_vision, train_vision
+
+
+def main(stage: Stage) -> None:
+    config = stage.params("vision", VisionTraining)
+    reader = FrameReader(stage.files.data)
+    earlier = stage.before.agent / "vision.safetensors"
+    if config.warm_start and earlier.exists():
+        model = load_model(earlier, Vision.from_description)
+    else:
+        model = new_vision(config.model, stage.seed)
+    updates = stage.progress(range(config.optimiser.updates), "update")
+    curve = train_vision(model, reader, config, seed=stage.seed, updates=updates, observe=stage.run.metrics)
+    save_model(stage.files.vision, model)
+    write_curve(stage.files.vision_curve, curve)
+    stage.run.done(stage.files.vision)
+
+
+if __name__ == "__main__":
+    run_stage("vision", main)

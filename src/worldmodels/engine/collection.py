@@ -1,0 +1,60 @@
+"""Playing to gather data."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from pydantic import Field
+
+from worldmodels.engine.policies import Policy, RandomPolicyConfig
+from worldmodels.engine.recorders import EpisodeRecorder
+from worldmodels.engine.rollout import run_episodes
+from worldmodels.engine.world import World
+from worldmodels.envs.base import check_frames
+from worldmodels.params import Config
+from worldmodels.shapes import Episode
+from worldmodels.storage.episodes import EpisodeWriter
+
+
+class CollectConfig(Config):
+    """The ``collect`` section of an environment.
+
+    Attributes:
+        episodes: episodes of one iteration.
+        limit: most steps of one; the environment's own limit holds too.
+        lanes: games at a time.
+        random: the random policy: all of iteration 1, and ``random_share`` of later iterations.
+        random_share: share of the episodes of a later iteration that the random policy plays.
+        strengths: the previous controller's actions are disturbed by this much of the random policy's; one of these an
+            episode. 0 is undisturbed.
+    """
+
+    episodes: int = Field(ge=1, le=1_000_000)
+    limit: int = Field(ge=1, le=1_000_000)
+    lanes: int = Field(ge=1, le=4096)
+    random: RandomPolicyConfig
+    random_share: float = Field(ge=0, le=1)
+    strengths: list[float] = Field(min_length=1)
+
+
+def collect_episodes(
+    world: World,
+    policy: Policy,
+    seeds: Sequence[int],
+    *,
+    lanes: int,
+    writer: EpisodeWriter,
+    name: str,
+    on_episode: Callable[[Episode], object],
+) -> None:
+    """Play the episodes and write them; ``name`` says in the table what played.
+
+    Raises:
+        EnvironmentFault: where an episode shows nothing but one colour, or never changes.
+    """
+    run_episodes(world, policy, seeds, lanes=lanes, recorder=EpisodeRecorder(partial(_keep, writer, name, on_episode)))
+
+
+def _keep(writer: EpisodeWriter, name: str, on_episode: Callable[[Episode], object], episode: Episode) -> None:
+    check_frames(episode.frames, f"episode {episode.seed} ({name})")
+    writer.write(episode, name)
+    on_episode(episode)

@@ -1,0 +1,29 @@
+"""An agent put to the test, in reality and in its dream."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from worldmodels.engine.agent import Agent, load_agent
+from worldmodels.engine.evaluation import DreamTestConfig
+from worldmodels.engine.rollout import run_episodes
+from worldmodels.envs.make import EnvironmentConfig, make_env
+from worldmodels.shapes import Returns
+
+
+def play_real(folder: Path, game: EnvironmentConfig, seeds: Sequence[int], lanes: int) -> Returns:
+    """Play episodes of the real game with a stored agent, on the scoring back end. A task for a worker process."""
+    torch.set_num_threads(1)
+    agent = load_agent(folder)
+    world = agent.real_world(make_env(game, scoring=True))
+    try:
+        return run_episodes(world, agent.policy(), seeds, lanes=lanes)
+    finally:
+        world.close()
+
+
+def play_dream(agent: Agent, config: DreamTestConfig, seeds: Sequence[int]) -> Returns:
+    """Play episodes in the agent's own dream."""
+    world = agent.dream_world(temperature=config.temperature, limit=config.limit)
+    return run_episodes(world, agent.policy(), seeds)

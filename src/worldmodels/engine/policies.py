@@ -1,0 +1,128 @@
+"""What chooses actions without looking, and the base of what looks."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from worldmodels.params import Config
+from worldmodels.seeds import stream_seed
+from worldmodels.shapes import Job
+
+
+class Policy(Protocol):
+    """Chooses actions for lanes; lanes come and go as in a ``World``."""
+
+    def start(self, jobs: Sequence[Job]) -> None:
+        """Append a lane for every job."""
+        ...
+
+    def act(self, features: Tensor) -> Tensor:
+        """Return actions (B, A) in [-1, 1] for features (B, F)."""
+        ...
+
+    def keep(self, lanes: Tensor) -> None:
+        """Keep these lanes only. ``lanes``: (B',) int64, increasing."""
+        ...
+
+
+class RandomPolicyConfig(Config):
+    """Random actions, held for a while.
+
+    An action component is ``mean + bias * u_episode + scale * u``, clipped to [-1, 1], with u uniform in [-1, 1].
+
+    Attributes:
+        holds: an episode draws one of these; each of its actions is then held for 1 to that many steps (uniform).
+        mean: centre, one for each action component.
+        scale: half width, one for each action component.
+        bias: half width of an offset that an episode keeps, one for each action component.
+    """
+
+    holds: list[int] = Field(min_length=1)
+    mean: list[float] = Field(min_length=1)
+    scale: list[float] = Field(min_length=1)
+    bias: list[float] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _same_sizes(self) -> "RandomPolicyConfig":
+        if len({len(self.mean), len(self.scale), len(self.bias)}) != 1:
+            raise ValueError("mean, scale and bias need one number for each action component, the same count in all three")
+        if min(self.holds) < 1:
+            raise ValueError("holds are numbers of steps, at least 1")
+        return self
+
+
+class RandomPolicy:
+    """Plays ``RandomPolicyConfig``; an episode's actions depend on its seed alone."""
+
+    def __init__(self, config: RandomPolicyConfig) -> None:
+        self.config = config
+        self._lanes: list[_RandomLane] = []
+
+    def start(self, jobs: Sequence[Job]) -> None:
+        self._lanes += [_RandomLane(self.config, job.seed) for job in jobs]
+
+    def act(self, features: Tensor) -> Tensor:
+        return torch.from_numpy(np.stack([lane.act() for lane in self._lanes]))
+
+    def keep(self, lanes: Tensor) -> None:
+        self._lanes = [self._lanes[lane] for lane in lanes.tolist()]
+
+
+class ExploringPolicy:
+    """A policy whose actions are disturbed: ``base + strength * random``, clipped; an episode keeps one strength."""
+
+    def __init__(self, base: Policy, random: RandomPolicy, strengths: Sequence[float]) -> None:
+        self.base, self.random, self.strengths = base, random, strengths
+        self._strength = torch.zeros(0, 1)
+
+    def start(self, jobs: Sequence[Job]) -> None:
+        self.base.start(jobs)
+        self.random.start(jobs)
+        chosen = [self.strengths[stream_seed("strength", job.seed) % len(self.strengths)] for job in jobs]
+        self._strength = torch.cat([self._strength, torch.tensor(chosen).view(-1, 1)])
+
+    def act(self, features: Tensor) -> Tensor:
+        return (self.base.act(features) + self._strength * self.random.act(features)).clamp(-1, 1)
+
+    def keep(self, lanes: Tensor) -> None:
+        self.base.keep(lanes)
+        self.random.keep(lanes)
+        self._strength = self._strength[lanes]
+
+
+class ReplayPolicy:
+    """Repeats the actions of an episode, (T, A), in a single lane."""
+
+    def __init__(self, actions: Tensor) -> None:
+        self._actions = iter(actions.split(1))
+
+    def start(self, jobs: Sequence[Job]) -> None:
+        if len(jobs) != 1:
+            raise ValueError("a replay has a single lane")
+
+    def act(self, features: Tensor) -> Tensor:
+        return next(self._actions)
+
+    def keep(self, lanes: Tensor) -> None:
+        """A single lane: nothing to drop."""
+
+
+class _RandomLane:
+    def __init__(self, config: RandomPolicyConfig, seed: int) -> None:
+        self._random = np.random.Generator(np.random.PCG64(stream_seed("random policy", seed)))
+        self._scale = np.array(config.scale)
+        self._mean = np.array(config.mean) + np.array(config.bias) * self._random.uniform(-1, 1, len(config.bias))
+        self._hold = config.holds[self._random.integers(len(config.holds))]
+        self._left = 0
+
+    def act(self) -> np.ndarray:
+        if self._left == 0:
+            self._left = int(self._random.integers(1, self._hold + 1))
+            noise = self._random.uniform(-1, 1, len(self._scale))
+            self._action = np.clip(self._mean + self._scale * noise, -1, 1).astype(np.float32)
+        self._left -= 1
+        return self._action

@@ -1,0 +1,84 @@
+"""Reality as the agent knows it: the game's frames through V, remembered by M."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from worldmodels.engine.features import select_features
+from worldmodels.engine.noise import EpisodeNoise
+from worldmodels.engine.world import Step, pad_lanes
+from worldmodels.envs.base import BatchEnv
+from worldmodels.models.controller import Features, feature_size
+from worldmodels.models.memory import Memory, MemoryState
+from worldmodels.models.vision import Vision, sample_latent, to_images
+
+
+class RealWorld:
+    """A ``World`` of real games: frame -> V -> z (sampled, as in the paper) -> M's state -> features.
+
+    Args:
+        env: the games.
+        vision: V.
+        memory: M; may be None where ``features`` is ``z``.
+        features: what the controller sees.
+    """
+
+    def __init__(self, env: BatchEnv, vision: Vision, memory: Memory | None, features: Features) -> None:
+        self.env, self.vision, self.kind = env, vision, features
+        self.memory = None if features == "z" else memory
+        hidden = 0 if self.memory is None else self.memory.config.hidden
+        self.feature_size = feature_size(features, vision.config.latent, hidden)
+        self.action_size = env.action_size
+        self._frames = np.zeros((0, 64, 64, 3), np.uint8)
+        self._noise = EpisodeNoise("vision", vision.config.latent)
+        self._z = torch.zeros(0, vision.config.latent)
+        self._restart = torch.zeros(0, dtype=torch.bool)
+        self._state = None if self.memory is None else self.memory.initial_state(0)
+
+    @torch.inference_mode()
+    def start(self, seeds: Sequence[int]) -> None:
+        before = len(self._z)
+        frames = self.env.start(seeds)
+        self._noise.start(seeds)
+        self._frames = np.concatenate([self._frames, frames])
+        self._z = torch.cat([self._z, self._look(frames, self._noise.draw(before))])
+        self._restart = torch.cat([self._restart, torch.ones(len(seeds), dtype=torch.bool)])
+        if self.memory is not None and self._state is not None:
+            fresh = self.memory.initial_state(len(seeds))
+            self._state = MemoryState(*(torch.cat(pair) for pair in zip(self._state, fresh, strict=True)))
+
+    def features(self) -> Tensor:
+        return select_features(self.kind, self._z, self._state)
+
+    def frames(self) -> np.ndarray:
+        return self._frames
+
+    @torch.inference_mode()
+    def step(self, actions: Tensor) -> Step:
+        result = self.env.step(actions.numpy())
+        if self.memory is not None and self._state is not None:
+            z, action, restart, h, c = pad_lanes(self._z, actions, self._restart, *self._state)
+            _, state = self.memory.observe(z[:, None], action[:, None], restart[:, None], MemoryState(h, c))
+            self._state = MemoryState(*(s[: len(actions)] for s in state))
+        self._frames = result.frames
+        self._z = self._look(result.frames, self._noise.draw())
+        self._restart = torch.zeros(len(actions), dtype=torch.bool)
+        return Step(torch.from_numpy(result.rewards), torch.from_numpy(result.terminal), torch.from_numpy(result.truncated))
+
+    def keep(self, lanes: Tensor) -> None:
+        self.env.keep(lanes.numpy())
+        self._noise.keep(lanes)
+        self._frames = self._frames[lanes.numpy()]
+        self._z, self._restart = self._z[lanes], self._restart[lanes]
+        if self._state is not None:
+            self._state = MemoryState(*(s[lanes] for s in self._state))
+
+    def close(self) -> None:
+        self.env.close()
+
+    def _look(self, frames: np.ndarray, noise: Tensor) -> Tensor:
+        (padded,) = pad_lanes(torch.from_numpy(frames))
+        mean, log_variance = self.vision.encode(to_images(padded))
+        return sample_latent(mean[: len(frames)], log_variance[: len(frames)], noise)

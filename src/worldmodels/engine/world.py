@@ -1,0 +1,69 @@
+"""The one idea: a world turns actions into features, and the agent cannot tell whether it is real (paper, sections 3, 4)."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+LANE_MULTIPLE = 16
+
+
+class Step(NamedTuple):
+    """What one step gave to every lane: reward (B,) float32, terminal (B,) bool, truncated (B,) bool."""
+
+    reward: Tensor
+    terminal: Tensor
+    truncated: Tensor
+
+
+class World(Protocol):
+    """B episodes advancing in lock-step. It has no lanes when made; ``start`` appends lanes, ``keep`` drops them.
+
+    An episode depends on its seed and its actions alone. A lane whose episode ended must be dropped before the next ``step``.
+
+    Attributes:
+        feature_size: F.
+        action_size: A.
+    """
+
+    feature_size: int
+    action_size: int
+
+    def start(self, seeds: Sequence[int]) -> None:
+        """Append a lane at the first step of the episode of every seed."""
+        ...
+
+    def features(self) -> Tensor:
+        """Return what a controller sees now, (B, F)."""
+        ...
+
+    def frames(self) -> np.ndarray:
+        """Return what a person would see now, (B, 64, 64, 3) uint8."""
+        ...
+
+    def step(self, actions: Tensor) -> Step:
+        """Advance all lanes by one step. ``actions``: (B, A) in [-1, 1]."""
+        ...
+
+    def keep(self, lanes: Tensor) -> None:
+        """Keep these lanes only, in this order. ``lanes``: (B',) int64 indices into the present lanes, increasing."""
+        ...
+
+    def close(self) -> None:
+        """Free what the world holds. Closing twice is harmless."""
+        ...
+
+
+def pad_lanes(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Pad (B, ...) tensors with zeros to a multiple of 16 lanes.
+
+    BLAS takes other kernels for very small or odd batches, whose sums differ in the last bit. With whole blocks of lanes a
+    lane's numbers do not depend on how many others there are, so that a score does not depend on the lane layout.
+    """
+    lanes = len(tensors[0])
+    missing = -lanes % LANE_MULTIPLE
+    if not missing:
+        return tensors
+    return tuple(torch.cat([t, t.new_zeros(missing, *t.shape[1:])]) for t in tensors)

@@ -1,0 +1,227 @@
+"""VizDoom Take Cover: monsters throw fireballs from the far wall; stay alive by moving sideways (section 4).
+
+Action: one scalar in [-1, 1]; above 1/3 moves right, below -1/3 left, else the player stands still.
+Observation: the top 400 of 480 rows (the paper cuts the status bar's place), resized to 64x64 RGB.
+Reward: +1 per step. A step is one tic, 1/35 s, rendered once.
+End: the player's death (terminal), or the limit, 2100 tics = 60 s (truncated).
+
+``set_seed`` before ``new_episode`` fixes an episode, on whichever engine it runs and whatever that engine played
+before. Each engine is a process of its own (17 MB), headless and silent.
+"""
+
+import glob
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from pydantic import Field
+
+from worldmodels.envs.base import EnvStep, LaneClock
+from worldmodels.envs.frames import resize
+from worldmodels.errors import EnvironmentFault
+from worldmodels.params import Config
+
+if TYPE_CHECKING:
+    import vizdoom
+
+START_TIC = 1
+LEFT, STAY, RIGHT = [True, False], [False, False], [False, True]
+
+
+class DoomConfig(Config):
+    """Take Cover's rules.
+
+    Attributes:
+        skill: Doom's difficulty. 4 is the paper's game: a random agent survives 210 tics there. 5 is four times as
+            deadly.
+        limit: tics after which an episode is truncated.
+        resolution: what the engine renders before the resize to 64x64. 320x240 takes 2.5 times as long as 160x120.
+    """
+
+    kind: Literal["doom"] = "doom"
+    skill: int = Field(default=4, ge=1, le=5)
+    limit: int = Field(default=2100, ge=1)
+    resolution: Literal["160x120", "320x240", "640x480"] = "160x120"
+
+    @property
+    def preset(self) -> str:
+        """Name of the rules."""
+        return f"takecover-skill{self.skill}-limit{self.limit}"
+
+
+class DoomEnv:
+    """B games of Take Cover in lock-step; a ``BatchEnv``. The engines of dropped lanes serve the next ``start``."""
+
+    action_size = 1
+
+    def __init__(self, config: DoomConfig, threads: int = 1) -> None:
+        """Make the environment; engines start with the first lanes.
+
+        Args:
+            config: the rules.
+            threads: cores to use.
+        """
+        self.limit = config.limit
+        self.preset = config.preset
+        self.backend = f"vizdoom-{version('vizdoom')}"
+        self._config = config
+        self._clock = LaneClock(config.limit)
+        width, height = map(int, config.resolution.split("x"))
+        self._pictures = np.zeros((0, height * 400 // 480, width, 3), np.uint8)  # each lane's last one
+        self._engines: list[vizdoom.DoomGame] = []
+        self._free: list[vizdoom.DoomGame] = []
+        # A thread mostly waits for its engine's process: two a core keep the cores busy (measured: +18%).
+        self._workers = 2 * threads
+        self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="doom")
+
+    def start(self, seeds: Sequence[int]) -> np.ndarray:
+        """Append a lane for every seed; return their first frames, (len(seeds), 64, 64, 3) uint8."""
+        present = len(self._clock)
+        missing = max(0, len(seeds) - len(self._free))
+        started = [self._pool.submit(start_engine, self._config) for _ in range(missing)]
+        wait(started)
+        self._free += [future.result() for future in started if future.exception() is None]
+        for future in started:
+            future.result()  # raises; the engines that did start are in the free list, to be closed
+        for _ in seeds:
+            self._engines.append(self._free.pop())
+        self._clock.start(seeds)
+        self._pictures = np.concatenate([self._pictures, np.zeros((len(seeds), *self._pictures.shape[1:]), np.uint8)])
+        new = range(present, len(self._clock))
+        self._each_lane(new, self._begin)
+        return resize(self._pictures[present:])
+
+    def step(self, actions: np.ndarray) -> EnvStep:
+        """Advance all lanes by one tic. ``actions``: (B, 1) float32 in [-1, 1]."""
+        self._clock.check(actions, self.action_size)
+        terminal = np.zeros(len(self._clock), bool)
+
+        def advance(lane: int) -> None:
+            game = self._engines[lane]
+            game.make_action(buttons(actions[lane, 0]), 1)
+            terminal[lane] = game.is_episode_finished()
+            if not terminal[lane]:  # an ended game has no state: the last picture stays
+                self._look(lane)
+
+        self._each_lane(range(len(terminal)), advance)
+        return EnvStep(
+            resize(self._pictures), np.ones(len(terminal), np.float32), terminal, self._clock.advance(terminal)
+        )
+
+    def keep(self, lanes: np.ndarray) -> None:
+        """Keep these lanes only, in this order."""
+        kept = set(lanes.tolist())
+        self._free += [game for lane, game in enumerate(self._engines) if lane not in kept]
+        self._engines = [self._engines[lane] for lane in lanes]
+        self._pictures = self._pictures[lanes]
+        self._clock.keep(lanes)
+
+    def close(self) -> None:
+        """End all engines."""
+        self._pool.shutdown(wait=True)  # no thread may be inside a game that is being closed
+        for game in self._engines + self._free:
+            game.close()
+        self._engines, self._free = [], []
+
+    def _begin(self, lane: int) -> None:
+        game = self._engines[lane]
+        game.set_seed(int(self._clock.seeds[lane]))
+        game.new_episode()
+        self._look(lane)
+
+    def _look(self, lane: int) -> None:
+        picture = self._engines[lane].get_state().screen_buffer
+        self._pictures[lane] = picture[: self._pictures.shape[1]]
+
+    def _each_lane(self, lanes: range, act: Callable[[int], None]) -> None:
+        """Call ``act(lane)`` for all lanes, on all threads; name the lane and the seed of an engine that fails."""
+        import vizdoom
+
+        faults = (
+            vizdoom.ViZDoomUnexpectedExitException,
+            vizdoom.ViZDoomIsNotRunningException,
+            vizdoom.ViZDoomErrorException,
+            vizdoom.MessageQueueException,
+            vizdoom.SharedMemoryException,
+        )
+
+        def work(part: range) -> None:
+            for lane in part:
+                try:
+                    act(lane)
+                except faults as error:
+                    raise EnvironmentFault(
+                        f"the ViZDoom engine of lane {lane} (seed {self._clock.seeds[lane]}) died: {error} Run the "
+                        "same command again; if memory is short, lower the number of lanes in params.yaml."
+                    ) from error
+
+        workers = min(self._workers, len(lanes))
+        futures = [self._pool.submit(work, lanes[k::workers]) for k in range(workers)]
+        wait(futures)
+        for future in futures:
+            future.result()
+
+
+def buttons(action: float) -> list[bool]:
+    """Return the buttons (left, right) that an action in [-1, 1] holds down."""
+    return RIGHT if action > 1 / 3 else LEFT if action < -1 / 3 else STAY
+
+
+def start_engine(config: DoomConfig) -> "vizdoom.DoomGame":
+    """Start one engine, headless and silent, which leaves nothing behind: no file, no process, no shared memory.
+
+    Raises:
+        EnvironmentFault: where it will not start.
+    """
+    import vizdoom
+
+    game = vizdoom.DoomGame()
+    game.load_config(str(Path(vizdoom.scenarios_path) / "take_cover.cfg"))  # scenario, map, buttons, no HUD
+    game.set_doom_skill(config.skill)
+    game.set_episode_start_time(START_TIC)
+    game.set_episode_timeout(0)  # the limit is counted here, so that a death is told from a time-out
+    game.set_living_reward(1)
+    game.set_mode(vizdoom.Mode.PLAYER)
+    game.set_screen_format(vizdoom.ScreenFormat.RGB24)
+    game.set_screen_resolution(getattr(vizdoom.ScreenResolution, f"RES_{config.resolution.upper()}"))
+    game.set_available_game_variables([])
+    game.set_window_visible(False)
+    game.set_sound_enabled(False)
+    game.set_doom_config_path(os.devnull)  # else each engine writes _vizdoom.ini into the working directory
+    folder = Path(tempfile.mkdtemp(prefix="worldmodels-doom-"))
+    try:
+        game.set_vizdoom_path(str(_launcher(folder)))
+        game.init()
+    except Exception as error:
+        raise EnvironmentFault(
+            f"the ViZDoom engine does not start: {error} Run `wm doctor`; a game needs 10 MB of free space in /dev/shm."
+        ) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    # Both processes have the shared memory mapped by now. Unlinked, it goes when they do, even if they are killed.
+    for path in glob.glob(f"/dev/shm/ViZDoom*{game.get_instance_id()}"):
+        os.unlink(path)
+    return game
+
+
+def _launcher(folder: Path) -> Path:
+    """Return the path, inside ``folder``, that starts the engine there as ``vizdoom.sh`` says.
+
+    Both are links: a script written here could not be executed while another thread's fork holds it open (ETXTBSY), and
+    ViZDoom crashes Python where its engine cannot be executed.
+    """
+    import vizdoom
+
+    engine, script = Path(vizdoom.__file__).with_name("vizdoom"), Path(__file__).with_name("vizdoom.sh")
+    for path in (engine, script):
+        if not os.access(path, os.X_OK):
+            raise FileNotFoundError(f"{path} is missing or not executable: install its package again.")
+    (folder / "engine").symlink_to(engine)
+    (folder / "start").symlink_to(script)
+    return folder / "start"

@@ -1,0 +1,179 @@
+"""M: the LSTM with a mixture-density output that predicts the next latent (paper, section 2.2 and appendix A.2)."""
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from worldmodels.models.mixture import Mixture
+from worldmodels.params import Config
+
+
+class MemoryConfig(Config):
+    """The shape of M.
+
+    Attributes:
+        hidden: H, LSTM units (paper: 256 for CarRacing, 512 for Take Cover).
+        mixtures: K, Gaussians per latent dimension (paper: 5).
+        done: predict the end of the episode, and take a restart flag as an input (paper: Take Cover only).
+        reward: predict the reward (needed to dream games whose reward is more than survival).
+    """
+
+    hidden: int = Field(ge=1, le=8192)
+    mixtures: int = Field(ge=1, le=64)
+    done: bool
+    reward: bool
+
+
+class MemoryState(NamedTuple):
+    """The recurrent state: hidden h and cell c, (B, H) each."""
+
+    h: Tensor
+    c: Tensor
+
+
+class Prediction(NamedTuple):
+    """What M says of the next step.
+
+    Attributes:
+        latent: distribution of z', fields (B, T, K, Z).
+        reward: expected reward, (B, T), or None.
+        done: logit that the episode ends with this step, (B, T), or None.
+    """
+
+    latent: Mixture
+    reward: Tensor | None
+    done: Tensor | None
+
+
+class MemoryLossConfig(Config):
+    """The loss of M.
+
+    Attributes:
+        done_weight: weight of the steps that end an episode (paper: 10).
+        reward_weight: weight of the reward's squared error.
+    """
+
+    done_weight: float = Field(gt=0, le=1e6)
+    reward_weight: float = Field(ge=0, le=1e6)
+
+
+class MemoryLoss(NamedTuple):
+    """The total, and its terms: -log p(z') in nats per dimension, squared reward error, weighted cross-entropy of done."""
+
+    total: Tensor
+    latent: Tensor
+    reward: Tensor
+    done: Tensor
+
+
+class Memory(nn.Module):
+    """MDN-RNN; 422,368 parameters for CarRacing (32 latents, 3 actions), 1,678,785 for Take Cover (64 latents, 1 action).
+
+    One forward serves sequences and single steps (T = 1): recurrent state in, recurrent state out.
+
+    >>> shape = MemoryConfig(hidden=256, mixtures=5, done=False, reward=False)
+    >>> sum(p.numel() for p in Memory(shape, latent=32, action=3).parameters())
+    422368
+    """
+
+    def __init__(self, config: MemoryConfig, latent: int, action: int) -> None:
+        super().__init__()
+        self.config = config
+        self.latent = latent
+        self.action = action
+        hidden, inputs = config.hidden, latent + action + int(config.done)
+        # One bias vector, as in the paper's TensorFlow; torch's own LSTM keeps two.
+        self.input_weight = nn.Parameter(torch.zeros(4 * hidden, inputs))
+        self.bias = nn.Parameter(torch.zeros(4 * hidden))
+        self.hidden_weight = nn.Parameter(torch.zeros(4 * hidden, hidden))
+        self.head = nn.Linear(hidden, 3 * config.mixtures * latent + int(config.reward) + int(config.done))
+
+    def describe(self) -> dict[str, Any]:
+        """Return what ``from_description`` needs to build the same shape again."""
+        return {"config": self.config.model_dump(), "latent": self.latent, "action": self.action}
+
+    @classmethod
+    def from_description(cls, description: dict[str, Any]) -> "Memory":
+        """Build an untrained M of a described shape."""
+        return cls(MemoryConfig(**description["config"]), description["latent"], description["action"])
+
+    def initial_state(self, lanes: int) -> MemoryState:
+        """Return the state at the start of an episode: zeros, (lanes, H)."""
+        zeros = self.bias.new_zeros(lanes, self.config.hidden)
+        return MemoryState(zeros, zeros)
+
+    def forward(
+        self, z: Tensor, action: Tensor, restart: Tensor, state: MemoryState
+    ) -> tuple[Prediction, Tensor, MemoryState]:
+        """Read T steps and predict what follows each.
+
+        Args:
+            z: (B, T, Z), the latents seen.
+            action: (B, T, A), the actions taken on them.
+            restart: (B, T) bool, True at an episode's first step; the state is zeroed there.
+            state: the state before the first step.
+
+        Returns:
+            The prediction for every step, the hidden states (B, T, H), and the state after the last step.
+        """
+        hidden, state = self.observe(z, action, restart, state)
+        return self.predict(hidden), hidden, state
+
+    def observe(
+        self, z: Tensor, action: Tensor, restart: Tensor, state: MemoryState
+    ) -> tuple[Tensor, MemoryState]:
+        """Advance the state over T steps without predicting: hidden states (B, T, H), and the state after the last."""
+        flag = [restart.unsqueeze(-1).to(z.dtype)] if self.config.done else []
+        drive = F.linear(torch.cat([z, action, *flag], -1), self.input_weight, self.bias)  # (B, T, 4H)
+        h, c = state
+        carry = (~restart).to(z.dtype).unsqueeze(-1)  # (B, T, 1)
+        hidden = []
+        # unbind, not drive[:, t]: the gradient of a slice is a tensor of zeros as large as the whole.
+        for step, keep in zip(drive.unbind(1), carry.unbind(1), strict=True):
+            h, c = h * keep, c * keep
+            gates = torch.addmm(step, h, self.hidden_weight.T)
+            i, g, f, o = gates.chunk(4, -1)
+            # A forget gate that starts open (+1), as in the paper's TensorFlow cell.
+            c = torch.sigmoid(f + 1) * c + torch.sigmoid(i) * torch.tanh(g)
+            h = torch.sigmoid(o) * torch.tanh(c)
+            hidden.append(h)
+        return torch.stack(hidden, 1), MemoryState(h, c)
+
+    def predict(self, hidden: Tensor) -> Prediction:
+        """Return what follows hidden states (B, T, H)."""
+        out = self.head(hidden)
+        size = self.latent * self.config.mixtures
+        parts = [part.unflatten(-1, (self.config.mixtures, self.latent)) for part in out[..., : 3 * size].split(size, -1)]
+        reward = out[..., 3 * size] if self.config.reward else None
+        return Prediction(Mixture(*parts), reward, out[..., -1] if self.config.done else None)
+
+
+def memory_loss(
+    prediction: Prediction, z: Tensor, reward: Tensor, terminal: Tensor, valid: Tensor, config: MemoryLossConfig
+) -> MemoryLoss:
+    """Return the loss of predictions against what happened.
+
+    Args:
+        prediction: for B sequences of T steps.
+        z: (B, T, Z), the next latents. Steps that end an episode have none: they do not count in the latent term.
+        reward: (B, T), the rewards of the steps.
+        terminal: (B, T) bool, True where the game ended with the step.
+        valid: (B, T) bool, False where no step was taken (between two episodes): nothing counts there.
+        config: weights of the terms.
+    """
+    counted = valid.to(z.dtype)
+    steps = counted.sum().clamp(min=1)
+    alive = counted * (~terminal).to(z.dtype)
+    latent = -(prediction.latent.log_prob(z).mean(-1) * alive).sum() / alive.sum().clamp(min=1)
+    reward_error = done = latent.new_zeros(())
+    if prediction.reward is not None:
+        reward_error = ((prediction.reward - reward).square() * counted).sum() / steps
+    if prediction.done is not None:
+        target = terminal.to(z.dtype)
+        weight = counted * (1 + (config.done_weight - 1) * target)
+        done = F.binary_cross_entropy_with_logits(prediction.done, target, weight=weight, reduction="sum") / steps
+    total = latent * z.shape[-1] + config.reward_weight * reward_error + done
+    return MemoryLoss(total, latent.detach(), reward_error.detach(), done.detach())

@@ -1,0 +1,51 @@
+"""A mixture of K Gaussians for every latent dimension, each with its own weights (paper, appendix A.2; Bishop 1994)."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+LOG_SQRT_TWO_PI = 0.5 * math.log(2 * math.pi)
+
+
+class Mixture(NamedTuple):
+    """p(z' | history), independent over dimensions; every field is (..., K, Z): K before Z, so that sums over the
+    components run along contiguous memory.
+
+    Attributes:
+        logits: unnormalised log weights.
+        mean: component means.
+        log_std: component log standard deviations.
+    """
+
+    logits: Tensor
+    mean: Tensor
+    log_std: Tensor
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Return log p(z) of every dimension in nats, (..., Z), for ``z`` (..., Z)."""
+        deviation = (z.unsqueeze(-2) - self.mean) * (-self.log_std).exp()
+        component = -0.5 * deviation.square() - self.log_std - LOG_SQRT_TWO_PI
+        return torch.logsumexp(self.logits.log_softmax(-2) + component, -2)
+
+    def sample(self, uniform: Tensor, normal: Tensor, temperature: float) -> Tensor:
+        """Return z' (..., Z): a component by logits / tau, then its Gaussian with the noise scaled by sqrt(tau).
+
+        Args:
+            uniform: (..., Z) in [0, 1), chooses the component by its cumulative weight.
+            normal: (..., Z) standard normal.
+            temperature: tau > 0; 1 is the model's own distribution, tau -> 0 its most probable component's mean.
+        """
+        weights = (self.logits / temperature).softmax(-2)
+        chosen = (weights.cumsum(-2) <= uniform.unsqueeze(-2)).sum(-2, keepdim=True).clamp(max=weights.shape[-2] - 1)
+        mean = self.mean.gather(-2, chosen).squeeze(-2)
+        std = self.log_std.gather(-2, chosen).squeeze(-2).exp()
+        return mean + std * normal * math.sqrt(temperature)
+
+    def mean_and_std(self) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation of the whole mixture, (..., Z) each."""
+        weights = self.logits.softmax(-2)
+        mean = (weights * self.mean).sum(-2)
+        second = (weights * (self.mean.square() + (2 * self.log_std).exp())).sum(-2)
+        return mean, (second - mean.square()).clamp(min=0).sqrt()

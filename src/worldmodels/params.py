@@ -1,0 +1,93 @@
+"""params.yaml -> validated config. Each section's class stands beside what it configures and derives from ``Config``."""
+
+import difflib
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from worldmodels.errors import ParamsError
+
+PARAMS_FILE = Path("params.yaml")
+
+
+class Config(BaseModel):
+    """Base of every config class: strict types, unknown keys refused, immutable."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+C = TypeVar("C")
+
+
+def load_yaml(path: Path = PARAMS_FILE) -> dict[str, Any]:
+    """Read a params file without validating its values.
+
+    Raises:
+        ParamsError: where it is missing, is not YAML, or is not a mapping.
+    """
+    try:
+        data = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise ParamsError(f"{path} does not exist. `wm preset quick` writes it.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(data, dict):
+        raise ParamsError(f"{path} must be a mapping of sections. `wm preset quick` writes a valid one.")
+    return data
+
+
+def section(data: dict[str, Any], key: str, kind: type[C]) -> C:
+    """Return the section at a dotted ``key`` as an instance of ``kind`` (a Config class, or a union of them).
+
+    Raises:
+        ParamsError: with one line for every problem: the key path, the value, what is allowed.
+    """
+    node: Any = data
+    for i, part in enumerate(key.split(".")):
+        if not isinstance(node, dict) or part not in node:
+            where = ".".join(key.split(".")[: i + 1])
+            near = difflib.get_close_matches(part, map(str, node) if isinstance(node, dict) else [], n=1)
+            hint = f" Did you mean a key near `{near[0]}`?" if near else ""
+            raise ParamsError(f"{PARAMS_FILE}: the section `{where}` is missing.{hint}")
+        node = node[part]
+    return validate(node, key, kind)
+
+
+def validate(node: Any, key: str, kind: type[C]) -> C:
+    """Return ``node`` as an instance of ``kind``; ``key`` is named in messages."""
+    try:
+        return TypeAdapter(kind).validate_python(node)
+    except ValidationError as error:
+        raise ParamsError("\n".join(_explain(detail, node, key) for detail in error.errors())) from None
+
+
+def load(key: str, kind: type[C], path: Path = PARAMS_FILE) -> C:
+    """Read one section of a params file: ``load("doom.vision", VisionConfig)``."""
+    return section(load_yaml(path), key, kind)
+
+
+def _explain(detail: Any, node: Any, key: str) -> str:
+    parts = [str(part) for part in detail["loc"]]
+    path = ".".join([key, *parts])
+    if detail["type"] == "extra_forbidden":
+        parent = node
+        for part in parts[:-1]:
+            parent = parent.get(part, {}) if isinstance(parent, dict) else {}
+        known = sorted(_allowed_keys(detail, parent))
+        near = difflib.get_close_matches(parts[-1], known, n=1)
+        return f"{PARAMS_FILE}: unknown key `{path}`." + (f" Did you mean `{near[0]}`?" if near else "")
+    message = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] == "missing":
+        return f"{PARAMS_FILE}: `{path}` is missing."
+    return f"{PARAMS_FILE}: `{path}` = {detail['input']!r}: {message}."
+
+
+def _allowed_keys(detail: Any, parent: Any) -> set[str]:
+    names = {name for cls in _all_configs(Config) for name in cls.model_fields}
+    return names - set(parent if isinstance(parent, dict) else ())
+
+
+def _all_configs(cls: type[Config]) -> set[type[Config]]:
+    return {cls} | {sub for child in cls.__subclasses__() for sub in _all_configs(child)}

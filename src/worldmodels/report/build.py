@@ -1,0 +1,148 @@
+"""From the artifacts of all iterations to ``reports/``: the page, the scores as a table, the figures."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from worldmodels.report.figures import learning_curves, return_strip, score_bars
+from worldmodels.report.html import EnvironmentPage, IterationPage, Picture, write_report
+from worldmodels.report.pictures import png_bytes
+from worldmodels.report.table import HEADINGS, cells, read_scores, score_table
+from worldmodels.storage.layout import REPORTS, Iteration, damaged, require
+
+HASHED = ("vision.safetensors", "memory.safetensors", "controller.safetensors", "scores.json", "returns.parquet")
+
+_CURVE_TEXT = {
+    "vision": "V's loss on frames it trains on and on frames held out.",
+    "memory": "M's loss on sequences it trains on and on sequences held out.",
+    "controller": "Mean return of the population in every generation, with one standard deviation; dashed: the best "
+    "of a generation, a noisy maximum that is not a score.",
+}
+
+
+def build_report(root: Path, keys: Sequence[str], params: Mapping[str, Any]) -> None:
+    """Read ``artifacts/<key>/`` of every key and write ``reports/``.
+
+    Writes index.html, scores.csv, scores-<environment>.png, and for every key returns-<key>.png and
+    <stage>-<key>.png. The same artifacts and params give the same bytes.
+
+    Args:
+        root: the project's folder.
+        keys: chain keys, ``doom-1``...; random policies (iteration 0) are no keys here.
+        params: the params file as a mapping; an iteration's page shows the section of its environment.
+
+    Raises:
+        ArtifactError: where a file is missing or cannot be read, with the command that makes it.
+    """
+    scores = [read_scores(Iteration(key, root)) for key in keys]
+    reports = root / REPORTS
+    reports.mkdir(parents=True, exist_ok=True)
+    score_table(scores).to_csv(reports / "scores.csv", index=False, float_format="%.6g", lineterminator="\n")
+    pages = []
+    for name in dict.fromkeys(score["environment"] for score in scores):
+        own = sorted((score for score in scores if score["environment"] == name), key=lambda score: score["iteration"])
+        bars = _keep(reports / f"scores-{name}.png", png_bytes(score_bars(own)))
+        picture = Picture(bars, _bars_alt(name, own), "Bars: mean return; lines on top: standard error of the mean.")
+        iterations = [_iteration_page(Iteration(score["key"], root), reports, score, params) for score in own]
+        pages.append(EnvironmentPage(name, picture, iterations))
+    write_report(reports / "index.html", HEADINGS, cells(scores), pages)
+
+
+def _iteration_page(
+    files: Iteration, reports: Path, score: Mapping[str, Any], params: Mapping[str, Any]
+) -> IterationPage:
+    key, environment = files.key, score["environment"]
+    returns = _readable(pd.read_parquet, files.returns)
+    strip = _keep(reports / f"returns-{key}.png", png_bytes(return_strip(returns)))
+    pictures = [
+        Picture(
+            require(files.filmstrip).read_bytes(),
+            f"A dream of {key} beside reality, step by step",
+            "M dreams on from a real first frame, with C acting in the dream; beside it C acts in the game.",
+            wide=True,
+        ),
+        Picture(strip, _strip_alt(key, returns), "Every dot is an episode. A mean without its spread says little."),
+    ]
+    for stage, image in learning_curves(_curves(files)).items():
+        png = _keep(reports / f"{stage}-{key}.png", png_bytes(image))
+        pictures.append(Picture(png, f"Learning curve of the {stage} stage of {key}", _CURVE_TEXT[stage]))
+    pictures.append(
+        Picture(
+            require(files.reconstructions).read_bytes(),
+            f"Frames of {environment} and, below each, what V reconstructs from its latent vector",
+            "What V keeps of a frame: above the frame, below its reconstruction.",
+            wide=True,
+        )
+    )
+    return IterationPage(key, score["iteration"], _facts(score), pictures, _params(score, params), _hashes(files))
+
+
+def _curves(files: Iteration) -> dict[str, pd.DataFrame]:
+    paths = {"vision": files.vision_curve, "memory": files.memory_curve, "controller": files.controller_curve}
+    return {stage: _readable(pd.read_csv, path) for stage, path in paths.items()}
+
+
+def _readable(read: Callable[[Path], pd.DataFrame], path: Path) -> pd.DataFrame:
+    try:
+        return read(require(path))
+    except (ValueError, OSError) as error:
+        raise damaged(path, error) from None
+
+
+def _facts(score: Mapping[str, Any]) -> dict[str, str]:
+    real = score["real"]
+    facts = {
+        "rules": score["rules"],
+        "backend": score["backend"],
+        "preset": score["preset"],
+        "temperature": f"{score['temperature']:g}",
+        "test episodes": str(real["n"]),
+        "real return": f"{real['min']:.0f} to {real['max']:.0f}",
+    }
+    if score["gap"] is not None:
+        facts["gap (dream - real)"] = f"{score['gap']:+.0f}"
+    return facts
+
+
+def _params(score: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
+    shown = {name: params[name] for name in ("preset", "seed", "compute") if name in params}
+    return _flat(shown | {score["environment"]: params.get(score["environment"], {})})
+
+
+def _flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in node.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + str(name)] = value
+    return flat
+
+
+def _hashes(files: Iteration) -> dict[str, str]:
+    paths = [require(files.folder / name) for name in HASHED]
+    return {path.name: hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() for path in paths}
+
+
+def _bars_alt(name: str, scores: Sequence[Mapping[str, Any]]) -> str:
+    parts = [
+        f"iteration {score['iteration']}: real {score['real']['mean']:.0f}, random {score['baseline']['mean']:.0f}"
+        + (f", dream {score['dream']['mean']:.0f}" if score["dream"] else "")
+        for score in scores
+    ]
+    return f"Mean returns in {name}. " + "; ".join(parts)
+
+
+def _strip_alt(key: str, returns: pd.DataFrame) -> str:
+    ranges = returns.groupby("world", sort=True)["total"].agg(["min", "max"])
+    return f"Returns of single episodes of {key}. " + "; ".join(
+        f"{world}: {low:.0f} to {high:.0f}" for world, low, high in ranges.itertuples()
+    )
+
+
+def _keep(path: Path, data: bytes) -> bytes:
+    path.write_bytes(data)
+    return data

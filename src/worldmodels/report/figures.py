@@ -1,0 +1,231 @@
+"""Plots: learning curves, scores as bars, returns episode by episode.
+
+Every function returns an image, (H, W, 3) uint8, drawn without a display and without matplotlib's global state.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from worldmodels.report.references import REFERENCES, Reference
+from worldmodels.report.style import (
+    FAINT_INK,
+    GRID,
+    INK,
+    PAPER_COLOUR,
+    PAPER_WHITE,
+    TRAIN_COLOUR,
+    VALIDATION_COLOUR,
+    WORLD_COLOURS,
+)
+
+DPI = 144
+WORLDS = ("random", "dream", "real")
+_FIELDS = {"random": "baseline", "dream": "dream", "real": "real"}  # names in scores.json
+_STYLE: Any = {
+    "font.family": "DejaVu Sans",  # shipped with matplotlib, so the same on every machine
+    "font.size": 10,
+    "axes.edgecolor": FAINT_INK,
+    "axes.labelcolor": INK,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "xtick.color": FAINT_INK,
+    "ytick.color": FAINT_INK,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "text.color": INK,
+    "legend.frameon": False,
+    "figure.facecolor": PAPER_WHITE,
+}
+
+
+def learning_curves(curves: Mapping[str, pd.DataFrame]) -> dict[str, np.ndarray]:
+    """Draw the curve of every stage that learns.
+
+    Args:
+        curves: stage (``vision``, ``memory``, ``controller``) -> its curve file as a table.
+
+    Returns:
+        stage -> image. Stages whose table is empty are left out.
+    """
+    return {stage: _draw(_PLOTS[stage], table) for stage, table in curves.items() if len(table)}
+
+
+def score_bars(scores: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """Draw random, dream and real scores of one environment's iterations, with standard errors.
+
+    Where the rules are the paper's, the paper's figure stands beside them as a line, labelled so.
+
+    Args:
+        scores: the ``scores.json`` of every iteration of one environment.
+
+    Raises:
+        ValueError: where scores of several environments are mixed: their units differ.
+    """
+    environments = {score["environment"] for score in scores}
+    if len(environments) != 1:
+        raise ValueError(f"scores of exactly one environment are needed, got {sorted(environments)}")
+    return _draw(_plot_scores, scores, width=max(6.4, 3.0 + 1.6 * len(scores)))
+
+
+def return_strip(returns: pd.DataFrame) -> np.ndarray:
+    """Draw every episode's return as a dot, one row a world, with the mean: the spread behind a score.
+
+    Args:
+        returns: columns ``world`` (real, dream, random) and ``total``, one row an episode.
+    """
+    return _draw(_plot_returns, returns)
+
+
+def _draw(plot: Callable[[Axes, Any], None], data: Any, width: float = 6.4, height: float = 3.6) -> np.ndarray:
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+        canvas: Any = FigureCanvasAgg(figure)
+        plot(figure.add_subplot(), data)
+        canvas.draw()
+        return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def _plot_losses(axes: Axes, table: pd.DataFrame) -> None:
+    for split, colour, width in (("train", TRAIN_COLOUR, 1.2), ("validation", VALIDATION_COLOUR, 2.0)):
+        rows = table[table["split"] == split]
+        if not len(rows):
+            continue
+        marker = "o" if len(rows) < 20 and split == "validation" else None
+        axes.plot("update", "loss", data=rows, color=colour, lw=width, label=split, marker=marker, markersize=3.5)
+    held_out = table[table["split"] == "validation"]
+    if len(held_out):
+        _note_end(axes, float(held_out["update"].iloc[-1]), float(held_out["loss"].iloc[-1]), VALIDATION_COLOUR)
+    loss = table["loss"].to_numpy(dtype=float)
+    loss = loss[np.isfinite(loss)]
+    if len(loss) and loss.min() > 0 and loss.max() / loss.min() > 20:
+        axes.set_yscale("log")
+    axes.set_xlabel("update")
+    axes.legend(loc="upper right")
+
+
+def _plot_vision(axes: Axes, table: pd.DataFrame) -> None:
+    _plot_losses(axes, table)
+    axes.set_title("V: loss of a frame")
+    axes.set_ylabel("squared error + KL")
+
+
+def _plot_memory(axes: Axes, table: pd.DataFrame) -> None:
+    _plot_losses(axes, table)
+    axes.set_title("M: loss of a step")
+    axes.set_ylabel("negative log-likelihood")
+
+
+def _plot_controller(axes: Axes, table: pd.DataFrame) -> None:
+    searched = table[table["phase"] != "selection"]
+    for phase in searched["phase"].drop_duplicates():
+        rows = searched[searched["phase"] == phase]
+        generation, colour = rows["generation"].to_numpy(dtype=float), WORLD_COLOURS.get(str(phase), FAINT_INK)
+        mean, std = rows["mean"].to_numpy(dtype=float), rows["std"].to_numpy(dtype=float)
+        axes.fill_between(generation, mean - std, mean + std, color=colour, alpha=0.18, linewidth=0)
+        axes.plot(generation, mean, color=colour, linewidth=2, label=f"mean of the population, {phase}")
+        axes.plot(generation, rows["best"], color=colour, lw=1, ls=(0, (3, 2)), label=f"best of a generation, {phase}")
+        _note_end(axes, generation[-1], mean[-1], colour)
+    selection = table[table["phase"] == "selection"]
+    if len(selection):
+        style = {"color": WORLD_COLOURS["real"], "marker": "D", "ls": "none", "markersize": 5, "zorder": 3}
+        axes.plot(selection["generation"], selection["mean"], label="search mean on selection episodes, real", **style)
+    axes.set_title("C: return while evolving")
+    axes.set_xlabel("generation")
+    axes.set_ylabel("return")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(loc="best", fontsize=8.5)
+
+
+def _note_end(axes: Axes, x: float, y: float, colour: str) -> None:
+    axes.annotate(f"{y:.4g}", (x, y), xytext=(6, 0), textcoords="offset points", color=colour, va="center", fontsize=9)
+
+
+def _plot_scores(axes: Axes, scores: Sequence[Mapping[str, Any]]) -> None:
+    ranked = sorted(scores, key=lambda score: score["iteration"])
+    for place, score in enumerate(ranked):
+        for slot, world in enumerate(WORLDS):
+            summary = score[_FIELDS[world]]
+            if summary is not None:
+                label = world if _first(ranked, world) is score else None  # one entry a world in the legend
+                _bar(axes, place + (slot - 1) * 0.27, world, summary, label)
+    environment, rules = ranked[0]["environment"], {score["rules"] for score in ranked}
+    for reference in REFERENCES.get(rules.pop(), ()) if len(rules) == 1 else ():
+        _reference_line(axes, reference)
+    axes.set_xlim(-0.6, len(ranked) - 0.4)
+    axes.set_xticks(range(len(ranked)), [f"iteration {score['iteration']}" for score in ranked])
+    axes.tick_params(axis="x", length=0)
+    axes.grid(visible=False, axis="x")
+    axes.axhline(0, color=FAINT_INK, linewidth=0.8)
+    axes.set_ylabel("mean return")
+    axes.set_title(f"{environment}: return of an episode (bars: standard error)", pad=26)
+    axes.legend(ncols=3, loc="lower left", bbox_to_anchor=(-0.01, 1.0), borderaxespad=0.2, handlelength=1.0)
+
+
+def _bar(axes: Axes, x: float, world: str, summary: Mapping[str, Any], label: str | None) -> None:
+    error = summary["stderr"] or 0.0
+    axes.bar(x, summary["mean"], 0.25, color=WORLD_COLOURS[world], label=label)
+    axes.errorbar(x, summary["mean"], yerr=error, color=INK, capsize=3, linewidth=1.2)
+    end = max(summary["mean"], 0) + error
+    text = f"{summary['mean']:.0f}"
+    axes.annotate(text, (x, end), xytext=(0, 3), textcoords="offset points", ha="center", fontsize=9)
+
+
+def _reference_line(axes: Axes, reference: Reference) -> None:
+    axes.axhline(reference.mean, color=PAPER_COLOUR, linewidth=1.1, linestyle=(0, (4, 3)), zorder=0.5)
+    axes.annotate(
+        reference.label,
+        (1.0, reference.mean),
+        xycoords=("axes fraction", "data"),
+        xytext=(4, 0),
+        textcoords="offset points",
+        va="center",
+        color=PAPER_COLOUR,
+        fontsize=8.5,
+    )
+
+
+def _first(ranked: Sequence[Mapping[str, Any]], world: str) -> Mapping[str, Any] | None:
+    """Return the first score that has this world's bar."""
+    return next((score for score in ranked if score[_FIELDS[world]] is not None), None)
+
+
+def _plot_returns(axes: Axes, returns: pd.DataFrame) -> None:
+    shown = [world for world in reversed(WORLDS) if (returns["world"] == world).any()]
+    for row, world in enumerate(reversed(shown)):
+        totals = returns.loc[returns["world"] == world, "total"].to_numpy(dtype=float)
+        height = row + 0.5 * (_spread(len(totals)) - 0.5)
+        axes.scatter(totals, height, s=16, color=WORLD_COLOURS[world], alpha=0.55, linewidths=0)
+        axes.plot([totals.mean()] * 2, [row - 0.34, row + 0.34], color=INK, linewidth=2)
+        axes.annotate(f"{totals.mean():.0f}", (totals.mean(), row + 0.36), ha="center", va="bottom", fontsize=9)
+    axes.set_yticks(range(len(shown)), list(reversed(shown)))
+    axes.set_ylim(-0.55, len(shown) - 0.25)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(visible=False, axis="y")
+    axes.set_title("returns, episode by episode")
+    axes.set_xlabel("return (line: mean)")
+
+
+def _spread(count: int) -> np.ndarray:
+    """Return ``count`` heights in [0, 1) that fill it evenly, so that dots do not hide each other."""
+    return np.arange(count) * 0.6180339887 % 1.0  # golden ratio: even for every count, and no random numbers
+
+
+_PLOTS: dict[str, Callable[[Axes, Any], None]] = {
+    "vision": _plot_vision,
+    "memory": _plot_memory,
+    "controller": _plot_controller,
+}

@@ -1,0 +1,67 @@
+"""The legend of axes, and the few values that travel through the whole project.
+
+One letter an axis, the same letter everywhere::
+
+    B lanes (episodes advancing in lock-step)    T steps of an episode     H hidden size of M
+    P candidates (controllers of a population)   F features seen by C      A size of an action
+    E episodes a candidate is judged on          Z latent size of V        K mixture components
+
+Frames are ``(B, 64, 64, 3) uint8``, channels last, as games give them; models take ``(B, 3, 64, 64)`` floats in [0, 1].
+Actions are what a controller gives: ``(B, A) float32`` in [-1, 1]. Each game maps them to its own controls.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+FRAME_SIZE = 64
+FRAME_SHAPE = (FRAME_SIZE, FRAME_SIZE, 3)
+
+
+class Job(NamedTuple):
+    """One episode to be played: candidate ``candidate`` of a stack, on the episode that ``seed`` names."""
+
+    candidate: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Returns:
+    """What ``run_episodes`` measured.
+
+    Attributes:
+        total: sum of rewards, (P, E) float64.
+        length: steps played, (P, E) int64.
+        terminal: True where the game ended the episode, False where the step limit did, (P, E) bool.
+        seeds: the episodes' seeds, (E,) int64, the same for every candidate.
+    """
+
+    total: np.ndarray
+    length: np.ndarray
+    terminal: np.ndarray
+    seeds: np.ndarray
+
+    @property
+    def steps(self) -> int:
+        """Steps played in all."""
+        return int(self.length.sum())
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One episode as it was lived.
+
+    Attributes:
+        frames: (T+1, 64, 64, 3) uint8; frame t is what action t was chosen on, the last is what the last action led to.
+        actions: (T, A) float32 in [-1, 1].
+        rewards: (T,) float32.
+        terminal: True where the game ended it, False where the step limit did.
+        seed: its seed.
+    """
+
+    frames: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+    terminal: bool
+    seed: int

@@ -1,0 +1,51 @@
+"""The card of an agent: what it is, for which game, and the fingerprint of the code that runs it."""
+
+import hashlib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from worldmodels.params import validate
+from worldmodels.storage.files import read_json, write_json
+
+CARD = "agent.json"
+
+
+class AgentCard(BaseModel):
+    """agent.json.
+
+    Attributes:
+        kind: ``random`` (iteration 0) or ``world-model``.
+        environment: name of the environment's section in params.yaml.
+        game: that section's ``environment`` part: the rules the agent was made for.
+        controller: shape of C; None for ``random``.
+        code: SHA-256 of the sources that turn frames into actions. A stage that uses an agent depends on its card, and so on
+            this code, without depending on the code of models that a random agent does not have.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["random", "world-model"]
+    environment: str
+    game: dict[str, Any]
+    controller: dict[str, Any] | None = None
+    code: str = ""
+
+
+def write_card(folder: Path, card: AgentCard) -> None:
+    """Write the card into an agent's folder."""
+    write_json(folder / CARD, card.model_dump())
+
+
+def read_card(folder: Path) -> AgentCard:
+    """Read the card of an agent's folder; ArtifactError where there is none."""
+    return validate(read_json(folder / CARD), f"{folder / CARD}", AgentCard)
+
+
+def code_fingerprint(sources: list[Path]) -> str:
+    """Return the SHA-256 over source files, in the given order."""
+    digest = hashlib.sha256()
+    for source in sources:
+        digest.update(source.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,54 @@
+"""Files that are either whole or not there, with bytes that depend on their content alone."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from worldmodels.storage.layout import damaged, require
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file atomically: a reader, or a run after a crash, sees the old file, or none, or the whole new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON, indented, keys in the given order."""
+    write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; ArtifactError where it is missing or broken."""
+    try:
+        return json.loads(require(path).read_text())
+    except ValueError as error:
+        raise damaged(path, error) from None
+
+
+def write_curve(path: Path, rows: list[dict[str, float | int | str]]) -> None:
+    """Write a curve as CSV: one row a point, six significant digits."""
+    write_bytes(path, pd.DataFrame(rows).to_csv(index=False, float_format="%.6g", lineterminator="\n").encode())
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as parquet."""
+    write_bytes(path, table.to_parquet(index=False))

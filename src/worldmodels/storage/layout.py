@@ -1,0 +1,141 @@
+"""Where the artifacts of an iteration are, and which command makes each."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from worldmodels.errors import ArtifactError
+
+ARTIFACTS = Path("artifacts")
+REPORTS = Path("reports")
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """The files of one iteration, by chain key (``doom-2``). Key ``<environment>-0`` is the random policy."""
+
+    key: str
+    root: Path = Path()
+
+    @property
+    def folder(self) -> Path:
+        return self.root / ARTIFACTS / self.key
+
+    @property
+    def data(self) -> Path:
+        """Manifest of the episodes of this and all earlier iterations."""
+        return self.folder / "data.json"
+
+    @property
+    def episodes(self) -> Path:
+        """Shards of frames and the table of episodes."""
+        return self.folder / "episodes"
+
+    @property
+    def vision(self) -> Path:
+        return self.folder / "vision.safetensors"
+
+    @property
+    def vision_curve(self) -> Path:
+        return self.folder / "vision.csv"
+
+    @property
+    def latents(self) -> Path:
+        return self.folder / "latents.safetensors"
+
+    @property
+    def memory(self) -> Path:
+        return self.folder / "memory.safetensors"
+
+    @property
+    def memory_curve(self) -> Path:
+        return self.folder / "memory.csv"
+
+    @property
+    def controller(self) -> Path:
+        return self.folder / "controller.safetensors"
+
+    @property
+    def controller_curve(self) -> Path:
+        return self.folder / "controller.csv"
+
+    @property
+    def agent(self) -> Path:
+        """The deployable agent: V, M, C and a card."""
+        return self.folder / "agent"
+
+    @property
+    def scores(self) -> Path:
+        return self.folder / "scores.json"
+
+    @property
+    def returns(self) -> Path:
+        return self.folder / "returns.parquet"
+
+    @property
+    def reconstructions(self) -> Path:
+        return self.folder / "vision.png"
+
+    @property
+    def filmstrip(self) -> Path:
+        return self.folder / "dream.png"
+
+    @property
+    def baseline(self) -> Path:
+        """Summary of the random policy on the test seeds; only in ``<environment>-0``."""
+        return self.folder / "baseline.json"
+
+    @property
+    def baseline_returns(self) -> Path:
+        return self.folder / "baseline.parquet"
+
+
+MAKERS = {
+    "data.json": "collect",
+    "episodes": "collect",
+    "vision.safetensors": "vision",
+    "vision.csv": "vision",
+    "latents.safetensors": "encode",
+    "memory.safetensors": "memory",
+    "memory.csv": "memory",
+    "controller.safetensors": "controller",
+    "controller.csv": "controller",
+    "agent": "controller",
+    "scores.json": "evaluate",
+    "returns.parquet": "evaluate",
+    "vision.png": "evaluate",
+    "dream.png": "evaluate",
+    "baseline.json": "initialise",
+    "baseline.parquet": "initialise",
+}
+
+
+def command_for(path: Path) -> str:
+    """Return the command that makes an artifact.
+
+    >>> command_for(Path("artifacts/doom-2/agent/agent.json"))
+    'dvc repro controller@doom-2'
+    """
+    parts = path.parts
+    if "artifacts" not in parts[:-2]:
+        return "make repro"
+    key, name = parts[parts.index("artifacts") + 1 :][:2]
+    environment, _, number = key.rpartition("-")
+    if number == "0":
+        return f"dvc repro initialise@{environment}"
+    return f"dvc repro {MAKERS.get(name, 'evaluate')}@{key}"
+
+
+def require(path: Path) -> Path:
+    """Return ``path`` if it exists.
+
+    Raises:
+        ArtifactError: naming the command that makes it.
+    """
+    if not path.exists():
+        raise ArtifactError(f"{path} does not exist. `{command_for(path)}` makes it; `dvc pull` fetches it from a remote.")
+    return path
+
+
+def damaged(path: Path, reason: object) -> ArtifactError:
+    """Return the error for a file that cannot be read: what, why, and how to make it again."""
+    return ArtifactError(f"{path} is damaged ({reason}). Delete it; `{command_for(path)}` makes it again.")

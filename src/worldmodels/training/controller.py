@@ -1,0 +1,176 @@
+"""Training C: phases of CMA-ES, in the dream or in reality, and the choice of the controller that is kept."""
+
+from collections.abc import Callable, Iterable
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from worldmodels.engine.driver import ControllerPolicy
+from worldmodels.engine.rollout import run_episodes
+from worldmodels.engine.world import World
+from worldmodels.models.controller import ControllerConfig, Controllers, parameter_count
+from worldmodels.params import Config
+from worldmodels.seeds import Purpose, episode_seeds
+from worldmodels.training.evolution import Evolution, EvolutionConfig
+from worldmodels.training.fit import Observe, Row
+
+
+class Phase(Config):
+    """A stretch of CMA-ES in one world.
+
+    Attributes:
+        world: ``dream`` or ``real``.
+        generations: how many.
+        rollouts: E, episodes that each candidate is judged on.
+        limit: most steps of an episode.
+        temperature: tau of the dream; not used in reality.
+        lanes: most games at a time in reality; a dream plays the whole generation at once.
+    """
+
+    world: Literal["dream", "real"]
+    generations: int = Field(ge=1, le=100_000)
+    rollouts: int = Field(ge=1, le=10_000)
+    limit: int = Field(ge=1, le=1_000_000)
+    temperature: float = Field(gt=0, le=10)
+    lanes: int = Field(ge=1, le=4096)
+
+
+class SelectionConfig(Config):
+    """Which mean of the search is kept: judged on real selection episodes, never on test episodes.
+
+    Attributes:
+        episodes: real episodes a contestant; 0 keeps the last mean without playing.
+        every: the mean of every so many generations is a contestant; the last always is.
+        limit: most steps of an episode.
+        lanes: most games at a time.
+    """
+
+    episodes: int = Field(ge=0, le=10_000)
+    every: int = Field(ge=1, le=100_000)
+    limit: int = Field(ge=1, le=1_000_000)
+    lanes: int = Field(ge=1, le=4096)
+
+
+class ControllerTraining(Config):
+    """The ``controller`` section of an environment.
+
+    Attributes:
+        model: shape of C.
+        evolution: the search.
+        phases: one after the other; each begins at the mean of the one before.
+        selection: what is kept.
+        warm_start: begin at the C of the previous iteration where there is one and its shape is the same.
+    """
+
+    model: ControllerConfig
+    evolution: EvolutionConfig
+    phases: list[Phase] = Field(min_length=1)
+    selection: SelectionConfig
+    warm_start: bool
+
+    @property
+    def generations(self) -> int:
+        """Generations of all phases."""
+        return sum(phase.generations for phase in self.phases)
+
+
+def train_controller(
+    config: ControllerTraining,
+    open_world: Callable[[Phase | SelectionConfig], World],
+    start: np.ndarray | None,
+    *,
+    seed: int,
+    stream: str,
+    generations: Iterable[int],
+    observe: Observe,
+) -> tuple[Tensor, list[Row]]:
+    """Search for C.
+
+    Args:
+        config: the section.
+        open_world: makes the world of a phase, or the real one of the selection.
+        start: parameters (N,) to begin at; None for zeros.
+        seed: of the search.
+        stream: names this search's training episodes.
+        generations: 0 .. all generations - 1, possibly wrapped to show progress.
+        observe: called with metrics and the number of the generation.
+
+    Returns:
+        The chosen parameters (N,) float32, and the curve.
+    """
+    curve: list[Row] = []
+    means: list[np.ndarray] = []
+    counter = iter(generations)
+    for index, phase in enumerate(config.phases):
+        world = open_world(phase)
+        try:
+            size = parameter_count(config.model, world.feature_size, world.action_size)
+            begin = means[-1] if means else np.zeros(size) if start is None else start
+            search = Evolution(config.evolution, begin, seed + index)
+            for _ in range(phase.generations):
+                row, mean = _generation(search, phase, world, config, f"{stream}/{index}", next(counter))
+                curve.append(row)
+                means.append(mean)
+                observe({f"{phase.world}/{k}": float(v) for k, v in row.items() if k not in ("generation", "phase")}, len(means))
+        finally:
+            world.close()
+    next(counter, None)
+    chosen, rows = _select(config, means, open_world, stream)
+    return torch.from_numpy(chosen.astype(np.float32)), curve + rows
+
+
+def _generation(
+    search: Evolution, phase: Phase, world: World, config: ControllerTraining, stream: str, generation: int
+) -> tuple[Row, np.ndarray]:
+    purpose: Purpose = "dream" if phase.world == "dream" else "evolution"
+    seeds = episode_seeds(purpose, phase.rollouts, stream=stream, start=generation * phase.rollouts)
+    candidates = search.ask()
+    policy = _policy(candidates, world, config)
+    lanes = None if phase.world == "dream" else phase.lanes
+    returns = run_episodes(world, policy, seeds, candidates=len(candidates), lanes=lanes)
+    fitness = returns.total.mean(1)
+    search.tell(fitness)
+    row: Row = {
+        "generation": generation,
+        "phase": phase.world,
+        "best": float(fitness.max()),
+        "mean": float(fitness.mean()),
+        "std": float(fitness.std()),
+        "sigma": search.sigma,
+        "steps": returns.steps,
+    }
+    return row, search.mean
+
+
+def _select(
+    config: ControllerTraining,
+    means: list[np.ndarray],
+    open_world: Callable[[Phase | SelectionConfig], World],
+    stream: str,
+) -> tuple[np.ndarray, list[Row]]:
+    selection = config.selection
+    last = len(means) - 1
+    contestants = sorted({last, *range(selection.every - 1, last, selection.every)})
+    if not selection.episodes or len(contestants) == 1:
+        return means[last], []
+    world = open_world(selection)
+    try:
+        policy = _policy(np.stack([means[i] for i in contestants]), world, config)
+        seeds = episode_seeds("selection", selection.episodes, stream=stream)
+        returns = run_episodes(world, policy, seeds, candidates=len(contestants), lanes=selection.lanes)
+    finally:
+        world.close()
+    score = returns.total.mean(1)
+    rows: list[Row] = [
+        {"generation": generation, "phase": "selection", "mean": float(mean), "std": float(total.std())}
+        for generation, mean, total in zip(contestants, score, returns.total, strict=True)
+    ]
+    return means[contestants[int(score.argmax())]], rows
+
+
+def _policy(candidates: np.ndarray, world: World, config: ControllerTraining) -> ControllerPolicy:
+    parameters = torch.from_numpy(candidates.astype(np.float32))
+    return ControllerPolicy(Controllers(config.model, parameters, world.feature_size, world.action_size))

@@ -1,0 +1,95 @@
+"""The one gradient loop."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from worldmodels.errors import WorldModelsError
+from worldmodels.params import Config
+
+POINTS = 200
+"""Points of a logged curve, about."""
+
+Observe = Callable[[dict[str, float], int], object]
+Row = dict[str, float | int | str]
+
+
+class OptimiserConfig(Config):
+    """Adam, with a cosine decay.
+
+    Attributes:
+        updates: gradient steps.
+        batch: frames (V) or sequences (M) a step.
+        learning_rate: at the start.
+        final_learning_rate: at the end; equal to ``learning_rate`` for none of the decay.
+        clip: greatest norm of the gradient.
+    """
+
+    updates: int = Field(ge=1, le=10_000_000)
+    batch: int = Field(ge=1, le=65_536)
+    learning_rate: float = Field(gt=0, le=1)
+    final_learning_rate: float = Field(gt=0, le=1)
+    clip: float = Field(gt=0)
+
+
+def fit(
+    model: nn.Module,
+    loss: Callable[[int], Mapping[str, Tensor]],
+    config: OptimiserConfig,
+    *,
+    updates: Iterable[int],
+    observe: Observe,
+    validate: Callable[[], Mapping[str, float]],
+) -> list[Row]:
+    """Train a model in place; return its curve.
+
+    Args:
+        model: what to train.
+        loss: from the number of the update to named terms; ``loss`` among them is minimised.
+        config: of the optimiser.
+        updates: 0 .. config.updates - 1, possibly wrapped to show progress.
+        observe: called with metrics and the number of the update.
+        validate: named terms on held-out data; called about ten times.
+
+    Raises:
+        WorldModelsError: where the loss is no longer a number.
+    """
+    optimiser = torch.optim.Adam(model.parameters(), config.learning_rate)
+    every = max(1, config.updates // POINTS)
+    check = max(1, config.updates // 10)
+    curve: list[Row] = []
+    model.train()
+    for update in updates:
+        for group in optimiser.param_groups:
+            group["lr"] = _learning_rate(config, update / config.updates)
+        optimiser.zero_grad(set_to_none=True)
+        terms = loss(update)
+        terms["loss"].backward()
+        norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+        if not bool(torch.isfinite(norm)):
+            raise WorldModelsError(
+                f"the gradient is not finite at update {update} (loss {terms['loss'].item():g}). Lower "
+                f"optimiser.learning_rate (now {config.learning_rate:g}) or optimiser.clip (now {config.clip:g})."
+            )
+        optimiser.step()
+        last = update == config.updates - 1
+        if update % every == 0 or last:
+            values = {name: value.item() for name, value in terms.items()}
+            curve.append({"update": update, "split": "train", **values})
+            observe({f"train/{name}": value for name, value in values.items()}, update)
+        if (update + 1) % check == 0 or last:
+            model.eval()
+            held_out = dict(validate())
+            model.train()
+            curve.append({"update": update, "split": "validation", **held_out})
+            observe({f"validation/{name}": value for name, value in held_out.items()}, update)
+    model.eval()
+    return curve
+
+
+def _learning_rate(config: OptimiserConfig, done: float) -> float:
+    cosine = 0.5 * (1 + math.cos(math.pi * done))
+    return config.final_learning_rate + (config.learning_rate - config.final_learning_rate) * cosine

@@ -1,0 +1,94 @@
+"""Training M on latents, which are sampled afresh from V's mean and variance for every batch (paper, appendix A.2)."""
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from worldmodels.errors import WorldModelsError
+from worldmodels.models.initialisation import initialise
+from worldmodels.models.memory import Memory, MemoryConfig, MemoryLossConfig, memory_loss
+from worldmodels.models.vision import sample_latent
+from worldmodels.params import Config
+from worldmodels.seeds import stream_seed
+from worldmodels.training.fit import Observe, OptimiserConfig, Row, fit
+
+HELD_OUT = 0.05
+"""Share of the rows, at the end, for validation."""
+
+
+class MemoryTraining(Config):
+    """The ``memory`` section of an environment.
+
+    Attributes:
+        model: shape of M.
+        loss: weights of its terms.
+        optimiser: how it is trained; a batch is of sequences.
+        sequence: T, steps of a training sequence.
+        warm_start: begin with the M of the previous iteration where there is one.
+    """
+
+    model: MemoryConfig
+    loss: MemoryLossConfig
+    optimiser: OptimiserConfig
+    sequence: int = Field(ge=1, le=10_000)
+    warm_start: bool
+
+
+def new_memory(config: MemoryConfig, latent: int, action: int, seed: int) -> Memory:
+    """Return an untrained M."""
+    model = Memory(config, latent, action)
+    initialise(model, torch.Generator().manual_seed(stream_seed(seed, "memory")))
+    return model
+
+
+def train_memory(
+    model: Memory,
+    rows: Mapping[str, Tensor],
+    config: MemoryTraining,
+    *,
+    seed: int,
+    updates: Iterable[int],
+    observe: Observe,
+) -> list[Row]:
+    """Train M in place; return the curve.
+
+    Args:
+        model: M.
+        rows: one row a frame, episodes one after the other: mean, log_variance (N, Z), action (N, A), reward, terminal,
+            first (N,).
+        config: the section.
+        seed: batches and noise depend on it and on the number of the update alone.
+        updates: 0 .. updates - 1, possibly wrapped to show progress.
+        observe: called with metrics and the number of the update.
+    """
+    length = config.sequence + 1
+    total = len(rows["first"])
+    border = total - max(length, int(total * HELD_OUT))
+    if border < length:
+        raise WorldModelsError(f"{total} frames are too few to train M on sequences of {config.sequence}: collect more episodes.")
+
+    def terms(starts: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        window = starts[:, None] + torch.arange(length)  # (B, T+1)
+        mean, log_variance = rows["mean"][window].float(), rows["log_variance"][window].float()
+        z = sample_latent(mean, log_variance, torch.randn(mean.shape, generator=generator))
+        here, following = window[:, :-1], window[:, 1:]
+        state = model.initial_state(len(starts))
+        prediction, _, _ = model(z[:, :-1], rows["action"][here], rows["first"][here], state)
+        valid = ~rows["first"][following]
+        loss = memory_loss(prediction, z[:, 1:], rows["reward"][here], rows["terminal"][here], valid, config.loss)
+        return {"loss": loss.total, "latent": loss.latent, "reward": loss.reward, "done": loss.done}
+
+    def loss(update: int) -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed(stream_seed(seed, "memory batch", update))
+        return terms(torch.randint(border - length + 1, (config.optimiser.batch,), generator=generator), generator)
+
+    @torch.inference_mode()
+    def validate() -> dict[str, float]:
+        generator = torch.Generator().manual_seed(stream_seed(seed, "memory validation"))
+        count = min(config.optimiser.batch, (total - border) // length)
+        starts = border + torch.arange(count) * ((total - border) // count)
+        return {name: value.item() for name, value in terms(starts, generator).items()}
+
+    return fit(model, loss, config.optimiser, updates=updates, observe=observe, validate=validate)

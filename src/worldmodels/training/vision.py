@@ -1,0 +1,119 @@
+"""Training V on frames streamed from disk."""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from worldmodels.models.initialisation import initialise
+from worldmodels.models.vision import Vision, VisionConfig, VisionLossConfig, to_images
+from worldmodels.params import Config
+from worldmodels.seeds import stream_seed
+from worldmodels.storage.episodes import FrameReader
+from worldmodels.training.fit import Observe, OptimiserConfig, Row, fit
+
+HELD_OUT = 20
+"""One chunk of this many is for validation."""
+POOL = 256
+"""Chunks that are mixed at a time: 16,384 frames, 200 MB."""
+
+
+class VisionTraining(Config):
+    """The ``vision`` section of an environment.
+
+    Attributes:
+        model: shape of V.
+        loss: weights of its terms.
+        optimiser: how it is trained.
+        warm_start: begin with the V of the previous iteration where there is one.
+    """
+
+    model: VisionConfig
+    loss: VisionLossConfig
+    optimiser: OptimiserConfig
+    warm_start: bool
+
+
+def new_vision(config: VisionConfig, seed: int) -> Vision:
+    """Return an untrained V."""
+    model = Vision(config).to(memory_format=torch.channels_last)
+    initialise(model, torch.Generator().manual_seed(stream_seed(seed, "vision")))
+    return model
+
+
+def train_vision(
+    model: Vision, reader: FrameReader, config: VisionTraining, *, seed: int, updates: Iterable[int], observe: Observe
+) -> list[Row]:
+    """Train V in place on the frames of ``reader``; return the curve.
+
+    Batches, noise and order depend on ``seed`` and the number of the update alone.
+    """
+    held_out = list(range(0, len(reader), HELD_OUT))
+    training = sorted(set(range(len(reader))) - set(held_out)) or held_out
+    batches = _batches(reader, training, config.optimiser.batch, seed)
+    validation = _spread(reader, held_out, 8 * config.optimiser.batch)
+    mean_image = _mean_image(reader, training)
+    loss_config = config.loss
+
+    def terms(images: Tensor, noise: Tensor) -> dict[str, Tensor]:
+        loss = model.loss(images, noise, loss_config, mean_image)
+        return {"loss": loss.total, "reconstruction": loss.reconstruction, "kl": loss.kl}
+
+    def noise_of(name: object, count: int) -> Tensor:
+        generator = torch.Generator().manual_seed(stream_seed(seed, "vision noise", name))
+        return torch.randn(count, model.config.latent, generator=generator)
+
+    def loss(update: int) -> dict[str, Tensor]:
+        frames = next(batches)
+        return terms(to_images(torch.from_numpy(frames)), noise_of(update, len(frames)))
+
+    @torch.inference_mode()
+    def validate() -> dict[str, float]:
+        size = config.optimiser.batch
+        parts = [torch.from_numpy(validation[i : i + size]) for i in range(0, len(validation), size)]
+        values = [terms(to_images(part), noise_of(f"validation {i}", len(part))) for i, part in enumerate(parts)]
+        weights = np.array([len(part) for part in parts]) / len(validation)
+        return {name: float(sum(w * v[name].item() for w, v in zip(weights, values, strict=True))) for name in values[0]}
+
+    return fit(model, loss, config.optimiser, updates=updates, observe=observe, validate=validate)
+
+
+@torch.inference_mode()
+def encode_frames(model: Vision, frames: np.ndarray, batch: int = 256) -> tuple[Tensor, Tensor]:
+    """Return V's mean and log variance, (N, Z) each, of frames (N, 64, 64, 3) uint8."""
+    parts = [model.encode(to_images(torch.from_numpy(frames[i : i + batch]))) for i in range(0, len(frames), batch)]
+    return torch.cat([mean for mean, _ in parts]), torch.cat([log_variance for _, log_variance in parts])
+
+
+def _batches(reader: FrameReader, chunks: list[int], size: int, seed: int) -> Iterator[np.ndarray]:
+    """Yield shuffled batches for ever: the chunks in random order, mixed within pools that fit into memory."""
+    epoch = 0
+    left = np.zeros((0, 64, 64, 3), np.uint8)
+    while True:
+        random = np.random.Generator(np.random.PCG64(stream_seed(seed, "batches", epoch)))
+        order = random.permutation(chunks)
+        for start in range(0, len(order), POOL):
+            pool = np.concatenate([left, reader.frames(order[start : start + POOL].tolist())])
+            shuffled = random.permutation(len(pool))
+            whole = len(pool) - len(pool) % size
+            for i in range(0, whole, size):
+                yield pool[shuffled[i : i + size]]
+            left = pool[shuffled[whole:]]
+        epoch += 1
+
+
+def _spread(reader: FrameReader, chunks: list[int], count: int) -> np.ndarray:
+    """Return about ``count`` frames spread evenly over chunks."""
+    each = max(1, -(-count // len(chunks)))
+    taken = chunks[:: max(1, len(chunks) // count)]
+    parts = []
+    for chunk in taken:
+        frames = reader.frames([chunk])
+        parts.append(frames[:: max(1, len(frames) // each)][:each])
+    return np.concatenate(parts)[:count]
+
+
+def _mean_image(reader: FrameReader, chunks: list[int], most: int = 64) -> Tensor:
+    frames = reader.frames(chunks[:: -(-len(chunks) // most)])
+    return torch.from_numpy(frames.mean(0, dtype=np.float64).astype(np.float32) / 255).permute(2, 0, 1)
