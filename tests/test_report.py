@@ -75,7 +75,7 @@ def write_artifacts(root: Path, key: str, real: float, dream: float | None) -> N
     losses = [(u, split, 40 + 900 * np.exp(-u / 20)) for u in updates for split in ("train", "validation")]
     for stage in ("vision", "memory"):
         pd.DataFrame(losses, columns=["update", "split", "loss"]).to_csv(folder / f"{stage}.csv", index=False)
-    rows = [(g, "dream", 20.0 * g, 12.0 * g, 3.0, 0.1, 100) for g in range(10)]
+    rows: list[tuple[Any, ...]] = [(g, "dream", 20.0 * g, 12.0 * g, 3.0, 0.1, 100) for g in range(10)]
     rows += [(g, "real", 10.0 * g, 6.0 * g, 2.0, 0.1, 100) for g in range(10, 15)]
     rows += [(g, "selection", np.nan, 7.0 * g, 2.0, np.nan, np.nan) for g in (4, 9, 14)]
     columns = ["generation", "phase", "best", "mean", "std", "sigma", "steps"]
@@ -130,7 +130,8 @@ class TestPictures:
         for index in (0, 2, 3, 4):
             above = find(image, frames[index])
             below = find(image, views[index])
-            assert above[1] == below[1] and below[0] - above[0] == 128 + pictures.GAP
+            assert above[1] == below[1]
+            assert below[0] - above[0] == 128 + pictures.GAP
 
     def test_a_grid_refuses_arrays_that_do_not_match(self) -> None:
         with pytest.raises(ValueError, match="must be alike"):
@@ -140,12 +141,14 @@ class TestPictures:
         frames = episode(11)
         image = pictures.filmstrip({"dream": frames}, every=5)
         columns = [find(image, frames[step])[1] for step in (0, 5, 10)]
-        assert columns == sorted(columns) and len(set(np.diff(columns))) == 1
+        assert columns == sorted(columns)
+        assert len(set(np.diff(columns))) == 1
         assert not contains(image, frames[1])
 
     def test_a_row_of_the_filmstrip_has_its_worlds_colour(self) -> None:
         image = pictures.filmstrip({"reality": episode(3), "dream": episode(3)})
-        assert colour_pixels(image, WORLD_COLOURS["real"]) and colour_pixels(image, WORLD_COLOURS["dream"])
+        assert colour_pixels(image, WORLD_COLOURS["real"])
+        assert colour_pixels(image, WORLD_COLOURS["dream"])
 
     def test_a_filmstrip_of_nothing_is_refused(self) -> None:
         with pytest.raises(ValueError, match="at least one"):
@@ -188,7 +191,8 @@ class TestFigures:
 
     def test_bars_leave_out_a_dream_that_there_is_not(self, project: Path) -> None:
         image = score_bars(scores(project)[2:])
-        assert colour_pixels(image, WORLD_COLOURS["real"]) > 100 and colour_pixels(image, WORLD_COLOURS["dream"]) == 0
+        assert colour_pixels(image, WORLD_COLOURS["real"]) > 100
+        assert colour_pixels(image, WORLD_COLOURS["dream"]) == 0
 
     def test_bars_of_two_games_are_refused(self, project: Path) -> None:
         with pytest.raises(ValueError, match="exactly one environment"):
@@ -197,7 +201,8 @@ class TestFigures:
     def test_the_controllers_curve_shows_dream_and_real_phases_in_their_colours(self, project: Path) -> None:
         table = pd.read_csv(project / "artifacts/doom-1/controller.csv")
         image = learning_curves({"controller": table})["controller"]
-        assert colour_pixels(image, WORLD_COLOURS["dream"]) > 50 and colour_pixels(image, WORLD_COLOURS["real"]) > 50
+        assert colour_pixels(image, WORLD_COLOURS["dream"]) > 50
+        assert colour_pixels(image, WORLD_COLOURS["real"]) > 50
         alone = learning_curves({"controller": table[table["phase"] == "dream"]})["controller"]
         assert colour_pixels(alone, WORLD_COLOURS["real"]) == 0
 
@@ -225,7 +230,8 @@ class TestTable:
     def test_rows_are_ordered_by_environment_then_iteration_and_a_missing_dream_is_nan(self, project: Path) -> None:
         table = score_table(scores(project)[::-1])
         assert table["key"].tolist() == ["carracing-1", "doom-1", "doom-2"]
-        assert np.isnan(table["dream"][0]) and np.isnan(table["gap"][0])
+        assert np.isnan(table["dream"][0])
+        assert np.isnan(table["gap"][0])
         assert table["gap"][1] == pytest.approx(table["dream"][1] - table["real"][1])
 
     def test_the_text_is_aligned_and_carries_error_n_and_rules(self, project: Path) -> None:
@@ -234,7 +240,8 @@ class TestTable:
         starts = {line.index("takecover") for line in lines if "takecover" in line}
         assert starts == {lines[0].index("rules")}
         first = scores(project)[0]["real"]
-        assert f"{first['mean']:.0f} ± {first['stderr']:.0f}" in lines[2] and re.search(r"\b20\b", lines[2])
+        assert f"{first['mean']:.0f} ± {first['stderr']:.0f}" in lines[2]
+        assert re.search(r"\b20\b", lines[2])
         assert re.search(r"carracing +1 +- ", lines[4])
 
     @pytest.mark.parametrize(
@@ -260,7 +267,8 @@ class TestVideo:
         assert paths[0].read_bytes() == paths[1].read_bytes()
         with av.open(str(paths[0])) as container:
             shown = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-        assert len(shown) == 12 and shown[0].shape == (256, 256, 3)
+        assert len(shown) == 12
+        assert shown[0].shape == (256, 256, 3)
         for step in (0, 11):
             assert np.abs(shown[step][100, 4 * step + 20].astype(int) - (250, 200, 40)).max() < 30
 
@@ -315,7 +323,8 @@ class TestReport:
         assert all((image["src"] or "").startswith("data:image/png;base64,") for image in images)
         assert not {tag for tag, _ in page.tags} & {"script", "link", "iframe"}
         assert "http" not in re.sub(r"base64,[\w+/=]+", "", text)
-        assert "prefers-color-scheme: dark" in text and 'name="viewport"' in text
+        assert "prefers-color-scheme: dark" in text
+        assert 'name="viewport"' in text
 
     def test_every_file_has_the_same_bytes_when_it_is_made_again(self, broken: Path) -> None:
         build_report(broken, ["doom-2"], PARAMS)
@@ -332,7 +341,8 @@ class TestReport:
         text = (reports / "index.html").read_text()
         score = scores(project)[1]
         assert with_error(score["real"]["mean"], score["real"]["stderr"]) in text
-        assert "&lt;b&gt;skill&lt;/b&gt; &amp; 4" in text and "<b>skill" not in text
+        assert "&lt;b&gt;skill&lt;/b&gt; &amp; 4" in text
+        assert "<b>skill" not in text
         assert "doom.environment.kind" in text
         assert hashlib.md5(b"doom-2 memory").hexdigest() in text
 

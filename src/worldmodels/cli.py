@@ -66,7 +66,7 @@ def wm(
 
 
 @app.command(short_help="Play test episodes; print the mean return.")
-def evaluate(
+def evaluate(  # noqa: PLR0917, typer reads options from parameters
     agent: AgentName,
     world: Annotated[
         Literal["real", "dream"], typer.Option(help="Where to play: the game, or M's dream of it.")

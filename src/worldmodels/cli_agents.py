@@ -5,9 +5,9 @@ import os
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
-from worldmodels.cli_project import chain, known_keys, nearest
+from worldmodels.cli_project import chain, known_keys, nearest, sqlite_file, tracking_uri
 from worldmodels.errors import ArtifactError, ParamsError
 from worldmodels.params import PARAMS_FILE, load_yaml, validate
 from worldmodels.storage.layout import Iteration, require
@@ -86,7 +86,7 @@ def find_agent(root: Path, text: str) -> Found:
         ArtifactError: where it is known but not made, with the command that makes it.
     """
     if text.startswith(REGISTRY):
-        return Found(text, _download(text))
+        return Found(text, _download(root, text))
     for folder in (Path(text), Path(text) / "agent"):
         if (folder / "agent.json").is_file():
             return Found(text.rstrip("/"), folder)
@@ -220,7 +220,8 @@ def _write_video(path: Path, frames: "np.ndarray", environment: str) -> None:
 def _game(agent: "Agent") -> "EnvironmentConfig":
     from worldmodels.envs.make import EnvironmentConfig
 
-    return validate(agent.card.game, "agent.json: game", EnvironmentConfig)
+    game: EnvironmentConfig = validate(agent.card.game, "agent.json: game", cast("Any", EnvironmentConfig))
+    return game
 
 
 def _temperature(root: Path, found: Found, agent: "Agent", given: float | None) -> float:
@@ -252,20 +253,23 @@ def _setting(root: Path, key: str, default: Any) -> Any:
     return node
 
 
-def _download(uri: str) -> Path:
+def _download(root: Path, uri: str) -> Path:
     """Return the folder of the agent in a registered model."""
-    from worldmodels.tracking.store import connect
-
-    connect()
+    store = tracking_uri(root)
+    file = sqlite_file(store)
+    if file is not None and not file.exists():  # asking would make an empty one
+        raise ArtifactError(
+            f"{file.name} does not exist. `make repro` trains and registers; `wm track sync` rebuilds it."
+        )
     import mlflow
     from mlflow.exceptions import MlflowException
 
+    mlflow.set_tracking_uri(store)
     try:
         local = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
     except (MlflowException, OSError) as error:
-        raise ArtifactError(
-            f"MLflow has no {uri} ({_first_line(error)}). `wm track sync` registers what was trained; `wm show` lists it."
-        ) from None
+        reason = _first_line(error)
+        raise ArtifactError(f"MLflow has no {uri} ({reason}). `wm track sync` registers what was trained.") from None
     cards = sorted(local.rglob("agent.json"))
     if not cards:
         raise ArtifactError(f"{uri} holds no agent.json: it is not an agent of this project.")

@@ -1,6 +1,7 @@
 """What the commands of ``wm`` know about the project's folder: its params, chain, artifacts and locks."""
 
 import difflib
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ STAGES = {
 
 
 def find_root() -> Path:
-    """Return the project's folder: the nearest one at or above this one that holds params.yaml or dvc.yaml, else this one.
+    """Return the project's folder: the nearest one from here up that holds params.yaml or dvc.yaml, else this one.
 
     The path is relative to the current folder, so that messages stay short.
     """
@@ -36,7 +37,7 @@ def find_root() -> Path:
 
 
 def chain(root: Path) -> dict[str, dict[str, Any]]:
-    """Return the chain of params.yaml, ``{"doom-1": {"env": "doom", "after": "doom-0"}}``; empty where there is none."""
+    """Return the chain of params.yaml, ``{"doom-1": {"env": "doom", "after": "doom-0"}}``; empty without one."""
     if not (root / PARAMS_FILE).is_file():
         return {}
     entries = load_yaml(root / PARAMS_FILE).get("chain")
@@ -46,7 +47,7 @@ def chain(root: Path) -> dict[str, dict[str, Any]]:
 
 
 def known_keys(root: Path) -> list[str]:
-    """Return the keys of the chain, then those of artifacts that the chain no longer names; random policies excepted."""
+    """Return the keys of the chain, then those of artifacts that it no longer names; random policies excepted."""
     made = sorted(path.parent.parent.name for path in (root / ARTIFACTS).glob("*/agent/agent.json"))
     return list(dict.fromkeys([*chain(root), *(key for key in made if not key.endswith("-0"))]))
 
@@ -88,7 +89,8 @@ def use_preset(root: Path, name: str, *, force: bool) -> str:
         edits = _edits(target, [load_yaml(path) for path in presets.values()])
         if edits:
             raise ParamsError(
-                f"{target} holds edits that no preset has ({edits}). Commit or copy them, then `wm preset {name} --force`."
+                f"{target} holds edits that no preset has ({edits}). "
+                f"Commit or copy them, then `wm preset {name} --force`."
             )
     partial = target.with_name(target.name + ".partial")
     partial.write_text(text)
@@ -104,6 +106,16 @@ def sync_tracking(root: Path) -> str:
 
     result = sync(root)
     return f"MLflow holds what dvc.lock says. {result if result is not None else ''}".rstrip()
+
+
+def tracking_uri(root: Path) -> str:
+    """Return where MLflow keeps its runs: MLFLOW_TRACKING_URI, else mlflow.db in the project's folder."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(root / 'mlflow.db').resolve()}"
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """Return the file of an sqlite store; None for servers."""
+    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
 
 
 def overview(root: Path) -> dict[str, Any]:
@@ -129,7 +141,9 @@ def overview_text(found: Mapping[str, Any]) -> str:
     from worldmodels.report.table import align, render
 
     if not found["iterations"]:
-        return "Nothing here: no chain in params.yaml and no artifacts. `wm preset quick` writes params, `make repro` runs."
+        return (
+            "Nothing here: no chain in params.yaml, no artifacts. `wm preset quick` writes params, `make repro` runs."
+        )
     parts = []
     scores = [entry["scores"] for entry in found["iterations"] if entry["scores"]]
     if scores:
@@ -215,7 +229,7 @@ def _locked_hashes(root: Path) -> dict[str, str]:
         return {}
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the lock is long: the C parser is ten times as fast
     try:
-        stages = yaml.load(path.read_text(), Loader=loader)["stages"]  # noqa: S506, both loaders are safe
+        stages = yaml.load(path.read_text(), Loader=loader)["stages"]
         outs = [out for stage in stages.values() for out in stage.get("outs", [])]
         return {out["path"]: out["md5"] for out in outs if "md5" in out}
     except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
@@ -223,7 +237,7 @@ def _locked_hashes(root: Path) -> dict[str, str]:
 
 
 def _edits(target: Path, presets: list[dict[str, Any]]) -> str:
-    """Return up to three dotted keys by which a params file differs from the nearest preset; empty where one is equal."""
+    """Return up to three dotted keys by which a params file differs from the nearest preset; empty if from none."""
     try:
         mine = _flat(load_yaml(target))
     except ParamsError:

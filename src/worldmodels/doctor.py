@@ -13,8 +13,8 @@ from typing import Literal, NamedTuple
 Status = Literal["ok", "warn", "fail"]
 
 REQUIRED = (
-    "torch", "numpy", "pandas", "pyarrow", "pydantic", "PyYAML", "safetensors", "cma", "gymnasium", "Box2D", "pygame-ce",
-    "vizdoom", "matplotlib", "pillow", "Jinja2", "av", "tqdm", "typer", "dvc", "mlflow",
+    "torch", "numpy", "pandas", "pyarrow", "pydantic", "PyYAML", "safetensors", "cma", "gymnasium", "Box2D",
+    "pygame-ce", "vizdoom", "matplotlib", "pillow", "Jinja2", "av", "tqdm", "typer", "dvc", "mlflow",
 )  # fmt: skip
 OPTIONAL = {"envpool": "CarRacing eight times as fast in training", "ray": "stages on a cluster"}
 MIN_PYTHON = (3, 11)
@@ -108,7 +108,7 @@ def check_rendering(name: str, game: dict[str, str]) -> Iterator[Verdict]:
     """Play a few steps of a game and look at its frames; in a process of its own, since engines can crash or hang."""
     code = f"from worldmodels.doctor import probe; probe({json.dumps(game)})"
     try:
-        done = subprocess.run(  # noqa: S603, our own interpreter
+        done = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, timeout=PROBE_SECONDS, check=False
         )
     except subprocess.TimeoutExpired:
@@ -150,7 +150,7 @@ def probe(game: dict[str, str]) -> None:
     finally:
         env.close()
     print(
-        f"{env.backend}: frames have pictures (mean brightness {np.mean(frames):.0f} of 255), {rate:.0f} steps/s in one game"
+        f"{env.backend}: frames show a picture (mean brightness {np.mean(frames):.0f}/255), {rate:.0f} steps/s in one game"
     )
 
 
@@ -183,10 +183,18 @@ def check_disk(root: Path) -> Iterator[Verdict]:
 
 def check_store(root: Path) -> Iterator[Verdict]:
     """MLflow's store answers."""
-    try:
-        from worldmodels.tracking.store import describe_store
+    from worldmodels.cli_project import sqlite_file, tracking_uri
 
-        yield Verdict("MLflow store", "ok", describe_store(root))
+    uri = tracking_uri(root)
+    file = sqlite_file(uri)
+    if file is not None and not file.exists():
+        yield Verdict("MLflow store", "ok", f"{file.name} is not made yet; the first run makes it")
+        return
+    try:
+        from mlflow import MlflowClient
+
+        names = [experiment.name for experiment in MlflowClient(uri).search_experiments(max_results=100)]
+        yield Verdict("MLflow store", "ok", f"{file.name if file else uri} answers: {len(names)} experiments")
     except Exception as error:  # whatever a server or a database throws: the verdict names it
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
         advice = (

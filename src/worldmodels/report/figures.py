@@ -141,7 +141,7 @@ def _plot_controller(axes: Axes, table: pd.DataFrame) -> None:
         _note_end(axes, generation[-1], mean[-1], colour)
     selection = table[table["phase"] == "selection"]
     if len(selection):
-        style = {"color": WORLD_COLOURS["real"], "marker": "D", "ls": "none", "markersize": 5, "zorder": 3}
+        style: Any = {"color": WORLD_COLOURS["real"], "marker": "D", "ls": "none", "markersize": 5, "zorder": 3}
         axes.plot(selection["generation"], selection["mean"], label="search mean on selection episodes, real", **style)
     axes.set_title("C: return while evolving")
     axes.set_xlabel("generation")

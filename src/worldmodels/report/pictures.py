@@ -53,7 +53,7 @@ def reconstruction_grid(frames: np.ndarray, reconstructions: np.ndarray, columns
             (("frame", "real", frames), ("V's view", "dream", reconstructions)),
         ):
             y = top + row * (height + GAP)
-            _row_label(draw, label, WORLD_COLOURS[world], left - MARGIN, y, height)
+            _row_label(draw, label, WORLD_COLOURS[world], right=left - MARGIN, y=y, height=height)
             for column, image in enumerate(images[pair * columns : (pair + 1) * columns]):
                 sheet.paste(_enlarge(image), (left + column * (width + GAP), y))
     return np.asarray(sheet)
@@ -96,7 +96,7 @@ def filmstrip(rows: Mapping[str, np.ndarray], every: int = 1, note: str = "") ->
         draw.text((x + 1, top - 6), str(column * every), fill=FAINT_INK, font=small, anchor="ls")
     for row, (label, frames) in enumerate(shown.items()):
         y = top + row * (height + 3 * GAP)
-        _row_label(draw, label, _world_colour(label), left - MARGIN, y, height)
+        _row_label(draw, label, _world_colour(label), right=left - MARGIN, y=y, height=height)
         for column, image in enumerate(frames):
             sheet.paste(_enlarge(image), (left + column * (width + GAP), y))
         if len(frames) < columns:
@@ -137,7 +137,7 @@ def _enlarge(image: np.ndarray) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(image.repeat(SCALE, axis=0).repeat(SCALE, axis=1)))
 
 
-def _row_label(draw: ImageDraw.ImageDraw, label: str, colour: str, right: int, y: int, height: int) -> None:
+def _row_label(draw: ImageDraw.ImageDraw, label: str, colour: str, *, right: int, y: int, height: int) -> None:
     """Write a label left of ``right``, and a bar in its colour along the row."""
     draw.rectangle((right + 3, y, right + 6, y + height - 1), fill=rgb(colour))
     draw.text((right - 4, y + height // 2), label, fill=INK, font=_font(LABEL_SIZE), anchor="rm")

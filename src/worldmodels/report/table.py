@@ -1,5 +1,6 @@
 """The table of scores: what an iteration dreamt, what it lived, and what a random policy gets."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -68,8 +69,9 @@ def with_error(value: float, error: float) -> str:
     >>> with_error(838.62, 52.6), with_error(-32.31, 1.94)
     ('839 ± 53', '-32.3 ± 1.9')
     """
-    digits = 0 if abs(error) >= 10 or error != error and abs(value) >= 100 else 1
-    return f"{value:.{digits}f} ± " + (f"{error:.{digits}f}" if error == error else "?")
+    known = not math.isnan(error)
+    digits = 0 if abs(error if known else value) >= 10 else 1
+    return f"{value:.{digits}f} ± " + (f"{error:.{digits}f}" if known else "?")
 
 
 def read_scores(files: Iteration) -> dict[str, Any]:

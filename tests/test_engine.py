@@ -1,0 +1,260 @@
+"""Worlds and the one rollout loop: every lane, refill and compaction, without and with networks."""
+
+import numpy as np
+import pytest
+import torch
+
+from worldmodels.engine.dream import DreamWorld, Starts
+from worldmodels.engine.driver import ControllerPolicy
+from worldmodels.engine.noise import EpisodeNoise
+from worldmodels.engine.policies import ExploringPolicy, RandomPolicy, RandomPolicyConfig
+from worldmodels.engine.real import RealWorld
+from worldmodels.engine.recorders import EpisodeRecorder
+from worldmodels.engine.rollout import run_episodes
+from worldmodels.engine.world import Step
+from worldmodels.envs.base import EnvStep
+from worldmodels.models.controller import ControllerConfig, Controllers, parameter_count
+from worldmodels.models.initialisation import initialise
+from worldmodels.models.memory import Memory, MemoryConfig
+from worldmodels.models.vision import Vision, VisionConfig
+from worldmodels.shapes import Job
+
+
+class CountingWorld:
+    """Feature: steps taken. Reward: the seed. An episode lasts ``seed % 7 + 1`` steps, and is truncated if that is 7."""
+
+    feature_size = 1
+    action_size = 1
+
+    def __init__(self):
+        self.seeds = torch.zeros(0)
+        self.taken = torch.zeros(0)
+        self.most = 0
+
+    def start(self, seeds):
+        self.seeds = torch.cat([self.seeds, torch.tensor(seeds, dtype=torch.float32)])
+        self.taken = torch.cat([self.taken, torch.zeros(len(seeds))])
+        self.most = max(self.most, len(self.seeds))
+
+    def features(self):
+        return self.taken[:, None]
+
+    def frames(self):
+        return np.broadcast_to(self.taken.numpy().astype(np.uint8)[:, None, None, None], (len(self.taken), 64, 64, 3))
+
+    def step(self, actions):
+        assert torch.equal(actions[:, 0], self.taken), "an action reached another lane than its own"
+        self.taken = self.taken + 1
+        over = self.taken >= self.seeds % 7 + 1
+        truncated = over & (self.seeds % 7 == 6)
+        return Step(self.seeds.clone(), over & ~truncated, truncated)
+
+    def keep(self, lanes):
+        self.seeds, self.taken = self.seeds[lanes], self.taken[lanes]
+
+    def close(self):
+        pass
+
+
+class Echo:
+    """Acts its feature, and checks that it is told of every lane that comes and goes."""
+
+    def __init__(self):
+        self.jobs = []
+
+    def start(self, jobs):
+        self.jobs += jobs
+
+    def act(self, features):
+        assert len(features) == len(self.jobs)
+        return features
+
+    def keep(self, lanes):
+        self.jobs = [self.jobs[lane] for lane in lanes.tolist()]
+
+
+@pytest.mark.parametrize("lanes", [None, 1, 2, 5, 100])
+@pytest.mark.parametrize("candidates", [1, 3])
+def test_every_episode_is_played_once_to_its_end_whatever_the_lanes(lanes, candidates):
+    seeds = list(range(20))
+    world = CountingWorld()
+    returns = run_episodes(world, Echo(), seeds, candidates=candidates, lanes=lanes)
+    length = np.array(seeds) % 7 + 1
+    assert returns.total.shape == (candidates, 20)
+    np.testing.assert_array_equal(returns.length, np.tile(length, (candidates, 1)))
+    np.testing.assert_array_equal(returns.total, np.tile(length * np.array(seeds), (candidates, 1)))
+    np.testing.assert_array_equal(returns.terminal, np.tile(np.array(seeds) % 7 != 6, (candidates, 1)))
+    assert world.most <= min(lanes or 10**9, 20 * candidates)
+    assert returns.steps == int(length.sum()) * candidates
+
+
+@pytest.mark.parametrize("lanes", [None, 3])
+def test_a_recorder_sees_every_frame_action_and_reward_of_an_episode(lanes):
+    episodes = []
+    run_episodes(CountingWorld(), Echo(), [4, 9, 13], lanes=lanes, recorder=EpisodeRecorder(episodes.append))
+    assert sorted(episode.seed for episode in episodes) == [4, 9, 13]
+    for episode in episodes:
+        steps = episode.seed % 7 + 1
+        assert episode.frames.shape == (steps + 1, 64, 64, 3)
+        assert episode.frames[:, 0, 0, 0].tolist() == list(range(steps + 1))
+        assert episode.actions[:, 0].tolist() == list(range(steps))
+        assert episode.rewards.tolist() == [episode.seed] * steps
+        assert episode.terminal == (episode.seed != 13)
+
+
+def test_noise_belongs_to_the_episode_not_to_the_lane():
+    alone = EpisodeNoise("test", 3)
+    alone.start([7])
+    expected = torch.stack([alone.draw()[0] for _ in range(150)])
+    crowd = EpisodeNoise("test", 3)
+    crowd.start([1, 7, 7])
+    seen = []
+    for step in range(150):
+        if step == 70:
+            crowd.start([8])
+            crowd.draw(3)
+        if step == 100:
+            crowd.keep(torch.tensor([1, 3]))
+        row = 1 if step < 100 else 0
+        seen.append(crowd.draw()[row])
+    assert torch.equal(torch.stack(seen), expected)
+    assert abs(expected.mean()) < 0.3
+    assert 0.8 < expected.std() < 1.2
+
+
+@pytest.fixture(scope="module")
+def models():
+    generator = torch.Generator().manual_seed(0)
+    vision = Vision(VisionConfig(latent=4))
+    memory = Memory(MemoryConfig(hidden=8, mixtures=3, done=True, reward=False), 4, 1)
+    initialise(vision, generator)
+    initialise(memory, generator)
+    memory.head.bias.data[-1] = -0.3  # so that dreams end, but not at once
+    return vision.eval(), memory.eval()
+
+
+def controllers(count, inputs, features="zch"):
+    config = ControllerConfig(features=features, hidden=0, bias=False)
+    generator = torch.Generator().manual_seed(1)
+    parameters = torch.randn(count, parameter_count(config, inputs, 1), generator=generator)
+    return ControllerPolicy(Controllers(config, parameters, inputs, 1))
+
+
+def dream(models, **changes):
+    vision, memory = models
+    generator = torch.Generator().manual_seed(2)
+    starts = Starts(torch.randn(5, 4, generator=generator), torch.zeros(5, 4))
+    options = {"temperature": 1.0, "limit": 90} | changes
+    return DreamWorld(memory, starts, "zch", vision=vision, **options)
+
+
+def test_a_dream_does_not_depend_on_the_lane_layout(models):
+    seeds = list(range(40))
+    whole = run_episodes(dream(models), controllers(3, 20), seeds, candidates=3)
+    few = run_episodes(dream(models), controllers(3, 20), seeds, candidates=3, lanes=7)
+    backwards = run_episodes(dream(models), controllers(3, 20), seeds[::-1], candidates=3)
+    assert len(np.unique(whole.length)) > 3, "the episodes must differ for this to show anything"
+    np.testing.assert_array_equal(whole.total, few.total)
+    np.testing.assert_array_equal(whole.total, backwards.total[:, ::-1])
+
+
+def test_all_candidates_dream_the_same_episodes(models):
+    policy = controllers(1, 20)
+    policy.controllers.parameters = policy.controllers.parameters.expand(4, -1)
+    returns = run_episodes(dream(models), policy, range(10), candidates=4)
+    assert (returns.total == returns.total[:1]).all()
+
+
+def test_a_dream_without_a_done_head_lasts_to_its_limit(models):
+    memory = Memory(MemoryConfig(hidden=8, mixtures=3, done=False, reward=True), 4, 1)
+    initialise(memory, torch.Generator().manual_seed(0))
+    world = DreamWorld(memory, Starts(torch.zeros(1, 4), torch.zeros(1, 4)), "zh", temperature=1.0, limit=12)
+    returns = run_episodes(world, controllers(1, 12, "zh"), [1, 2, 3])
+    assert (returns.length == 12).all()
+    assert not returns.terminal.any()
+    assert len(np.unique(returns.total)) == 3, "the reward is M's, not a constant"
+
+
+def test_temperature_changes_the_dream_and_the_same_temperature_does_not(models):
+    totals = [run_episodes(dream(models, temperature=t), controllers(1, 20), range(20)).total for t in (1.0, 1.0, 0.1)]
+    np.testing.assert_array_equal(totals[0], totals[1])
+    assert (totals[0] != totals[2]).any()
+
+
+class MovingPicture:
+    """A game of noise frames: what it shows depends on the seed and all actions so far."""
+
+    action_size = 1
+    limit = 30
+    preset = backend = "test"
+
+    def __init__(self):
+        self.lanes = []
+
+    def _frame(self, lane):
+        return np.random.default_rng([lane[0], lane[1], lane[2]]).integers(0, 256, (64, 64, 3), np.uint8)
+
+    def start(self, seeds):
+        fresh = [[seed, 0, 0] for seed in seeds]
+        self.lanes += fresh
+        return np.stack([self._frame(lane) for lane in fresh])
+
+    def step(self, actions):
+        for lane, action in zip(self.lanes, actions, strict=True):
+            lane[1] += 1
+            lane[2] += int(action[0] > 0)
+        frames = np.stack([self._frame(lane) for lane in self.lanes])
+        rewards = np.array([lane[2] for lane in self.lanes], np.float32)
+        terminal = np.array([lane[1] >= lane[0] % 9 + 5 for lane in self.lanes])
+        return EnvStep(frames, rewards, terminal, np.zeros(len(self.lanes), bool))
+
+    def keep(self, lanes):
+        self.lanes = [self.lanes[lane] for lane in lanes]
+
+    def close(self):
+        pass
+
+
+@pytest.mark.parametrize("features", ["z", "zh", "zch"])
+def test_reality_does_not_depend_on_the_lane_layout(models, features):
+    vision, memory = models
+    size = {"z": 4, "zh": 12, "zch": 20}[features]
+
+    def play(lanes, seeds):
+        world = RealWorld(MovingPicture(), vision, memory, features)
+        assert world.feature_size == size
+        return run_episodes(world, controllers(2, size, features), seeds, candidates=2, lanes=lanes)
+
+    seeds = list(range(12))
+    whole, few, one = play(None, seeds), play(5, seeds), play(1, seeds[3:4])
+    np.testing.assert_array_equal(whole.total, few.total)
+    np.testing.assert_array_equal(whole.total[:, 3:4], one.total)
+
+
+def random_config(**changes):
+    return RandomPolicyConfig(**{"holds": [1, 20], "mean": [0.0], "scale": [1.0], "bias": [0.5]} | changes)
+
+
+def test_random_actions_depend_on_the_seed_alone_are_held_and_stay_in_range():
+    def actions(seeds, lane, config, steps=400):
+        policy = RandomPolicy(config)
+        policy.start([Job(0, seed) for seed in seeds])
+        return np.array([policy.act(torch.zeros(len(seeds), 0))[lane, 0].item() for _ in range(steps)])
+
+    held = actions([3], 0, random_config(holds=[20]))
+    np.testing.assert_array_equal(held, actions([1, 3], 1, random_config(holds=[20])))
+    assert abs(held).max() <= 1
+    changes = (np.diff(held) != 0).sum()
+    assert 25 < changes < 60, "400 steps with holds of 1 to 20 have 38 changes on average"
+    assert (np.diff(actions([3], 0, random_config(holds=[1], bias=[0.0]))) != 0).all()
+
+
+def test_exploration_of_strength_zero_is_the_policy_itself():
+    base, random = Echo(), RandomPolicy(random_config())
+    policy = ExploringPolicy(base, random, [0.0])
+    policy.start([Job(0, 1), Job(0, 2)])
+    features = torch.tensor([[0.25], [-0.5]])
+    assert torch.equal(policy.act(features), features)
+    loud = ExploringPolicy(Echo(), RandomPolicy(random_config()), [1.0])
+    loud.start([Job(0, 1), Job(0, 2)])
+    assert not torch.equal(loud.act(features), features)

@@ -1,0 +1,218 @@
+"""V, M, C: the paper's sizes, and the maths against independent references and known limits."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import distributions
+
+from worldmodels.models.controller import ControllerConfig, Controllers, act, feature_size, parameter_count
+from worldmodels.models.initialisation import initialise
+from worldmodels.models.memory import Memory, MemoryConfig, MemoryLossConfig, MemoryState, memory_loss
+from worldmodels.models.mixture import Mixture
+from worldmodels.models.vision import Vision, VisionConfig, VisionLossConfig, to_frames, to_images
+
+
+def count(module):
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@pytest.mark.parametrize(
+    ("latent", "action", "hidden", "done", "features", "bias", "sizes"),
+    [
+        (32, 3, 256, False, "zh", True, (4_348_547, 422_368, 867)),
+        (64, 1, 512, True, "zch", False, (4_446_915, 1_678_785, 1_088)),
+    ],
+    ids=["carracing", "takecover"],
+)
+def test_the_models_have_the_papers_parameter_counts(latent, action, hidden, done, features, bias, sizes):
+    vision = Vision(VisionConfig(latent=latent))
+    memory = Memory(MemoryConfig(hidden=hidden, mixtures=5, done=done, reward=False), latent, action)
+    controller = ControllerConfig(features=features, hidden=0, bias=bias)
+    inputs = feature_size(features, latent, hidden)
+    assert (count(vision), count(memory), parameter_count(controller, inputs, action)) == sizes
+
+
+def test_the_papers_ablation_with_a_hidden_layer_has_1443_parameters():
+    assert parameter_count(ControllerConfig(features="z", hidden=40, bias=True), 32, 3) == 1443
+
+
+def test_m_has_one_bias_vector_and_mixture_weights_for_every_latent_dimension():
+    memory = Memory(MemoryConfig(hidden=8, mixtures=5, done=False, reward=False), 4, 1)
+    assert [name for name, _ in memory.named_parameters() if "bias" in name] == ["bias", "head.bias"]
+    prediction = memory.predict(torch.zeros(2, 3, 8))
+    assert prediction.latent.logits.shape == (2, 3, 5, 4)
+
+
+def random_mixture(shape, generator):
+    return Mixture(*(torch.randn(*shape, generator=generator) for _ in range(3)))
+
+
+def test_the_mixture_likelihood_is_that_of_torch_distributions():
+    generator = torch.Generator().manual_seed(1)
+    mixture = random_mixture((6, 5, 7), generator)
+    z = torch.randn(6, 7, generator=generator)
+    reference = distributions.MixtureSameFamily(
+        distributions.Categorical(logits=mixture.logits.mT),
+        distributions.Normal(mixture.mean.mT, mixture.log_std.mT.exp()),
+    )
+    torch.testing.assert_close(mixture.log_prob(z), reference.log_prob(z), rtol=1e-5, atol=1e-5)
+
+
+def test_one_component_is_a_normal():
+    generator = torch.Generator().manual_seed(2)
+    mixture = random_mixture((3, 1, 4), generator)
+    z = torch.randn(3, 4, generator=generator)
+    normal = distributions.Normal(mixture.mean[:, 0], mixture.log_std[:, 0].exp())
+    torch.testing.assert_close(mixture.log_prob(z), normal.log_prob(z), rtol=1e-5, atol=1e-5)
+
+
+def test_at_temperature_near_zero_a_sample_is_the_mean_of_the_likeliest_component():
+    generator = torch.Generator().manual_seed(3)
+    mixture = random_mixture((50, 5, 4), generator)
+    uniform, normal = torch.rand(50, 4, generator=generator), torch.randn(50, 4, generator=generator)
+    sample = mixture.sample(uniform, normal, 1e-8)
+    mode = mixture.mean.gather(1, mixture.logits.argmax(1, keepdim=True)).squeeze(1)
+    torch.testing.assert_close(sample, mode, rtol=0, atol=1e-3)
+
+
+def test_samples_have_the_mean_and_spread_of_the_mixture():
+    # 200,000 samples: 5 standard errors of a mean are 0.011 std; a false alarm has odds of about 1 in 10^6 a dimension.
+    generator = torch.Generator().manual_seed(4)
+    mixture = random_mixture((1, 5, 3), generator)
+    many = Mixture(*(field.expand(200_000, -1, -1) for field in mixture))
+    sample = many.sample(torch.rand(200_000, 3, generator=generator), torch.randn(200_000, 3, generator=generator), 1.0)
+    mean, std = mixture.mean_and_std()
+    assert ((sample.mean(0) - mean[0]).abs() < 5 * std[0] / math.sqrt(200_000)).all()
+    torch.testing.assert_close(sample.std(0), std[0], rtol=0.02, atol=0)
+
+
+def small_memory(**changes):
+    shape = {"hidden": 16, "mixtures": 3, "done": True, "reward": True} | changes
+    memory = Memory(MemoryConfig(**shape), latent=5, action=2)
+    initialise(memory, torch.Generator().manual_seed(5))
+    return memory
+
+
+def test_a_sequence_is_its_single_steps():
+    memory = small_memory()
+    generator = torch.Generator().manual_seed(6)
+    z, action = torch.randn(3, 7, 5, generator=generator), torch.rand(3, 7, 2, generator=generator)
+    restart = torch.zeros(3, 7, dtype=torch.bool)
+    restart[1, 4] = True
+    whole, hidden, last = memory(z, action, restart, memory.initial_state(3))
+    state = memory.initial_state(3)
+    for t in range(7):
+        step, h, state = memory(z[:, t : t + 1], action[:, t : t + 1], restart[:, t : t + 1], state)
+        torch.testing.assert_close(h[:, 0], hidden[:, t], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(step.done[:, 0], whole.done[:, t], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(state.h, last.h, rtol=1e-5, atol=1e-6)
+
+
+def test_a_restart_forgets_everything_before_it():
+    memory = small_memory()
+    z, action = torch.randn(1, 4, 5), torch.rand(1, 4, 2)
+    restart = torch.tensor([[False, False, True, False]])
+    _, hidden, _ = memory(z, action, restart, MemoryState(torch.randn(1, 16), torch.randn(1, 16)))
+    _, fresh, _ = memory(z[:, 2:], action[:, 2:], restart[:, 2:], memory.initial_state(1))
+    torch.testing.assert_close(hidden[:, 2:], fresh, rtol=1e-5, atol=1e-6)
+
+
+def test_the_lstm_is_torchs_lstm_with_the_forget_bias_of_one():
+    memory = small_memory(done=False)
+    reference = torch.nn.LSTM(7, 16, batch_first=True)
+    # Gates here: input, cell, forget, output. In torch: input, forget, cell, output.
+    order = torch.cat([torch.arange(16) + 16 * gate for gate in (0, 2, 1, 3)])
+    with torch.no_grad():
+        reference.weight_ih_l0.copy_(memory.input_weight[order])
+        reference.weight_hh_l0.copy_(memory.hidden_weight[order])
+        reference.bias_ih_l0.copy_(memory.bias[order])
+        reference.bias_hh_l0.zero_()
+        reference.bias_hh_l0[16:32] = 1
+    z, action = torch.randn(2, 9, 5), torch.rand(2, 9, 2)
+    hidden, _ = memory.observe(z, action, torch.zeros(2, 9, dtype=torch.bool), memory.initial_state(2))
+    torch.testing.assert_close(hidden, reference(torch.cat([z, action], -1))[0], rtol=1e-5, atol=1e-6)
+
+
+def test_the_end_of_an_episode_weighs_ten_times_and_has_no_next_latent():
+    memory = small_memory()
+    config = MemoryLossConfig(done_weight=10.0, reward_weight=1.0)
+    z, terminal = torch.randn(1, 2, 5), torch.tensor([[False, True]])
+    prediction = memory.predict(torch.randn(1, 2, 16))
+    valid = torch.ones(1, 2, dtype=torch.bool)
+    loss = memory_loss(prediction, z, torch.zeros(1, 2), terminal, valid, config)
+    first = -prediction.latent.log_prob(z)[0, 0].mean()
+    torch.testing.assert_close(loss.latent, first, rtol=1e-5, atol=1e-6)
+    alive, dead = prediction.done[0].sigmoid()
+    expected = (-(1 - alive).log() - 10 * dead.log()) / 2
+    torch.testing.assert_close(loss.done, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_step_between_episodes_counts_for_nothing():
+    memory = small_memory()
+    config = MemoryLossConfig(done_weight=10.0, reward_weight=1.0)
+    prediction = memory.predict(torch.randn(2, 3, 16))
+    z, reward = torch.randn(2, 3, 5), torch.randn(2, 3)
+    terminal, valid = torch.zeros(2, 3, dtype=torch.bool), torch.ones(2, 3, dtype=torch.bool)
+    valid[0, 1] = False
+    before = memory_loss(prediction, z, reward, terminal, valid, config)
+    z[0, 1], reward[0, 1], terminal[0, 1] = 99, 99, True
+    after = memory_loss(prediction, z, reward, terminal, valid, config)
+    assert torch.equal(before.total, after.total)
+
+
+def test_v_returns_images_of_the_right_shape_and_range_and_frames_round_trip():
+    vision = Vision(VisionConfig(latent=8))
+    frames = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
+    assert torch.equal(to_frames(to_images(frames)), frames)
+    mean, log_variance = vision.encode(to_images(frames))
+    image = vision.decode(mean)
+    assert mean.shape == log_variance.shape == (2, 8)
+    assert image.shape == (2, 3, 64, 64)
+    assert 0 <= image.min() <= image.max() <= 1
+
+
+def test_the_first_deconvolution_as_a_product_is_the_deconvolution():
+    vision = Vision(VisionConfig(latent=8))
+    z = torch.randn(3, 8)
+    reference = torch.sigmoid(vision.decoder(vision.first(vision.expand(z)[..., None, None])))
+    torch.testing.assert_close(vision.decode(z), reference, rtol=1e-4, atol=1e-5)
+
+
+def test_the_kl_of_v_is_that_of_torch_distributions_and_small_kl_is_free():
+    vision = Vision(VisionConfig(latent=8))
+    images = torch.rand(4, 3, 64, 64)
+    mean, log_variance = vision.encode(images)
+    normal = distributions.Normal(mean, (0.5 * log_variance).exp())
+    reference = distributions.kl_divergence(normal, distributions.Normal(0.0, 1.0)).sum(1).mean()
+    zeros = torch.zeros(3, 64, 64)
+    loss = vision.loss(images, torch.randn(4, 8), VisionLossConfig(kl_tolerance=0.5, pixel_weight=0.0), zeros)
+    torch.testing.assert_close(loss.kl, reference, rtol=1e-4, atol=1e-5)
+    assert reference < 0.5 * 8
+    torch.testing.assert_close(loss.total, loss.reconstruction + 0.5 * 8)
+
+
+@pytest.mark.parametrize(("hidden", "bias"), [(0, True), (0, False), (40, True)])
+def test_a_stack_of_controllers_acts_as_each_alone(hidden, bias):
+    config = ControllerConfig(features="z", hidden=hidden, bias=bias)
+    generator = torch.Generator().manual_seed(7)
+    parameters = torch.randn(3, parameter_count(config, 6, 2), generator=generator)
+    features = torch.randn(5, 6, generator=generator)
+    candidates = torch.tensor([2, 0, 1, 2, 0])
+    stack = act(features, Controllers(config, parameters, 6, 2).weights(candidates))
+    assert stack.abs().max() <= 1
+    for lane, candidate in enumerate(candidates.tolist()):
+        alone = Controllers(config, parameters[candidate : candidate + 1], 6, 2)
+        expected = act(features[lane : lane + 1], alone.weights(torch.zeros(1, dtype=torch.int64)))
+        torch.testing.assert_close(stack[lane : lane + 1], expected)
+
+
+def test_a_linear_controller_is_a_matrix_product():
+    config = ControllerConfig(features="zh", hidden=0, bias=True)
+    parameters = torch.randn(1, parameter_count(config, 4, 3))
+    features = torch.randn(2, 4)
+    weight, bias = parameters[0, :12].view(3, 4), parameters[0, 12:]
+    expected = np.tanh(features.numpy() @ weight.numpy().T + bias.numpy())
+    actual = act(features, Controllers(config, parameters, 4, 3).weights(torch.zeros(2, dtype=torch.int64)))
+    np.testing.assert_allclose(actual.numpy(), expected, rtol=1e-4, atol=1e-5)
