@@ -14,8 +14,8 @@ from worldmodels.storage.layout import require
 
 
 def main(stage: Stage) -> None:
-    config = stage.params("collect", CollectConfig)
-    game = stage.params("environment", EnvironmentConfig)
+    config: CollectConfig = stage.params("collect", CollectConfig)
+    game: EnvironmentConfig = stage.params("environment", EnvironmentConfig)
     game = game.model_copy(update={"limit": min(config.limit, game.limit)})
     card = read_card(require(stage.before.agent))
     seeds = episode_seeds("collection", config.episodes, stream=stage.stream)

@@ -16,8 +16,8 @@ from worldmodels.training.controller import ControllerTraining, Phase, Selection
 
 
 def main(stage: Stage) -> None:
-    config = stage.params("controller", ControllerTraining)
-    game = stage.params("environment", EnvironmentConfig)
+    config: ControllerTraining = stage.params("controller", ControllerTraining)
+    game: EnvironmentConfig = stage.params("environment", EnvironmentConfig)
     vision = load_model(stage.files.vision, Vision.from_description)
     memory = load_model(stage.files.memory, Memory.from_description)
     rows, _ = load_tensors(stage.files.latents)

@@ -20,8 +20,8 @@ PICTURES = 12
 
 
 def main(stage: Stage) -> None:
-    config = stage.params("evaluate", EvaluationConfig)
-    game = stage.params("environment", EnvironmentConfig)
+    config: EvaluationConfig = stage.params("evaluate", EvaluationConfig)
+    game: EnvironmentConfig = stage.params("environment", EnvironmentConfig)
     agent = load_agent(stage.files.agent)
     tasks = [
         (stage.files.agent, game, seeds, config.real.lanes)

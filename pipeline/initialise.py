@@ -12,8 +12,8 @@ from worldmodels.storage.files import write_json, write_table
 
 
 def main(stage: Stage) -> None:
-    game = stage.params("environment", EnvironmentConfig)
-    test = stage.params("evaluate.real", RealTestConfig)
+    game: EnvironmentConfig = stage.params("environment", EnvironmentConfig)
+    test: RealTestConfig = stage.params("evaluate.real", RealTestConfig)
     tasks = [(game, test.baseline, seeds, test.lanes) for seeds in shards(episode_seeds("test", test.episodes), test.lanes)]
     done = dict(stage.progress(run_tasks(play_random, tasks, stage.threads), "task", len(tasks)))
     returns = join([done[i] for i in range(len(tasks))])

@@ -8,7 +8,7 @@ from worldmodels.training.memory import MemoryTraining, new_memory, train_memory
 
 
 def main(stage: Stage) -> None:
-    config = stage.params("memory", MemoryTraining)
+    config: MemoryTraining = stage.params("memory", MemoryTraining)
     rows, _ = load_tensors(stage.files.latents)
     earlier = stage.before.agent / "memory.safetensors"
     if config.warm_start and earlier.exists():

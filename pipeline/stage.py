@@ -6,13 +6,12 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
+from worldmodels.tracking.live import StageRun, stage_run
 
 from worldmodels.errors import WorldModelsError
 from worldmodels.params import load_yaml, section
 from worldmodels.storage.layout import Iteration
-from worldmodels.tracking.live import StageRun, stage_run
 
-C = TypeVar("C")
 T = TypeVar("T")
 
 
@@ -33,10 +32,10 @@ class Stage:
     environment: str = ""
     after: str = ""
     run: StageRun = field(init=False)
-    _params: dict[str, Any] = field(default_factory=load_yaml)
+    _params: dict[str, Any] = field(default_factory=load_yaml, kw_only=True)
 
-    def params(self, name: str, kind: type[C]) -> C:
-        """Return the section ``name`` of this stage's environment."""
+    def params(self, name: str, kind: Any) -> Any:
+        """Return the section ``name`` of this stage's environment as a ``kind``."""
         return section(self._params, f"{self.environment}.{name}", kind)
 
     def value(self, key: str) -> Any:

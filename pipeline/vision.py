@@ -9,7 +9,7 @@ from worldmodels.training.vision import VisionTraining, new_vision, train_vision
 
 
 def main(stage: Stage) -> None:
-    config = stage.params("vision", VisionTraining)
+    config: VisionTraining = stage.params("vision", VisionTraining)
     reader = FrameReader(stage.files.data)
     earlier = stage.before.agent / "vision.safetensors"
     if config.warm_start and earlier.exists():

@@ -88,7 +88,7 @@ class TestStart:
         for command in ("evaluate", "dream", "show", "preset", "check", "doctor", "track"):
             assert f"\n  {command} " in done.stdout
 
-    @pytest.mark.parametrize("command", ["evaluate", "dream", "show", "preset", "check", "doctor", "track sync"])
+    @pytest.mark.parametrize("command", ["evaluate", "dream", "show", "preset", "check", "doctor", "track sync", "track ui"])
     def test_every_command_explains_itself(self, command: str) -> None:
         result = wm(*command.split(), "--help")
         assert result.exit_code == 0
@@ -346,9 +346,7 @@ class TestDoctor:
         assert "no-such-package-here" in first.detail
         assert "numpy" not in first.detail
 
-    def test_exit_code_is_1_where_something_required_fails(
-        self, project: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_exit_code_is_1_where_something_required_fails(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         good, bad = doctor.Verdict("a", "ok", "fine"), doctor.Verdict("b", "fail", "broken", "mend it")
         warning = doctor.Verdict("c", "warn", "so so")
         monkeypatch.setattr(doctor, "examine", lambda root: iter([good, warning]))
@@ -372,9 +370,7 @@ class TestDoctor:
         assert verdict.status == "ok", verdict
         assert not Path("mlflow.db").exists()
 
-    def test_a_store_that_is_no_database_is_a_warning_with_advice(
-        self, project: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_store_that_is_no_database_is_a_warning_with_advice(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         Path("mlflow.db").write_bytes(b"not a database" * 100)
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project}/mlflow.db")
         (verdict,) = doctor.check_store(project)
@@ -383,6 +379,11 @@ class TestDoctor:
 
 
 class TestTrack:
+    def test_the_pages_of_a_server_are_not_served_again(self, project: Path) -> None:
+        result = wm("track", "ui", env={"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"})
+        assert result.exit_code == 2
+        assert "open http://127.0.0.1:9" in result.stderr
+
     def test_sync_without_a_lock_names_the_command(self, project: Path) -> None:
         Path("dvc.lock").unlink()
         result = wm("track", "sync")

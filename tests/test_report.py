@@ -68,9 +68,7 @@ def write_artifacts(root: Path, key: str, real: float, dream: float | None) -> N
         "gap": None if dream is None else summary["dream"]["mean"] - summary["real"]["mean"],
     }
     (folder / "scores.json").write_text(json.dumps(score))
-    pd.concat([episodes_table(outcome, world) for world, outcome in played.items()]).to_parquet(
-        folder / "returns.parquet"
-    )
+    pd.concat([episodes_table(outcome, world) for world, outcome in played.items()]).to_parquet(folder / "returns.parquet")
     updates = np.arange(0, 200, 10)
     losses = [(u, split, 40 + 900 * np.exp(-u / 20)) for u in updates for split in ("train", "validation")]
     for stage in ("vision", "memory"):
@@ -81,9 +79,7 @@ def write_artifacts(root: Path, key: str, real: float, dream: float | None) -> N
     columns = ["generation", "phase", "best", "mean", "std", "sigma", "steps"]
     pd.DataFrame(rows, columns=columns).to_csv(folder / "controller.csv", index=False)
     pictures.write_png(folder / "vision.png", pictures.reconstruction_grid(episode(6), episode(6, 1)))
-    pictures.write_png(
-        folder / "dream.png", pictures.filmstrip({"reality": episode(30), "dream": episode(20)}, every=5)
-    )
+    pictures.write_png(folder / "dream.png", pictures.filmstrip({"reality": episode(30), "dream": episode(20)}, every=5))
     for name in ("vision", "memory", "controller"):
         (folder / f"{name}.safetensors").write_bytes(f"{key} {name}".encode())
 
@@ -257,9 +253,7 @@ class TestTable:
 
 class TestVideo:
     @pytest.mark.parametrize("suffix", [".mp4", ".gif"])
-    def test_a_video_can_be_read_back_frame_by_frame_with_the_same_bytes_twice(
-        self, tmp_path: Path, suffix: str
-    ) -> None:
+    def test_a_video_can_be_read_back_frame_by_frame_with_the_same_bytes_twice(self, tmp_path: Path, suffix: str) -> None:
         frames = episode(12)
         paths = [tmp_path / f"{name}{suffix}" for name in "ab"]
         for path in paths:
@@ -331,13 +325,9 @@ class TestReport:
         written = {path.name: path.read_bytes() for path in (broken / "reports").iterdir()}
         build_report(broken, ["doom-2"], PARAMS)
         assert written == {path.name: path.read_bytes() for path in (broken / "reports").iterdir()}
-        assert {"index.html", "scores.csv", "scores-doom.png", "vision-doom-2.png", "returns-doom-2.png"} <= set(
-            written
-        )
+        assert {"index.html", "scores.csv", "scores-doom.png", "vision-doom-2.png", "returns-doom-2.png"} <= set(written)
 
-    def test_the_page_has_scores_params_and_hashes_and_escapes_what_it_shows(
-        self, project: Path, reports: Path
-    ) -> None:
+    def test_the_page_has_scores_params_and_hashes_and_escapes_what_it_shows(self, project: Path, reports: Path) -> None:
         text = (reports / "index.html").read_text()
         score = scores(project)[1]
         assert with_error(score["real"]["mean"], score["real"]["stderr"]) in text

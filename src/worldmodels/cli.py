@@ -66,11 +66,9 @@ def wm(
 
 
 @app.command(short_help="Play test episodes; print the mean return.")
-def evaluate(  # noqa: PLR0917, typer reads options from parameters
+def evaluate(
     agent: AgentName,
-    world: Annotated[
-        Literal["real", "dream"], typer.Option(help="Where to play: the game, or M's dream of it.")
-    ] = "real",
+    world: Annotated[Literal["real", "dream"], typer.Option(help="Where to play: the game, or M's dream of it.")] = "real",
     temperature: Temperature = None,
     episodes: Annotated[int, typer.Option(min=1, max=10_000, help="How many episodes to play.")] = 10,
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Number of the first test episode.")] = 0,
@@ -188,6 +186,16 @@ def track_sync() -> None:
     from worldmodels.cli_project import find_root, sync_tracking
 
     typer.echo(sync_tracking(find_root()))
+
+
+@track.command("ui")
+def track_ui(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine.")] = 5000,
+) -> None:
+    """Serve MLflow's pages of this project's runs on this machine, until Ctrl-C."""
+    from worldmodels.cli_project import find_root, serve_tracking
+
+    serve_tracking(find_root(), port)
 
 
 def _print_json(value: Any) -> None:

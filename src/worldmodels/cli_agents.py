@@ -174,9 +174,7 @@ def film_dream(root: Path, text: str, *, steps: int, temperature: float | None, 
     from worldmodels.report.video import SUFFIXES
 
     if out.suffix.lower() not in (".png", *SUFFIXES):
-        raise ParamsError(
-            f"{out}: cannot draw a dream with the suffix {out.suffix or '(none)'!r}. Use .png, .mp4 or .gif."
-        )
+        raise ParamsError(f"{out}: cannot draw a dream with the suffix {out.suffix or '(none)'!r}. Use .png, .mp4 or .gif.")
     found = find_agent(root, text)
     import torch
 
@@ -197,9 +195,7 @@ def film_dream(root: Path, text: str, *, steps: int, temperature: float | None, 
     else:
         _write_video(out, episode.frames, agent.card.environment)
     end = "until M ended it" if episode.terminal else "as long as it was let"
-    return (
-        f"{out}: {found.name} dreamt {played} steps at temperature {tau:g}, {end}; return {episode.rewards.sum():.0f}."
-    )
+    return f"{out}: {found.name} dreamt {played} steps at temperature {tau:g}, {end}; return {episode.rewards.sum():.0f}."
 
 
 def _record(world: "World", agent: "Agent", seed: int) -> "Episode":
@@ -258,9 +254,7 @@ def _download(root: Path, uri: str) -> Path:
     store = tracking_uri(root)
     file = sqlite_file(store)
     if file is not None and not file.exists():  # asking would make an empty one
-        raise ArtifactError(
-            f"{file.name} does not exist. `make repro` trains and registers; `wm track sync` rebuilds it."
-        )
+        raise ArtifactError(f"{file.name} does not exist. `make repro` trains and registers; `wm track sync` rebuilds it.")
     import mlflow
     from mlflow.exceptions import MlflowException
 

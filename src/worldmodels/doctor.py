@@ -99,31 +99,23 @@ def check_params(root: Path) -> Iterator[Verdict]:
         yield Verdict("params", "ok", check_params(root))
     except ParamsError as error:
         first, *rest = str(error).splitlines()
-        yield Verdict(
-            "params", "fail", first + (f" (and {len(rest)} more)" if rest else ""), "`wm check` shows them all"
-        )
+        yield Verdict("params", "fail", first + (f" (and {len(rest)} more)" if rest else ""), "`wm check` shows them all")
 
 
 def check_rendering(name: str, game: dict[str, str]) -> Iterator[Verdict]:
     """Play a few steps of a game and look at its frames; in a process of its own, since engines can crash or hang."""
     code = f"from worldmodels.doctor import probe; probe({json.dumps(game)})"
     try:
-        done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, timeout=PROBE_SECONDS, check=False
-        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PROBE_SECONDS, check=False)
     except subprocess.TimeoutExpired:
-        yield Verdict(
-            name, "fail", f"no frame after {PROBE_SECONDS} s", "the engine hangs: is the machine out of memory?"
-        )
+        yield Verdict(name, "fail", f"no frame after {PROBE_SECONDS} s", "the engine hangs: is the machine out of memory?")
         return
     lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()
     if done.returncode == 0 and lines:
         yield Verdict(name, "ok", lines[-1])
         return
     reason = lines[-1] if lines else f"the engine died with exit status {done.returncode}"
-    advice = (
-        "`make setup` installs the games; on a bare Linux, ViZDoom and SDL may want `libgl1 libopenal1 libsdl2-2.0-0`"
-    )
+    advice = "`make setup` installs the games; on a bare Linux, ViZDoom and SDL may want `libgl1 libopenal1 libsdl2-2.0-0`"
     yield Verdict(name, "fail", reason, advice)
 
 
@@ -149,9 +141,7 @@ def probe(game: dict[str, str]) -> None:
         check_frames(np.stack(frames), env.preset)
     finally:
         env.close()
-    print(
-        f"{env.backend}: frames show a picture (mean brightness {np.mean(frames):.0f}/255), {rate:.0f} steps/s in one game"
-    )
+    print(f"{env.backend}: frames show a picture (brightness {np.mean(frames):.0f}/255), {rate:.0f} steps/s in one game")
 
 
 def check_gpu() -> Iterator[Verdict]:
@@ -172,9 +162,7 @@ def check_disk(root: Path) -> Iterator[Verdict]:
     free = shutil.disk_usage(root).free / 1e9
     detail = f"{free:.1f} GB free"
     if free < DISK_NEEDED:
-        yield Verdict(
-            "disk", "fail", detail, f"free {DISK_NEEDED} GB at least; `dvc gc --workspace` drops old artifacts"
-        )
+        yield Verdict("disk", "fail", detail, f"free {DISK_NEEDED} GB at least; `dvc gc --workspace` drops old artifacts")
     elif free < DISK_WANTED:
         yield Verdict("disk", "warn", detail, f"enough for quick; laptop wants {DISK_WANTED} GB")
     else:
@@ -197,9 +185,7 @@ def check_store(root: Path) -> Iterator[Verdict]:
         yield Verdict("MLflow store", "ok", f"{file.name if file else uri} answers: {len(names)} experiments")
     except Exception as error:  # whatever a server or a database throws: the verdict names it
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
-        advice = (
-            "results do not depend on MLflow; move mlflow.db away and run `wm track sync`, or check MLFLOW_TRACKING_URI"
-        )
+        advice = "results do not depend on MLflow; move mlflow.db away and run `wm track sync`, or check MLFLOW_TRACKING_URI"
         yield Verdict("MLflow store", "warn", reason, advice)
 
 

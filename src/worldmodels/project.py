@@ -110,7 +110,9 @@ def _check_chain(project: Project, path: Path) -> None:
         if before is not None and _number(link.after) >= _number(key):
             raise ParamsError(f"{where}: after = {link.after!r} does not come before it: numbers rise along a chain.")
         if link.after in followers:
-            raise ParamsError(f"{where}: `chain.{followers[link.after]}` comes after {link.after!r} already: a chain cannot fork.")
+            raise ParamsError(
+                f"{where}: `chain.{followers[link.after]}` comes after {link.after!r} already: a chain cannot fork."
+            )
         followers[link.after] = key
 
 

@@ -71,9 +71,7 @@ class Agent:
         )
 
     @torch.inference_mode()
-    def act(
-        self, frames: np.ndarray, state: MemoryState, *, noise: Tensor | None = None
-    ) -> tuple[np.ndarray, MemoryState]:
+    def act(self, frames: np.ndarray, state: MemoryState, *, noise: Tensor | None = None) -> tuple[np.ndarray, MemoryState]:
         """Choose actions for B streams of frames, statelessly: memory in, memory out.
 
         Args:

@@ -32,7 +32,7 @@ def episodes_table(returns: Returns, world: str) -> pd.DataFrame:
 
 def join(parts: list[Returns]) -> Returns:
     """Return the episodes of several rollouts of one candidate as one, in the given order."""
-    return Returns(
-        *(np.concatenate([getattr(part, name) for part in parts], axis=1) for name in ("total", "length", "terminal")),
-        np.concatenate([part.seeds for part in parts]),
+    total, length, terminal = (
+        np.concatenate([getattr(part, name) for part in parts], axis=1) for name in ("total", "length", "terminal")
     )
+    return Returns(total, length, terminal, np.concatenate([part.seeds for part in parts]))

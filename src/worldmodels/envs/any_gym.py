@@ -49,7 +49,7 @@ class GymConfig(Config):
     limit: int = Field(ge=1)
     crop: Annotated[tuple[Share, Share, Share, Share], Field(strict=False)] = (0, 0, 0, 0)
     frame_skip: int = Field(default=1, ge=1)
-    kwargs: dict[str, Any] = {}
+    kwargs: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("crop")
     @classmethod

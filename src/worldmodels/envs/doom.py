@@ -110,9 +110,7 @@ class DoomEnv:
                 self._look(lane)
 
         self._each_lane(range(len(terminal)), advance)
-        return EnvStep(
-            resize(self._pictures), np.ones(len(terminal), np.float32), terminal, self._clock.advance(terminal)
-        )
+        return EnvStep(resize(self._pictures), np.ones(len(terminal), np.float32), terminal, self._clock.advance(terminal))
 
     def keep(self, lanes: np.ndarray) -> None:
         """Keep these lanes only, in this order."""

@@ -105,9 +105,7 @@ class Memory(nn.Module):
         zeros = self.bias.new_zeros(lanes, self.config.hidden)
         return MemoryState(zeros, zeros)
 
-    def forward(
-        self, z: Tensor, action: Tensor, restart: Tensor, state: MemoryState
-    ) -> tuple[Prediction, Tensor, MemoryState]:
+    def forward(self, z: Tensor, action: Tensor, restart: Tensor, state: MemoryState) -> tuple[Prediction, Tensor, MemoryState]:
         """Read T steps and predict what follows each.
 
         Args:
@@ -122,9 +120,7 @@ class Memory(nn.Module):
         hidden, state = self.observe(z, action, restart, state)
         return self.predict(hidden), hidden, state
 
-    def observe(
-        self, z: Tensor, action: Tensor, restart: Tensor, state: MemoryState
-    ) -> tuple[Tensor, MemoryState]:
+    def observe(self, z: Tensor, action: Tensor, restart: Tensor, state: MemoryState) -> tuple[Tensor, MemoryState]:
         """Advance the state over T steps without predicting: hidden states (B, T, H), and the state after the last."""
         flag = [restart.unsqueeze(-1).to(z.dtype)] if self.config.done else []
         drive = F.linear(torch.cat([z, action, *flag], -1), self.input_weight, self.bias)  # (B, T, 4H)

@@ -67,6 +67,9 @@ class Vision(nn.Module):
             nn.ReLU(), nn.ConvTranspose2d(64, 32, 6, 2),
             nn.ReLU(), nn.ConvTranspose2d(32, 3, 6, 2),
         )  # fmt: skip
+        for parameter in self.parameters():
+            if parameter.ndim == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
     def describe(self) -> dict[str, Any]:
         """Return what ``from_description`` needs to build the same shape again."""

@@ -19,7 +19,7 @@ _CURVE_TEXT = {
     "vision": "V's loss on frames it trains on and on frames held out.",
     "memory": "M's loss on sequences it trains on and on sequences held out.",
     "controller": "Mean return of the population in every generation, with one standard deviation; dashed: the best "
-    "of a generation, a noisy maximum that is not a score.",
+    "of a generation, a noisy maximum that is not a score. Diamonds: the search's mean on selection episodes.",
 }
 
 
@@ -51,9 +51,7 @@ def build_report(root: Path, keys: Sequence[str], params: Mapping[str, Any]) -> 
     write_report(reports / "index.html", HEADINGS, cells(scores), pages)
 
 
-def _iteration_page(
-    files: Iteration, reports: Path, score: Mapping[str, Any], params: Mapping[str, Any]
-) -> IterationPage:
+def _iteration_page(files: Iteration, reports: Path, score: Mapping[str, Any], params: Mapping[str, Any]) -> IterationPage:
     key, environment = files.key, score["environment"]
     returns = _readable(pd.read_parquet, files.returns)
     strip = _keep(reports / f"returns-{key}.png", png_bytes(return_strip(returns)))

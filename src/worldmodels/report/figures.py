@@ -105,7 +105,8 @@ def _plot_losses(axes: Axes, table: pd.DataFrame) -> None:
         if not len(rows):
             continue
         marker = "o" if len(rows) < 20 and split == "validation" else None
-        axes.plot("update", "loss", data=rows, color=colour, lw=width, label=split, marker=marker, markersize=3.5)
+        line: Any = {"color": colour, "lw": width, "marker": marker, "markersize": 3.5}
+        axes.plot(rows["update"], rows["loss"], label=split, **line)
     held_out = table[table["split"] == "validation"]
     if len(held_out):
         _note_end(axes, float(held_out["update"].iloc[-1]), float(held_out["loss"].iloc[-1]), VALIDATION_COLOUR)
@@ -136,18 +137,18 @@ def _plot_controller(axes: Axes, table: pd.DataFrame) -> None:
         generation, colour = rows["generation"].to_numpy(dtype=float), WORLD_COLOURS.get(str(phase), FAINT_INK)
         mean, std = rows["mean"].to_numpy(dtype=float), rows["std"].to_numpy(dtype=float)
         axes.fill_between(generation, mean - std, mean + std, color=colour, alpha=0.18, linewidth=0)
-        axes.plot(generation, mean, color=colour, linewidth=2, label=f"mean of the population, {phase}")
-        axes.plot(generation, rows["best"], color=colour, lw=1, ls=(0, (3, 2)), label=f"best of a generation, {phase}")
+        axes.plot(generation, mean, color=colour, linewidth=2, label=f"{phase}: mean")
+        axes.plot(generation, rows["best"], color=colour, lw=1, ls=(0, (3, 2)), label=f"{phase}: best")
         _note_end(axes, generation[-1], mean[-1], colour)
     selection = table[table["phase"] == "selection"]
     if len(selection):
         style: Any = {"color": WORLD_COLOURS["real"], "marker": "D", "ls": "none", "markersize": 5, "zorder": 3}
-        axes.plot(selection["generation"], selection["mean"], label="search mean on selection episodes, real", **style)
+        axes.plot(selection["generation"], selection["mean"], label="selection (real)", **style)
     axes.set_title("C: return while evolving")
     axes.set_xlabel("generation")
     axes.set_ylabel("return")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(loc="best", fontsize=8.5)
+    axes.figure.legend(loc="outside lower center", ncols=5, fontsize=8.5, handlelength=1.6, columnspacing=1.2)
 
 
 def _note_end(axes: Axes, x: float, y: float, colour: str) -> None:

@@ -114,7 +114,10 @@ def train_controller(
                 row, mean = _generation(search, phase, world, config, f"{stream}/{index}", next(counter))
                 curve.append(row)
                 means.append(mean)
-                observe({f"{phase.world}/{k}": float(v) for k, v in row.items() if k not in ("generation", "phase")}, len(means))
+                observe(
+                    {f"{phase.world}/{k}": float(v) for k, v in row.items() if k not in ("generation", "phase")},
+                    len(means),
+                )
         finally:
             world.close()
     next(counter, None)

@@ -67,7 +67,9 @@ def train_memory(
     total = len(rows["first"])
     border = total - max(length, int(total * HELD_OUT))
     if border < length:
-        raise WorldModelsError(f"{total} frames are too few to train M on sequences of {config.sequence}: collect more episodes.")
+        raise WorldModelsError(
+            f"{total} frames are too few to train M on sequences of {config.sequence}: collect more episodes."
+        )
 
     def terms(starts: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         window = starts[:, None] + torch.arange(length)  # (B, T+1)

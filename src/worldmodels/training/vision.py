@@ -37,7 +37,7 @@ class VisionTraining(Config):
 
 def new_vision(config: VisionConfig, seed: int) -> Vision:
     """Return an untrained V."""
-    model = Vision(config).to(memory_format=torch.channels_last)
+    model = Vision(config)
     initialise(model, torch.Generator().manual_seed(stream_seed(seed, "vision")))
     return model
 

@@ -1,0 +1,290 @@
+"""Training: the same seed gives the same bytes, losses fall, data survive the disk, damage is named."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from worldmodels.errors import ArtifactError, EnvironmentFault, WorldModelsError
+from worldmodels.models.memory import MemoryConfig, MemoryLossConfig
+from worldmodels.models.vision import Vision, VisionConfig, VisionLossConfig
+from worldmodels.seeds import episode_seeds, purpose_of
+from worldmodels.shapes import Episode
+from worldmodels.storage.episodes import EpisodeWriter, FrameReader
+from worldmodels.storage.files import write_bytes, write_json
+from worldmodels.storage.weights import load_model, load_tensors, save_model
+from worldmodels.training.encode import encode_rows
+from worldmodels.training.evolution import Evolution, EvolutionConfig
+from worldmodels.training.fit import OptimiserConfig, fit
+from worldmodels.training.memory import MemoryTraining, new_memory, train_memory
+from worldmodels.training.vision import VisionTraining, new_vision, train_vision
+
+
+def quiet(metrics, step):
+    """Observe nothing."""
+
+
+def optimiser(**changes):
+    values = {"updates": 30, "batch": 8, "learning_rate": 1e-3, "final_learning_rate": 1e-3, "clip": 100.0}
+    return OptimiserConfig(**(values | changes))
+
+
+def episode(seed, steps, terminal=True):
+    random = np.random.default_rng(seed)
+    frames = np.zeros((steps + 1, 64, 64, 3), np.uint8)
+    for t in range(steps + 1):
+        frames[t, t % 60 : t % 60 + 4, seed % 60 : seed % 60 + 4] = 255
+    return Episode(
+        frames,
+        random.uniform(-1, 1, (steps, 2)).astype(np.float32),
+        random.uniform(size=steps).astype(np.float32),
+        terminal,
+        seed,
+    )
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    """Two iterations of data: 3 episodes, then 2."""
+    none = tmp_path / "none.json"
+    write_json(none, {"shards": []})
+    previous = none
+    for name, seeds in (("one", [1, 2, 3]), ("two", [4, 5])):
+        writer = EpisodeWriter(tmp_path / name / "episodes", actions=2, shard_frames=150)
+        for seed in seeds:
+            writer.write(episode(seed, 100 + seed, terminal=seed != 2), "random")
+        writer.finish(tmp_path / name / "data.json", previous)
+        previous = tmp_path / name / "data.json"
+    return previous
+
+
+def test_episodes_come_back_from_disk_as_they_were(manifest):
+    reader = FrameReader(manifest)
+    chunks = [reader.rows(i) for i in range(len(reader))]
+    rows = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
+    start = 0
+    for seed in (1, 2, 3, 4, 5):
+        expected, count = episode(seed, 100 + seed, terminal=seed != 2), 101 + seed
+        part = {name: column[start : start + count] for name, column in rows.items()}
+        np.testing.assert_array_equal(part["frame"], expected.frames)
+        np.testing.assert_array_equal(part["action"][:-1], expected.actions)
+        np.testing.assert_array_equal(part["reward"][:-1], expected.rewards)
+        assert part["first"].tolist() == [True] + [False] * (count - 1)
+        assert part["terminal"].tolist() == [False] * (count - 2) + [expected.terminal, False]
+        start += count
+    assert start == len(rows["frame"])
+    np.testing.assert_array_equal(reader.frames([3, 0]), np.concatenate([chunks[3]["frame"], chunks[0]["frame"]]))
+
+
+def test_the_same_episodes_give_the_same_bytes(tmp_path):
+    write_json(tmp_path / "none.json", {"shards": []})
+    contents = []
+    for name in ("a", "b"):
+        writer = EpisodeWriter(tmp_path / name, actions=2)
+        writer.write(episode(1, 50), "random")
+        writer.finish(tmp_path / f"{name}.json", tmp_path / "none.json")
+        contents.append([path.read_bytes() for path in sorted((tmp_path / name).iterdir())])
+    assert contents[0] == contents[1]
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "missing"])
+def test_a_damaged_shard_is_named_with_the_command_that_makes_it_again(manifest, damage):
+    shard = next((manifest.parent / "episodes").glob("*.arrow"))
+    content = bytearray(shard.read_bytes())
+    if damage == "truncated":
+        shard.write_bytes(content[: len(content) // 2])
+    elif damage == "flipped":
+        content[len(content) // 2] ^= 1
+        shard.write_bytes(content)
+    else:
+        shard.unlink()
+    with pytest.raises(ArtifactError, match=shard.name):
+        FrameReader(manifest)
+
+
+def test_weights_come_back_and_damage_is_named(tmp_path):
+    model = new_vision(VisionConfig(latent=4), seed=1)
+    path = tmp_path / "artifacts" / "doom-1" / "vision.safetensors"
+    save_model(path, model)
+    first = path.read_bytes()
+    save_model(path, model)
+    assert path.read_bytes() == first
+    again = load_model(path, Vision.from_description)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name])
+    for content in (first[:1000], b"", b"\x80\x04K\x01."):
+        path.write_bytes(content)
+        with pytest.raises(ArtifactError, match="dvc repro vision@doom-1"):
+            load_tensors(path)
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    write_bytes(path, b"old")
+
+    def full_disk(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        write_bytes(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def vision_training(**changes):
+    return VisionTraining(
+        model=VisionConfig(latent=4),
+        loss=VisionLossConfig(kl_tolerance=0.5, pixel_weight=5.0),
+        optimiser=optimiser(**changes),
+        warm_start=False,
+    )
+
+
+def test_v_learns_and_the_same_seed_gives_the_same_weights(manifest):
+    def train(seed):
+        model = new_vision(VisionConfig(latent=4), seed)
+        config = vision_training()
+        return model, train_vision(model, FrameReader(manifest), config, seed=seed, updates=range(30), observe=quiet)
+
+    model, curve = train(1)
+    again, _ = train(1)
+    other, _ = train(2)
+    held_out = [row["reconstruction"] for row in curve if row["split"] == "validation"]
+    assert held_out[-1] < 0.7 * held_out[0]
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+    assert not torch.equal(model.mean.weight, other.mean.weight)
+
+
+def test_encoding_gives_one_row_a_frame(manifest):
+    reader = FrameReader(manifest)
+    rows = encode_rows(new_vision(VisionConfig(latent=4), 1).eval(), reader, range(len(reader)))
+    assert {name: tuple(column.shape) for name, column in rows.items()} == {
+        "mean": (520, 4),
+        "log_variance": (520, 4),
+        "action": (520, 2),
+        "reward": (520,),
+        "terminal": (520,),
+        "first": (520,),
+    }
+
+
+def test_m_learns_a_regular_world_and_the_same_seed_gives_the_same_weights():
+    time = torch.arange(600)
+    rows = {
+        "mean": 3 * torch.sin(time[:, None] * torch.tensor([0.1, 0.2, 0.3, 0.4])),
+        "log_variance": torch.full((600, 4), -6.0),
+        "action": torch.zeros(600, 2),
+        "reward": torch.ones(600),
+        "terminal": time % 100 == 98,
+        "first": time % 100 == 0,
+    }
+    shape = MemoryConfig(hidden=16, mixtures=2, done=True, reward=True)
+    config = MemoryTraining(
+        model=shape,
+        loss=MemoryLossConfig(done_weight=10.0, reward_weight=1.0),
+        optimiser=optimiser(learning_rate=1e-2, updates=40),
+        sequence=16,
+        warm_start=False,
+    )
+
+    def train():
+        model = new_memory(shape, 4, 2, 1)
+        return model, train_memory(model, rows, config, seed=1, updates=range(40), observe=quiet)
+
+    model, curve = train()
+    again, _ = train()
+    held_out = [row["latent"] for row in curve if row["split"] == "validation"]
+    assert held_out[-1] < held_out[0] - 0.3, "nats per dimension"
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+
+
+def test_too_little_data_for_m_is_said_plainly(manifest):
+    rows = {"first": torch.zeros(10, dtype=torch.bool), "mean": torch.zeros(10, 4)}
+    config = MemoryTraining(
+        model=MemoryConfig(hidden=4, mixtures=2, done=False, reward=False),
+        loss=MemoryLossConfig(done_weight=1.0, reward_weight=1.0),
+        optimiser=optimiser(),
+        sequence=64,
+        warm_start=False,
+    )
+    with pytest.raises(WorldModelsError, match="collect more"):
+        train_memory(new_memory(config.model, 4, 2, 1), rows, config, seed=1, updates=range(1), observe=quiet)
+
+
+def test_a_loss_that_is_not_a_number_stops_with_what_to_lower():
+    model = torch.nn.Linear(1, 1)
+
+    def loss(update):
+        return {"loss": model(torch.ones(1, 1)).sum() * (float("nan") if update == 3 else 1.0)}
+
+    with pytest.raises(WorldModelsError, match=r"update 3 .*learning_rate"):
+        fit(model, loss, optimiser(), updates=range(30), observe=quiet, validate=dict)
+
+
+@pytest.mark.parametrize("covariance", ["full", "diagonal"])
+def test_the_search_depends_on_its_seed_and_the_fitness_alone(covariance):
+    config = EvolutionConfig(population=6, sigma=0.5, covariance=covariance)
+
+    def run(seed, disturb):
+        search = Evolution(config, np.zeros(4), seed)
+        for _ in range(10):
+            if disturb:
+                np.random.seed(1)
+                np.random.rand()
+            candidates = search.ask()
+            search.tell(-((candidates - 1) ** 2).sum(1))
+        return search.mean
+
+    np.testing.assert_array_equal(run(1, False), run(1, True))
+    assert (run(1, False) != run(2, False)).any()
+
+
+def test_no_seed_serves_two_purposes():
+    purposes = ("test", "selection", "evolution", "collection", "dream", "demonstration")
+    seen = {}
+    for purpose in purposes:
+        for stream in ("", "0/doom-1", "1/doom-2"):
+            for seed in episode_seeds(purpose, 500, stream=stream, start=2**27 - 250):
+                assert seen.setdefault(seed, purpose) == purpose
+                assert 0 <= seed < 2**31
+                assert purpose_of(seed) == purpose
+
+
+def test_black_and_frozen_frames_are_refused_at_collection(tmp_path):
+    from worldmodels.engine.collection import collect_episodes
+    from worldmodels.engine.policies import RandomPolicy, RandomPolicyConfig
+    from worldmodels.engine.world import Step
+
+    class Black:
+        feature_size, action_size = 0, 1
+
+        def start(self, seeds):
+            self.lanes = len(seeds)
+
+        def features(self):
+            return torch.zeros(self.lanes, 0)
+
+        def frames(self):
+            return np.zeros((self.lanes, 64, 64, 3), np.uint8)
+
+        def step(self, actions):
+            over = torch.ones(self.lanes, dtype=torch.bool)
+            return Step(torch.ones(self.lanes), over, ~over)
+
+        def keep(self, lanes):
+            self.lanes = len(lanes)
+
+    policy = RandomPolicy(RandomPolicyConfig(holds=[1], mean=[0.0], scale=[1.0], bias=[0.0]))
+    writer = EpisodeWriter(tmp_path / "episodes", 1)
+    with pytest.raises(EnvironmentFault, match="single colour"):
+        collect_episodes(Black(), policy, [1], lanes=1, writer=writer, name="random", on_episode=lambda _: None)
+
+
+def test_a_manifest_says_what_is_in_the_data(manifest):
+    summary = json.loads(manifest.read_text())
+    assert summary["episodes"] == 2
+    assert summary["frames"] == 105 + 106
+    assert summary["all_frames"] == 520
+    assert len(summary["shards"]) == 3
