@@ -21,6 +21,7 @@ def closure(script: Path) -> set[str]:
         for name in _imported(path):
             if not name.startswith(OBSERVERS):
                 todo += _files(name)
+    found |= {beside for path in found for beside in path.parent.glob("*.sh") if beside.name in path.read_text()}
     return {path.relative_to(ROOT).as_posix() for path in found}
 
 

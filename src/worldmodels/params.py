@@ -2,7 +2,7 @@
 
 import difflib
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -16,9 +16,6 @@ class Config(BaseModel):
     """Base of every config class: strict types, unknown keys refused, immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-C = TypeVar("C")
 
 
 def load_yaml(path: Path = PARAMS_FILE) -> dict[str, Any]:
@@ -38,8 +35,8 @@ def load_yaml(path: Path = PARAMS_FILE) -> dict[str, Any]:
     return data
 
 
-def section(data: dict[str, Any], key: str, kind: type[C]) -> C:
-    """Return the section at a dotted ``key`` as an instance of ``kind`` (a Config class, or a union of them).
+def section(data: dict[str, Any], key: str, kind: Any) -> Any:
+    """Return the section at a dotted ``key`` as a ``kind``: a Config class, a union of them, or any type.
 
     Raises:
         ParamsError: with one line for every problem: the key path, the value, what is allowed.
@@ -55,22 +52,17 @@ def section(data: dict[str, Any], key: str, kind: type[C]) -> C:
     return validate(node, key, kind)
 
 
-def validate(node: Any, key: str, kind: type[C]) -> C:
-    """Return ``node`` as an instance of ``kind``; ``key`` is named in messages."""
+def validate(node: Any, key: str, kind: Any) -> Any:
+    """Return ``node`` as a ``kind``; ``key`` is named in messages."""
     try:
         return TypeAdapter(kind).validate_python(node)
     except ValidationError as error:
         raise ParamsError("\n".join(_explain(detail, node, key) for detail in error.errors())) from None
 
 
-def load(key: str, kind: type[C], path: Path = PARAMS_FILE) -> C:
-    """Read one section of a params file: ``load("doom.vision", VisionConfig)``."""
-    return section(load_yaml(path), key, kind)
-
-
 def _explain(detail: Any, node: Any, key: str) -> str:
-    parts = [str(part) for part in detail["loc"]]
-    path = ".".join([key, *parts])
+    parts = _path(node, detail["loc"])
+    path = ".".join([part for part in (key, *parts) if part])
     if detail["type"] == "extra_forbidden":
         parent = node
         for part in parts[:-1]:
@@ -82,6 +74,18 @@ def _explain(detail: Any, node: Any, key: str) -> str:
     if detail["type"] == "missing":
         return f"{PARAMS_FILE}: `{path}` is missing."
     return f"{PARAMS_FILE}: `{path}` = {detail['input']!r}: {message}."
+
+
+def _path(node: Any, location: tuple[Any, ...]) -> list[str]:
+    """Return the keys of a problem's location. pydantic puts a union's tag among them, which is no key of the file."""
+    path = []
+    for i, part in enumerate(location):
+        last = i == len(location) - 1
+        inside = part in node if isinstance(node, dict) else isinstance(node, list) and isinstance(part, int)
+        if inside or last:
+            path.append(str(part))
+            node = node[part] if inside and not (isinstance(part, int) and part >= len(node)) else None
+    return path
 
 
 def _allowed_keys(detail: Any, parent: Any) -> set[str]:

@@ -1,0 +1,157 @@
+"""The DAG: what each stage depends on, and the whole chain run for real, at the smallest scale."""
+
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from closure import ROOT, closure
+from tiny import tiny_params
+
+DAG = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+STAGES = ["initialise", "collect", "vision", "encode", "memory", "controller", "evaluate", "report"]
+
+
+def body(name):
+    return DAG[name].get("do", DAG[name])
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_depends_on_exactly_the_sources_it_imports(stage):
+    listed = {dep for dep in body(stage)["deps"] if dep.startswith(("src/", "pipeline/"))}
+    assert listed == closure(ROOT / "pipeline" / f"{stage}.py")
+
+
+def test_nothing_before_memory_depends_on_the_code_of_m():
+    for stage in ("initialise", "collect", "vision", "encode"):
+        assert not {"src/worldmodels/models/memory.py", "src/worldmodels/training/memory.py"} & set(body(stage)["deps"])
+    for stage in ("memory", "controller", "evaluate"):
+        assert "src/worldmodels/models/memory.py" in body(stage)["deps"]
+
+
+@pytest.mark.parametrize("stage", [stage for stage in STAGES if stage != "report"])
+def test_a_stage_reads_only_the_params_it_declares(stage):
+    source = (ROOT / "pipeline" / f"{stage}.py").read_text()
+    read = {"compute.threads"}
+    read |= {f"ENV.{section}" for section in re.findall(r'stage\.params\("([\w.]+)"', source)}
+    read |= set(re.findall(r'stage\.value\("([\w.]+)"', source))
+    if "stage.seed" in source or "stage.stream" in source:
+        read.add("seed")
+    declared = {re.sub(r"\$\{item(\.env)?\}", "ENV", name) for name in body(stage)["params"]}
+    assert declared == read
+
+
+def test_presets_hold_the_same_keys_and_params_yaml_is_a_preset():
+    def keys(node, prefix=""):
+        if isinstance(node, dict) and prefix != ".chain":
+            return {key for name, child in node.items() for key in keys(child, f"{prefix}.{name}")}
+        return {prefix}
+
+    presets = {path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / "presets").glob("*.yaml")}
+    assert set(presets) == {"quick", "laptop", "paper"}
+    assert all(content["preset"] == name for name, content in presets.items())
+    assert len({frozenset(keys(content)) for content in presets.values()}) == 1
+    assert yaml.safe_load((ROOT / "params.yaml").read_text()) in presets.values()
+
+
+def copy_project(target: Path) -> Path:
+    target.mkdir()
+    for name in ("pipeline", "src", "presets"):
+        shutil.copytree(ROOT / name, target / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
+        shutil.copy(ROOT / name, target)
+    (target / "params.yaml").write_text(yaml.safe_dump(tiny_params(), sort_keys=False))
+    run(target, "git", "init", "-q")
+    run(target, "dvc", "init", "-q")
+    return target
+
+
+def run(folder, *command, check=True):
+    binaries = str(Path(sys.executable).parent)
+    environment = {
+        "PATH": f"{binaries}:/usr/local/bin:/usr/bin:/bin",
+        "HOME": str(folder),
+        "PYTHONPATH": f"{folder / 'src'}",
+        "DVC_NO_ANALYTICS": "1",
+        "GIT_CONFIG_GLOBAL": "/dev/null",
+    }
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 or not check, f"{command} failed:\n{done.stdout[-3000:]}\n{done.stderr[-6000:]}"
+    return done
+
+
+def ran(output: str) -> set[str]:
+    return set(re.findall(r"Running stage '([^']+)'", output))
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """The chain doom-1, doom-2, carracing-1, run with tiny params on the real games."""
+    folder = copy_project(tmp_path_factory.mktemp("project") / "one")
+    run(folder, "dvc", "repro")
+    return folder
+
+
+def test_the_chain_runs_and_leaves_scores_a_report_and_a_clean_status(project):
+    lock = yaml.safe_load((project / "dvc.lock").read_text())["stages"]
+    assert len(lock) == 2 + 3 * 6 + 1
+    for key in ("doom-1", "doom-2", "carracing-1"):
+        scores = yaml.safe_load((project / f"artifacts/{key}/scores.json").read_text())
+        assert scores["preset"] == "tiny"
+        assert scores["real"]["n"] == 2
+        assert scores["baseline"]["n"] == 2
+        assert scores["gap"] == pytest.approx(scores["dream"]["mean"] - scores["real"]["mean"])
+        table = pd.read_parquet(project / f"artifacts/{key}/returns.parquet")
+        assert table.groupby("world")["total"].mean()["real"] == pytest.approx(scores["real"]["mean"])
+        assert set(table[table["world"] != "dream"]["seed"]) == {0, 1}
+    assert "gymnasium" in yaml.safe_load((project / "artifacts/carracing-1/scores.json").read_text())["backend"]
+    assert (project / "reports/index.html").stat().st_size > 10_000
+    assert "up to date" in run(project, "dvc", "status").stdout
+    assert not ran(run(project, "dvc", "repro").stdout)
+
+
+def test_everything_comes_back_from_the_run_cache(project):
+    before = (project / "dvc.lock").read_bytes()
+    shutil.rmtree(project / "artifacts")
+    shutil.rmtree(project / "reports")
+    (project / "dvc.lock").unlink()
+    assert not ran(run(project, "dvc", "repro").stdout)
+    assert (project / "dvc.lock").read_bytes() == before
+
+
+def test_computing_it_all_again_gives_the_same_lock_byte_for_byte(project, tmp_path):
+    again = copy_project(tmp_path / "two")
+    run(again, "dvc", "repro")
+    assert (again / "dvc.lock").read_text() == (project / "dvc.lock").read_text()
+
+
+def test_a_change_in_m_reruns_m_and_what_depends_on_it(project):
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    params["doom"]["memory"]["loss"]["done_weight"] = 5.0
+    (project / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    stages = ran(run(project, "dvc", "repro", "--dry", "evaluate@doom-2").stdout)
+    assert "memory@doom-1" in stages
+    assert "evaluate@doom-2" in stages
+    assert not stages & {"initialise@doom", "collect@doom-1", "vision@doom-1", "encode@doom-1"}
+    assert not any("carracing" in stage or stage == "report" for stage in stages)
+
+
+def test_a_stage_says_what_is_wrong_with_its_params_and_exits_with_2(project):
+    params = tiny_params()
+    params["doom"]["vision"]["model"] = {"latnt": 64}
+    folder = project.parent / "bad"
+    copy_project(folder)
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    done = run(folder, sys.executable, "-m", "pipeline.vision", "doom-1", "doom", "doom-0", check=False)
+    assert done.returncode == 2
+    assert "`doom.vision.model.latnt`. Did you mean `latent`?" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_tests_run_on_this_checkout():
+    assert Path(str(importlib.util.find_spec("worldmodels").origin)).is_relative_to(ROOT)
