@@ -11,7 +11,7 @@ from worldmodels.storage.layout import REPORTS
 def main(stage: Stage) -> None:
     params = load_yaml()
     build_report(Path(), list(params["chain"]), params)
-    stage.run.done(REPORTS / "index.html")
+    stage.run.done(REPORTS)
 
 
 if __name__ == "__main__":

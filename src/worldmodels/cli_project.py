@@ -100,17 +100,9 @@ def use_preset(root: Path, name: str, *, force: bool) -> str:
 
 def sync_tracking(root: Path) -> str:
     """Rebuild MLflow from dvc.lock; return what was done."""
-    if not (root / "dvc.lock").is_file():
-        raise ArtifactError(f"{root / 'dvc.lock'} does not exist: nothing was run yet. `make repro` runs the pipeline.")
     from worldmodels.tracking.sync import sync
 
-    result = sync(root)
-    return f"MLflow holds what dvc.lock says. {result if result is not None else ''}".rstrip()
-
-
-def tracking_uri(root: Path) -> str:
-    """Return where MLflow keeps its runs: MLFLOW_TRACKING_URI, else mlflow.db in the project's folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(root / 'mlflow.db').resolve()}"
+    return f"MLflow holds what dvc.lock says: {sync(root)}"
 
 
 def sqlite_file(uri: str) -> Path | None:

@@ -1,0 +1,36 @@
+"""What names an artifact and the state of the code: DVC's hashes, git's commit."""
+
+import hashlib
+import json
+import subprocess
+from pathlib import Path
+
+BLOCK = 1 << 20
+
+
+def artifact_hash(path: Path) -> str:
+    """Return the hash that dvc.lock has for a file (MD5) or a folder (MD5 of its sorted list of files, with ``.dir``)."""
+    if path.is_file():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "md5").hexdigest()
+    files = sorted(path.rglob("*"), key=lambda file: file.relative_to(path).parts)
+    listing = [{"md5": artifact_hash(f), "relpath": f.relative_to(path).as_posix()} for f in files if f.is_file()]
+    listing.sort(key=lambda entry: entry["relpath"])
+    return hashlib.md5(json.dumps(listing, sort_keys=True).encode()).hexdigest() + ".dir"
+
+
+def git_tags(root: Path) -> dict[str, str]:
+    """Return the commit, and whether tracked files differ from it; nothing outside a git checkout."""
+    commit = _git(root, "rev-parse", "HEAD")
+    if commit is None:
+        return {}
+    dirty = _git(root, "status", "--porcelain", "--untracked-files=no")
+    return {"git.commit": commit, "git.dirty": str(bool(dirty)).lower()}
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,124 @@
+"""A stage as a live MLflow run. It observes: nothing that a stage writes depends on it, and no failure of it stops a stage."""
+
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from worldmodels.tracking.lineage import artifact_hash, git_tags
+from worldmodels.tracking.progress import Bar
+from worldmodels.tracking.store import connect, project_root
+
+T = TypeVar("T")
+FLUSH_SECONDS = 30.0
+"""That a stage waits at its end for metrics on their way."""
+BATCH_SECONDS = 1.0
+
+
+class StageRun:
+    """What a stage says while it runs. All of it returns at once; a thread sends it."""
+
+    def __init__(self) -> None:
+        self._outbox: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+        self._bar: Bar | None = None
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        """Log metrics at a step."""
+        self._outbox.put(("metrics", (dict(values), step, int(time.time() * 1000))))
+        if self._bar is not None and values:
+            self._bar.note(_headline(values))
+
+    def progress(self, steps: Iterable[T], label: str, unit: str = "step", total: int | None = None) -> Iterable[T]:
+        """Show a loop's rate and time left on stderr."""
+        self._bar = Bar(steps, label, unit, total)
+        return self._bar
+
+    def done(self, primary: Path, images: Sequence[Path] = ()) -> None:
+        """Say that the stage's outs are written: its primary out, which names the run, and its pictures."""
+        self._outbox.put(("done", (artifact_hash(Path(primary)), [Path(image) for image in images])))
+
+
+@contextmanager
+def stage_run(stage: str, key: str, params: Mapping[str, Any]) -> Iterator[StageRun]:
+    """Track a stage while the block runs; ``WM_TRACKING=off`` shows progress only."""
+    run = StageRun()
+    off = os.environ.get("WM_TRACKING", "").lower() in ("off", "0", "false")
+    sender = None if off else threading.Thread(target=_send, args=(run._outbox, stage, key, params), daemon=True)
+    if sender is not None:
+        sender.start()
+    previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143)) if _is_main() else None
+    status = "FAILED"
+    try:
+        yield run
+        status = "FINISHED"
+    except (KeyboardInterrupt, SystemExit):
+        status = "KILLED"
+        raise
+    finally:
+        run._outbox.put(("end", status))
+        if sender is not None:
+            sender.join(FLUSH_SECONDS if status == "FINISHED" else 5.0)
+        if previous is not None:
+            signal.signal(signal.SIGTERM, previous)
+
+
+def _send(outbox: "queue.SimpleQueue[tuple[str, Any]]", stage: str, key: str, params: Mapping[str, Any]) -> None:
+    """Send what a stage says until it ends; runs in a thread of its own."""
+    try:
+        root = project_root()
+        connected = connect(root)
+        if connected is None:
+            return
+        from worldmodels.tracking.runs import RunStore  # here: importing mlflow takes seconds, and this is a thread
+
+        runs = RunStore(*connected)
+        run_id = runs.begin_live(stage, key, params, git_tags(root) | _experiment_tag())
+        ended = False
+        while not ended:
+            metrics: list[tuple[dict[str, float], int, int]] = []
+            for kind, content in _drain(outbox):
+                if kind == "metrics":
+                    metrics.append(content)
+                elif kind == "done":
+                    runs.name_artifact(run_id, *content)
+                else:
+                    runs.log_metrics(run_id, metrics)
+                    runs.end(run_id, content)
+                    ended = True
+            if metrics and not ended:
+                runs.log_metrics(run_id, metrics)
+    except Exception as error:  # tracking observes: it says what went wrong and lets the stage go on
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        print(f"warning: this run is not tracked further ({reason}). `wm track sync` delivers it later.", file=sys.stderr)
+
+
+def _drain(outbox: "queue.SimpleQueue[tuple[str, Any]]") -> list[tuple[str, Any]]:
+    """Wait for something to send, then for a moment more, and return all of it."""
+    items = [outbox.get()]
+    if items[0][0] == "metrics":
+        time.sleep(BATCH_SECONDS)
+    while True:
+        try:
+            items.append(outbox.get_nowait())
+        except queue.Empty:
+            return items
+
+
+def _headline(values: Mapping[str, float]) -> str:
+    name = next((name for name in values if name.endswith(("/loss", "/mean"))), next(iter(values)))
+    return f"{name} {values[name]:.4g}"
+
+
+def _experiment_tag() -> dict[str, str]:
+    name = os.environ.get("DVC_EXP_NAME")
+    return {"dvc.experiment": name} if name else {}
+
+
+def _is_main() -> bool:
+    return threading.current_thread() is threading.main_thread()

@@ -1,0 +1,109 @@
+"""The runs of this project in MLflow: a parent for every iteration, a child for every stage.
+
+Tags: ``wm.kind`` (iteration, stage), ``wm.key``, ``wm.stage``; ``wm.artifact`` of a stage run is the hash of its primary out,
+the same as in dvc.lock, and so says which artifact the run made; ``wm.fingerprint`` of an iteration is the hash over those of
+its stages. A parent is ``wm.open`` while its iteration is being computed.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, Run, RunTag
+
+MOST_METRICS = 1000
+MOST_PARAMS = 100
+"""That one request of MLflow takes."""
+
+
+class RunStore:
+    """Finds and writes runs; ``experiment`` is an experiment's id."""
+
+    def __init__(self, client: MlflowClient, experiment: str) -> None:
+        self.client, self.experiment = client, experiment
+
+    def find(self, **tags: str) -> list[Run]:
+        """Return all runs with these ``wm`` tags, newest first."""
+        query = " and ".join(f"tags.`wm.{name}` = '{value}'" for name, value in tags.items())
+        found: list[Run] = []
+        token = None
+        while True:
+            page = self.client.search_runs([self.experiment], query, max_results=1000, page_token=token)
+            found += page
+            token = page.token
+            if not token:
+                return found
+
+    def create(self, name: str, tags: Mapping[str, str], parent: str | None = None) -> str:
+        """Start a run; return its id."""
+        own = {"mlflow.runName": name, **tags} | ({"mlflow.parentRunId": parent} if parent else {})
+        return self.client.create_run(self.experiment, tags=own).info.run_id
+
+    def begin_live(self, stage: str, key: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
+        """Start a stage's run under its iteration's open parent; runs of the same stage that never ended were killed."""
+        for stale in self.find(kind="stage", stage=stage, key=key):
+            if stale.info.status == "RUNNING":
+                self.client.set_terminated(stale.info.run_id, "KILLED")
+        parent = self.open_parent(iteration_key(key)) if key != "report" else None
+        own = {"wm.kind": "stage", "wm.stage": stage, "wm.key": key, **tags}
+        run_id = self.create(stage_name(stage, key), own, parent)
+        self.log_params(run_id, params)
+        return run_id
+
+    def open_parent(self, key: str) -> str:
+        """Return the parent of an iteration that is being computed; made if there is none."""
+        found = self.find(kind="iteration", key=key, open="true")
+        return found[0].info.run_id if found else self.create(key, {"wm.kind": "iteration", "wm.key": key, "wm.open": "true"})
+
+    def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Set tags."""
+        self.client.log_batch(run_id, tags=[RunTag(name, str(value)) for name, value in tags.items()])
+
+    def log_params(self, run_id: str, params: Mapping[str, Any]) -> None:
+        """Log params, by the names of params.yaml."""
+        rows = [Param(name, str(value)) for name, value in sorted(params.items())]
+        for i in range(0, len(rows), MOST_PARAMS):
+            self.client.log_batch(run_id, params=rows[i : i + MOST_PARAMS])
+
+    def log_metrics(self, run_id: str, points: Iterable[tuple[Mapping[str, float], int, int]]) -> None:
+        """Log points (metrics, step, time in ms). Values that are no numbers are left out."""
+        rows = [
+            Metric(name, float(value), time, step)
+            for values, step, time in points
+            for name, value in values.items()
+            if math.isfinite(value)
+        ]
+        for i in range(0, len(rows), MOST_METRICS):
+            self.client.log_batch(run_id, metrics=rows[i : i + MOST_METRICS])
+
+    def log_images(self, run_id: str, images: Sequence[Path]) -> None:
+        """Log pictures that exist."""
+        for image in images:
+            if image.exists():
+                self.client.log_artifact(run_id, str(image), "pictures")
+
+    def name_artifact(self, run_id: str, artifact: str, images: Sequence[Path]) -> None:
+        """Say which artifact a run made, with its pictures."""
+        self.tag(run_id, {"wm.artifact": artifact})
+        self.log_images(run_id, images)
+
+    def end(self, run_id: str, status: str) -> None:
+        """End a run: FINISHED, FAILED or KILLED."""
+        self.client.set_terminated(run_id, status)
+
+
+def iteration_key(key: str) -> str:
+    """Return the key of the iteration whose parent run a stage belongs to: iteration 0 is the first one's beginning.
+
+    >>> iteration_key("doom-0"), iteration_key("doom-2")
+    ('doom-1', 'doom-2')
+    """
+    environment, _, number = key.rpartition("-")
+    return f"{environment}-1" if number == "0" else key
+
+
+def stage_name(stage: str, key: str) -> str:
+    """Return a stage run's name."""
+    return stage if stage == key else f"{stage} {key}"

@@ -1,0 +1,94 @@
+"""Where tracking goes: ``MLFLOW_TRACKING_URI``, or a database in the project's folder."""
+
+import logging
+import os
+import re
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from filelock import FileLock
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+EXPERIMENT = "worldmodels"
+TIMEOUT = 3.0
+"""Seconds that an MLflow server has to accept a connection."""
+
+
+def project_root() -> Path:
+    """Return the project's folder: ``DVC_ROOT`` (set inside stages), else the nearest parent that holds dvc.yaml."""
+    given = os.environ.get("DVC_ROOT")
+    if given:
+        return Path(given)
+    here = Path.cwd()
+    return next((folder for folder in (here, *here.parents) if (folder / "dvc.yaml").is_file()), here)
+
+
+def tracking_uri(root: Path) -> str:
+    """Return MLFLOW_TRACKING_URI, else mlflow.db in the project's folder."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(root / 'mlflow.db').resolve()}"
+
+
+def redact(uri: str) -> str:
+    """Return a URI without its password.
+
+    >>> redact("postgresql://wm:secret@db:5432/mlflow")
+    'postgresql://wm:***@db:5432/mlflow'
+    """
+    return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", uri)
+
+
+def connect(root: Path) -> "tuple[MlflowClient, str] | None":
+    """Return a client and the experiment's id; None, and one warning on stderr, where the store cannot be used.
+
+    Several processes that touch a fresh database at once would corrupt it: it is made under a lock.
+    """
+    uri = tracking_uri(root)
+    problem = _unreachable(uri)
+    if problem is None:
+        try:
+            return _open(root, uri)
+        except Exception as error:  # whatever a store raises, a stage must not fail because of it
+            problem = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    print(
+        f"warning: MLflow at {redact(uri)} cannot be used ({redact(problem)}). The results do not need it: "
+        "`wm track sync` delivers this run later.",
+        file=sys.stderr,
+    )
+    return None
+
+
+def _open(root: Path, uri: str) -> "tuple[MlflowClient, str]":
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    # Else a server that dies in the middle of a run holds the stage for minutes.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    import mlflow
+
+    for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    local = uri.startswith("sqlite:")
+    with FileLock(root / ".mlflow.lock", timeout=120):
+        mlflow.set_tracking_uri(uri)
+        client = mlflow.MlflowClient(uri)
+        found = client.get_experiment_by_name(EXPERIMENT)
+        if found is None:
+            place = (root / "mlartifacts").resolve().as_uri() if local else None
+            return client, client.create_experiment(EXPERIMENT, artifact_location=place)
+    return client, found.experiment_id
+
+
+def _unreachable(uri: str) -> str | None:
+    parts = urlsplit(uri)
+    if parts.scheme not in ("http", "https"):
+        return None
+    try:
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        socket.create_connection((parts.hostname or "", port), TIMEOUT).close()
+    except (OSError, ValueError) as error:
+        return str(error)
+    return None
