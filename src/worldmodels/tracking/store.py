@@ -1,10 +1,13 @@
 """Where tracking goes: ``MLFLOW_TRACKING_URI``, or a database in the project's folder."""
 
+import http.client
 import logging
 import os
 import re
-import socket
+import ssl
 import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
 
 EXPERIMENT = "worldmodels"
 TIMEOUT = 3.0
-"""Seconds that an MLflow server has to accept a connection."""
+"""Seconds that an MLflow server has to give a sign of life."""
 
 
 def project_root() -> Path:
@@ -33,13 +36,13 @@ def tracking_uri(root: Path) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(root / 'mlflow.db').resolve()}"
 
 
-def redact(uri: str) -> str:
-    """Return a URI without its password.
+def redact(text: str) -> str:
+    """Return a text without the names and passwords of the URIs in it.
 
-    >>> redact("postgresql://wm:secret@db:5432/mlflow")
-    'postgresql://wm:***@db:5432/mlflow'
+    >>> redact("cannot open postgresql://wm:s/cr@t@db:5432/mlflow")
+    'cannot open postgresql://***@db:5432/mlflow'
     """
-    return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", uri)
+    return re.sub(r"://\S*@", "://***@", text)
 
 
 def connect(root: Path) -> "tuple[MlflowClient, str] | None":
@@ -48,7 +51,7 @@ def connect(root: Path) -> "tuple[MlflowClient, str] | None":
     Several processes that touch a fresh database at once would corrupt it: it is made under a lock.
     """
     uri = tracking_uri(root)
-    problem = _unreachable(uri)
+    problem = unreachable(uri)
     if problem is None:
         try:
             return _open(root, uri)
@@ -65,14 +68,14 @@ def connect(root: Path) -> "tuple[MlflowClient, str] | None":
 def _open(root: Path, uri: str) -> "tuple[MlflowClient, str]":
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     # Else a server that dies in the middle of a run holds the stage for minutes.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     import mlflow
 
     for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking"):
         logging.getLogger(name).setLevel(logging.WARNING)
     local = uri.startswith("sqlite:")
-    with FileLock(root / ".mlflow.lock", timeout=120):
+    with lock(root):
         mlflow.set_tracking_uri(uri)
         client = mlflow.MlflowClient(uri)
         found = client.get_experiment_by_name(EXPERIMENT)
@@ -82,13 +85,26 @@ def _open(root: Path, uri: str) -> "tuple[MlflowClient, str]":
     return client, found.experiment_id
 
 
-def _unreachable(uri: str) -> str | None:
+def lock(root: Path) -> FileLock:
+    """Return the lock of this project's tracking: one process at a time makes a store, or mirrors dvc.lock into it."""
+    return FileLock(root / ".mlflow.lock", timeout=120)
+
+
+def unreachable(uri: str) -> str | None:
+    """Return why a server does not answer within ``TIMEOUT`` seconds; None where it does, and for databases.
+
+    MLflow itself would try for minutes.
+    """
     parts = urlsplit(uri)
     if parts.scheme not in ("http", "https"):
         return None
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # a knock: nothing is sent, nothing is believed
+    address = parts._replace(netloc=parts.netloc.rpartition("@")[2], path=f"{parts.path.rstrip('/')}/health").geturl()
     try:
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        socket.create_connection((parts.hostname or "", port), TIMEOUT).close()
-    except (OSError, ValueError) as error:
+        urllib.request.urlopen(address, timeout=TIMEOUT, context=context).close()
+    except urllib.error.HTTPError:
+        return None  # it answers; whether it lets us in is between it and MLflow
+    except (OSError, ValueError, http.client.HTTPException) as error:
         return str(error)
     return None
