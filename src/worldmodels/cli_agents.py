@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from worldmodels.cli_project import chain, known_keys, nearest, sqlite_file, tracking_uri
+from worldmodels.cli_project import chain, known_keys, nearest, sqlite_file
 from worldmodels.errors import ArtifactError, ParamsError
 from worldmodels.params import PARAMS_FILE, load_yaml, validate
 from worldmodels.storage.layout import Iteration, require
+from worldmodels.tracking.store import tracking_uri
 
 if TYPE_CHECKING:
     import numpy as np

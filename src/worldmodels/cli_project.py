@@ -12,6 +12,7 @@ import yaml
 from worldmodels.errors import ArtifactError, ParamsError
 from worldmodels.params import PARAMS_FILE, load_yaml
 from worldmodels.storage.layout import ARTIFACTS, REPORTS, Iteration, command_for
+from worldmodels.tracking.store import tracking_uri
 
 # Stage -> its primary output, in the order in which they run.
 STAGES = {

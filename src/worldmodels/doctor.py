@@ -171,7 +171,8 @@ def check_disk(root: Path) -> Iterator[Verdict]:
 
 def check_store(root: Path) -> Iterator[Verdict]:
     """MLflow's store answers."""
-    from worldmodels.cli_project import sqlite_file, tracking_uri
+    from worldmodels.cli_project import sqlite_file
+    from worldmodels.tracking.store import tracking_uri
 
     uri = tracking_uri(root)
     file = sqlite_file(uri)

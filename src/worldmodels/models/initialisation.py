@@ -5,7 +5,7 @@ from torch import nn
 
 
 def initialise(model: nn.Module, generator: torch.Generator) -> None:
-    """Draw all weights of V or M afresh: Glorot-uniform matrices and kernels, zero biases (the defaults of the paper's code)."""
+    """Draw all weights of V or M afresh: Glorot-uniform matrices and kernels, zero biases (defaults of the paper's code)."""
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim < 2:

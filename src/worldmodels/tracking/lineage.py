@@ -8,7 +8,7 @@ from pathlib import Path
 
 def artifact_hash(path: Path) -> str:
     """Return the hash that dvc.lock has for a file (MD5) or a folder (MD5 of its sorted list of files, with ``.dir``)."""
-    if path.is_file():
+    if not path.is_dir():
         with path.open("rb") as file:
             return hashlib.file_digest(file, "md5").hexdigest()
     files = [file for file in path.rglob("*") if file.is_file()]

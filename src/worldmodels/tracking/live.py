@@ -13,12 +13,13 @@ from typing import Any, TypeVar
 
 from worldmodels.tracking.lineage import artifact_hash, git_tags
 from worldmodels.tracking.progress import Bar
-from worldmodels.tracking.store import connect, project_root
+from worldmodels.tracking.store import connect, project_root, redact
 
 T = TypeVar("T")
 FLUSH_SECONDS = 30.0
 """That a stage waits at its end for metrics on their way."""
 BATCH_SECONDS = 1.0
+"""For which metrics are gathered before they are sent together."""
 
 
 class StageRun:
@@ -41,7 +42,7 @@ class StageRun:
 
     def done(self, primary: Path, images: Sequence[Path] = ()) -> None:
         """Say that the stage's outs are written: its primary out, which names the run, and its pictures."""
-        self._outbox.put(("done", (artifact_hash(Path(primary)), [Path(image) for image in images])))
+        self._outbox.put(("done", (Path(primary).resolve(), [Path(image).resolve() for image in images])))
 
 
 @contextmanager
@@ -86,28 +87,28 @@ def _send(outbox: "queue.SimpleQueue[tuple[str, Any]]", stage: str, key: str, pa
                 if kind == "metrics":
                     metrics.append(content)
                 elif kind == "done":
-                    runs.name_artifact(run_id, *content)
+                    primary, images = content
+                    runs.name_artifact(run_id, artifact_hash(primary), images)
                 else:
-                    runs.log_metrics(run_id, metrics)
-                    runs.end(run_id, content)
-                    ended = True
-            if metrics and not ended:
+                    ended, status = True, content
+            if metrics:
                 runs.log_metrics(run_id, metrics)
+        runs.end(run_id, status)
     except Exception as error:  # tracking observes: it says what went wrong and lets the stage go on
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = redact(str(error).splitlines()[0] if str(error) else type(error).__name__)
         print(f"warning: this run is not tracked further ({reason}). `wm track sync` delivers it later.", file=sys.stderr)
 
 
 def _drain(outbox: "queue.SimpleQueue[tuple[str, Any]]") -> list[tuple[str, Any]]:
-    """Wait for something to send, then for a moment more, and return all of it."""
+    """Wait for something to send, then gather for a moment, and return all of it."""
     items = [outbox.get()]
-    if items[0][0] == "metrics":
-        time.sleep(BATCH_SECONDS)
-    while True:
+    until = time.monotonic() + BATCH_SECONDS
+    while items[-1][0] == "metrics":
         try:
-            items.append(outbox.get_nowait())
+            items.append(outbox.get(timeout=max(0.0, until - time.monotonic())))
         except queue.Empty:
-            return items
+            break
+    return items
 
 
 def _headline(values: Mapping[str, float]) -> str:

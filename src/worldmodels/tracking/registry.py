@@ -18,7 +18,6 @@ from mlflow.types import Schema, TensorSpec
 import worldmodels
 from worldmodels.engine.agent import load_agent
 
-
 PACKAGES = ("numpy", "pandas", "pyarrow", "pydantic", "pyyaml", "safetensors", "torch")
 
 
