@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -14,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+from worldmodels.envs import doom
 from worldmodels.envs.any_gym import GymConfig, GymEnv, make_quietly
 from worldmodels.envs.base import BatchEnv, check_frames
 from worldmodels.envs.carracing import CarRacingConfig, car_controls
@@ -574,3 +576,20 @@ def test_what_cannot_be_used_is_refused_with_the_remedy(change: dict[str, object
     node = {"kind": "gym", "id": "CartPole-v1", "action": "discrete", "limit": 5, **change}
     with pytest.raises(ParamsError, match=message):
         make_env(validate(node, "cart.environment", EnvironmentConfig))
+
+
+def test_an_engine_that_never_answers_is_given_up_and_another_started(monkeypatch, capfd):
+    real, calls = doom.start_engine, []
+
+    def first_hangs(config):
+        calls.append(config)
+        if len(calls) == 1:
+            threading.Event().wait()
+        return real(config)
+
+    monkeypatch.setattr(doom, "start_engine", first_hangs)
+    monkeypatch.setattr(doom, "START_SECONDS", 3.0)
+    with closing(make_env(DoomConfig())) as env:
+        assert env.start([1]).any()
+    assert len(calls) == 2
+    assert "did not start within 3 s; trying another" in capfd.readouterr().err

@@ -11,8 +11,11 @@ before. Each engine is a process of its own (17 MB), headless and silent.
 
 import glob
 import os
+import queue
 import shutil
+import sys
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from importlib.metadata import version
@@ -31,6 +34,9 @@ if TYPE_CHECKING:
     import vizdoom
 
 START_TIC = 1
+START_SECONDS = 30.0
+"""That an engine may take to start; it takes 0.1 to 0.3 s on an idle machine."""
+START_TRIES = 3
 LEFT, STAY, RIGHT = [True, False], [False, False], [False, True]
 
 
@@ -84,7 +90,7 @@ class DoomEnv:
         """Append a lane for every seed; return their first frames, (len(seeds), 64, 64, 3) uint8."""
         present = len(self._clock)
         missing = max(0, len(seeds) - len(self._free))
-        started = [self._pool.submit(start_engine, self._config) for _ in range(missing)]
+        started = [self._pool.submit(start_surely, self._config) for _ in range(missing)]
         wait(started)
         self._free += [future.result() for future in started if future.exception() is None]
         for future in started:
@@ -169,6 +175,39 @@ class DoomEnv:
 def buttons(action: float) -> list[bool]:
     """Return the buttons (left, right) that an action in [-1, 1] holds down."""
     return RIGHT if action > 1 / 3 else LEFT if action < -1 / 3 else STAY
+
+
+def start_surely(config: DoomConfig, tries: int = START_TRIES) -> "vizdoom.DoomGame":
+    """Start one engine; one that does not answer within ``START_SECONDS`` is given up, and another is started.
+
+    An engine that dies while it starts (seen once in some hundred starts) leaves ViZDoom waiting for ever, where nothing can
+    reach it. So the wait is in a daemon thread, which can be left behind: it holds no lock and ends with this process.
+
+    Raises:
+        EnvironmentFault: where the engine will not start, or ``tries`` of them did not answer.
+    """
+    for attempt in range(1, tries + 1):
+        answer: queue.SimpleQueue[vizdoom.DoomGame | Exception] = queue.SimpleQueue()
+        threading.Thread(target=_answer, args=(config, answer), daemon=True, name=f"doom start {attempt}").start()
+        try:
+            game = answer.get(timeout=START_SECONDS)
+        except queue.Empty:
+            print(f"warning: a ViZDoom engine did not start within {START_SECONDS:g} s; trying another", file=sys.stderr)
+            continue
+        if isinstance(game, Exception):
+            raise game
+        return game
+    raise EnvironmentFault(
+        f"{tries} ViZDoom engines did not start within {START_SECONDS:g} s each. Run `wm doctor`; a game needs 10 MB of free "
+        "space in /dev/shm."
+    )
+
+
+def _answer(config: DoomConfig, answer: "queue.SimpleQueue[vizdoom.DoomGame | Exception]") -> None:
+    try:
+        answer.put(start_engine(config))
+    except Exception as error:
+        answer.put(error)
 
 
 def start_engine(config: DoomConfig) -> "vizdoom.DoomGame":
