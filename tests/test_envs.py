@@ -593,3 +593,18 @@ def test_an_engine_that_never_answers_is_given_up_and_another_started(monkeypatc
         assert env.start([1]).any()
     assert len(calls) == 2
     assert "did not start within 3 s; trying another" in capfd.readouterr().err
+
+
+def test_engines_start_while_openblas_has_threads():
+    # OpenBLAS joins its threads before every fork; two forks at once once joined them twice, and hung.
+    script = (
+        "import numpy as np, scipy.linalg\n"
+        "from worldmodels.envs.doom import DoomConfig, DoomEnv\n"
+        "env = DoomEnv(DoomConfig(), threads=2)\n"
+        "for _ in range(4):\n"
+        "    scipy.linalg.blas.dgemm(1.0, np.ones((400, 400)), np.ones((400, 400)))\n"
+        "    env.start([1, 2, 3, 4]); env.keep(np.zeros(0, np.int64)); env.close(); env = DoomEnv(DoomConfig(), threads=2)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=90, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "trying another" not in done.stderr

@@ -90,7 +90,11 @@ class DoomEnv:
         """Append a lane for every seed; return their first frames, (len(seeds), 64, 64, 3) uint8."""
         present = len(self._clock)
         missing = max(0, len(seeds) - len(self._free))
-        started = [self._pool.submit(start_surely, self._config) for _ in range(missing)]
+        if missing:
+            # The first alone: OpenBLAS joins its threads before a fork, and two forks at once join them twice, for ever.
+            # After one fork it has none until it is used again, and nothing is computed while engines start.
+            self._free.append(start_surely(self._config))
+        started = [self._pool.submit(start_surely, self._config) for _ in range(missing - 1)]
         wait(started)
         self._free += [future.result() for future in started if future.exception() is None]
         for future in started:
@@ -180,8 +184,8 @@ def buttons(action: float) -> list[bool]:
 def start_surely(config: DoomConfig, tries: int = START_TRIES) -> "vizdoom.DoomGame":
     """Start one engine; one that does not answer within ``START_SECONDS`` is given up, and another is started.
 
-    An engine that dies while it starts (seen once in some hundred starts) leaves ViZDoom waiting for ever, where nothing can
-    reach it. So the wait is in a daemon thread, which can be left behind: it holds no lock and ends with this process.
+    An engine that cannot be forked, or dies while it starts, leaves ViZDoom waiting for ever, where nothing can reach it. So
+    the wait is in a daemon thread, which can be left behind: it holds no lock and ends with this process.
 
     Raises:
         EnvironmentFault: where the engine will not start, or ``tries`` of them did not answer.
