@@ -23,7 +23,9 @@ class AgentModel(PythonModel):
     def load_context(self, context: Any) -> None:
         self.agent: Agent = load_agent(Path(context.artifacts["agent"]))
 
-    def predict(self, context: Any, model_input: dict[str, np.ndarray], params: Any = None) -> dict[str, np.ndarray]:
+    # No annotations: MLflow would take them for a schema. The signature is given where the model is logged.
+    def predict(self, context, model_input, params=None):
+        """Answer one step of B streams: see the top of this file."""
         memory = torch.from_numpy(np.ascontiguousarray(model_input["memory"], np.float32))
         frames = np.ascontiguousarray(model_input["frame"], np.uint8)
         action, state = self.agent.act(frames, MemoryState(*memory.chunk(2, 1)))

@@ -13,11 +13,11 @@ from typing import Any, TypeVar
 
 from worldmodels.tracking.lineage import artifact_hash, git_tags
 from worldmodels.tracking.progress import Bar
-from worldmodels.tracking.store import connect, project_root, redact
+from worldmodels.tracking.store import connect, lock, project_root, redact
 
 T = TypeVar("T")
-FLUSH_SECONDS = 30.0
-"""That a stage waits at its end for metrics on their way."""
+FLUSH_SECONDS, KILLED_FLUSH_SECONDS = 30.0, 5.0
+"""That a stage waits at its end, at most, for what is on its way."""
 BATCH_SECONDS = 1.0
 """For which metrics are gathered before they are sent together."""
 
@@ -64,7 +64,9 @@ def stage_run(stage: str, key: str, params: Mapping[str, Any]) -> Iterator[Stage
     finally:
         run._outbox.put(("end", status))
         if sender is not None:
-            sender.join(FLUSH_SECONDS if status == "FINISHED" else 5.0)
+            sender.join(FLUSH_SECONDS if status == "FINISHED" else KILLED_FLUSH_SECONDS)
+            if sender.is_alive():
+                print("warning: MLflow is too slow to wait for. `wm track sync` delivers this run later.", file=sys.stderr)
         if previous is not None:
             signal.signal(signal.SIGTERM, previous)
 
@@ -79,7 +81,8 @@ def _send(outbox: "queue.SimpleQueue[tuple[str, Any]]", stage: str, key: str, pa
         from worldmodels.tracking.runs import RunStore  # here: importing mlflow takes seconds, and this is a thread
 
         runs = RunStore(*connected)
-        run_id = runs.begin_live(stage, key, params, git_tags(root) | _experiment_tag())
+        with lock(root):  # else two stages that begin at once would make two parents
+            run_id = runs.begin_live(stage, key, params, git_tags(root) | _experiment_tag())
         ended = False
         while not ended:
             metrics: list[tuple[dict[str, float], int, int]] = []

@@ -1,9 +1,12 @@
 """The registry: a version of ``worldmodels-<environment>`` for every iteration, with its lineage."""
 
 import logging
+import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -42,8 +45,7 @@ def register(client: MlflowClient, run_id: str, folder: Path, scores: Mapping[st
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    logging.getLogger("mlflow").setLevel(logging.ERROR)
-    with tempfile.TemporaryDirectory() as place, mlflow.start_run(run_id=run_id):
+    with _quiet(), tempfile.TemporaryDirectory() as place, mlflow.start_run(run_id=run_id, nested=True):
         logged = mlflow.pyfunc.log_model(
             name="agent",
             python_model=str(Path(__file__).with_name("agent_model.py")),
@@ -52,8 +54,9 @@ def register(client: MlflowClient, run_id: str, folder: Path, scores: Mapping[st
             signature=_signature(folder),
             pip_requirements=[f"{package}=={version(package).split('+')[0]}" for package in PACKAGES],
         )
-    made = client.create_model_version(name, logged.model_uri, run_id, tags={k: str(v) for k, v in tags.items()})
-    client.update_model_version(name, made.version, model_card(scores))
+    made = client.create_model_version(
+        name, logged.model_uri, run_id, dict(tags), description=model_card(scores), model_id=logged.model_id
+    )
     return str(made.version)
 
 
@@ -85,6 +88,21 @@ def model_card(scores: Mapping[str, Any]) -> str:
         + f'\n```python\nagent = mlflow.pyfunc.load_model("models:/{name}@iteration-{number}")\n'
         'out = agent.predict({"frame": frames, "memory": memory})  # memory: zeros at first, then out["memory"]\n```\n'
     )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence advice on what is deliberate here: no input example, no type hints, requirements given by hand."""
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    logger = logging.getLogger("mlflow")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _signature(folder: Path) -> ModelSignature:

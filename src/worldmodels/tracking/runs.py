@@ -6,7 +6,9 @@ its stages. A parent is ``wm.open`` while its iteration is being computed.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import os
+import socket
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,15 +44,38 @@ class RunStore:
         return self.client.create_run(self.experiment, tags=own).info.run_id
 
     def begin_live(self, stage: str, key: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
-        """Start a stage's run under its iteration's open parent; runs of the same stage that never ended were killed."""
-        for stale in self.find(kind="stage", stage=stage, key=key):
-            if stale.info.status == "RUNNING":
-                self.client.set_terminated(stale.info.run_id, "KILLED")
+        """Start a stage's run under its iteration's open parent; earlier ones that never ended were killed."""
+        for run in self.find(kind="stage", stage=stage, key=key):
+            if run.info.status == "RUNNING" and not self.is_alive(run):
+                self.end(run.info.run_id, "KILLED")
         parent = self.open_parent(iteration_key(key)) if key != "report" else None
-        own = {"wm.kind": "stage", "wm.stage": stage, "wm.key": key, **tags}
-        run_id = self.create(stage_name(stage, key), own, parent)
+        own = {
+            "wm.kind": "stage",
+            "wm.stage": stage,
+            "wm.key": key,
+            "wm.host": socket.gethostname(),
+            "wm.pid": str(os.getpid()),
+        }
+        run_id = self.create(stage_name(stage, key), own | dict(tags), parent)
         self.log_params(run_id, params)
         return run_id
+
+    def is_alive(self, run: Run) -> bool:
+        """Return whether the process of a run that has not ended may still be at work.
+
+        That of another machine may, where they share a server; a database on this machine is this machine's own.
+        """
+        if run.info.status != "RUNNING":
+            return False
+        if run.data.tags.get("wm.host") != socket.gethostname():
+            return str(self.client.tracking_uri).startswith("http")
+        try:
+            os.kill(int(run.data.tags["wm.pid"]), 0)
+        except PermissionError:
+            return True
+        except (OSError, ValueError, KeyError):
+            return False
+        return True
 
     def open_parent(self, key: str) -> str:
         """Return the parent of an iteration that is being computed; made if there is none."""
@@ -59,7 +84,8 @@ class RunStore:
 
     def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Set tags."""
-        self.client.log_batch(run_id, tags=[RunTag(name, str(value)) for name, value in tags.items()])
+        if tags:
+            self.client.log_batch(run_id, tags=[RunTag(name, str(value)) for name, value in tags.items()])
 
     def log_params(self, run_id: str, params: Mapping[str, Any]) -> None:
         """Log params, by the names of params.yaml."""
@@ -67,13 +93,15 @@ class RunStore:
         for i in range(0, len(rows), MOST_PARAMS):
             self.client.log_batch(run_id, params=rows[i : i + MOST_PARAMS])
 
-    def log_metrics(self, run_id: str, points: Iterable[tuple[Mapping[str, float], int, int]]) -> None:
-        """Log points (metrics, step, time in ms). Values that are no numbers are left out."""
+    def log_metrics(
+        self, run_id: str, points: Iterable[tuple[Mapping[str, float], int, int]], *, without: Container[str] = ()
+    ) -> None:
+        """Log points (metrics, step, time in ms). Values that are no numbers, and metrics ``without``, are left out."""
         rows = [
             Metric(name, float(value), time, step)
             for values, step, time in points
             for name, value in values.items()
-            if math.isfinite(value)
+            if math.isfinite(value) and name not in without
         ]
         for i in range(0, len(rows), MOST_METRICS):
             self.client.log_batch(run_id, metrics=rows[i : i + MOST_METRICS])

@@ -51,7 +51,7 @@ def connect(root: Path) -> "tuple[MlflowClient, str] | None":
     Several processes that touch a fresh database at once would corrupt it: it is made under a lock.
     """
     uri = tracking_uri(root)
-    problem = unreachable(uri)
+    problem = _unreachable(uri)
     if problem is None:
         try:
             return _open(root, uri)
@@ -90,7 +90,7 @@ def lock(root: Path) -> FileLock:
     return FileLock(root / ".mlflow.lock", timeout=120)
 
 
-def unreachable(uri: str) -> str | None:
+def _unreachable(uri: str) -> str | None:
     """Return why a server does not answer within ``TIMEOUT`` seconds; None where it does, and for databases.
 
     MLflow itself would try for minutes.

@@ -4,17 +4,20 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import yaml
 
 from worldmodels.errors import ArtifactError, WorldModelsError
 from worldmodels.storage.files import read_json
-from worldmodels.storage.layout import Iteration
-from worldmodels.tracking.lineage import git_tags
-from worldmodels.tracking.runs import RunStore, iteration_key, stage_name
-from worldmodels.tracking.store import connect
+from worldmodels.tracking.lineage import artifact_hash, lock_tags
+from worldmodels.tracking.points import points
+from worldmodels.tracking.store import connect, lock
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+    from worldmodels.tracking.runs import RunStore
 
 PRIMARY = {
     "initialise": "baseline.json",
@@ -27,6 +30,16 @@ PRIMARY = {
     "report": "reports",
 }
 """The out whose hash names a stage's run."""
+METRICS = {
+    "initialise": "baseline.json",
+    "collect": "data.json",
+    "vision": "vision.csv",
+    "memory": "memory.csv",
+    "controller": "controller.csv",
+    "evaluate": "scores.json",
+}
+"""The out that holds a stage's metrics."""
+PICTURES = ("vision.png", "dream.png")
 LINEAGE = {"collect": "data", "vision": "V", "memory": "M", "controller": "C"}
 
 
@@ -37,36 +50,55 @@ class Entry:
     Attributes:
         stage: its name without the key.
         key: of its iteration; ``report`` for the report.
-        artifact: hash of its primary out.
         params: flattened, by the names of params.yaml.
-        deps: hashes of the artifacts that it read.
+        deps: path -> hash of the artifacts that it read.
+        outs: path -> hash of what it made.
     """
 
     stage: str
     key: str
-    artifact: str
     params: dict[str, Any]
     deps: dict[str, str]
+    outs: dict[str, str]
+
+    @property
+    def artifact(self) -> str:
+        """Hash of its primary out."""
+        return self.outs[self.path(PRIMARY[self.stage])]
+
+    def path(self, name: str) -> str:
+        """Return the path of the out that is called so."""
+        return next(path for path in self.outs if Path(path).name == name)
 
 
 @dataclass(frozen=True)
 class SyncReport:
-    """What a sync did."""
+    """What a sync did.
+
+    Attributes:
+        entries: stages in dvc.lock.
+        runs_added: of stages.
+        parents_added: runs of iterations, made or adopted from live ones.
+        versions_added: of registered models.
+        notes: what was left out, and why.
+    """
 
     entries: int
     runs_added: int
     parents_added: int
     versions_added: int
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         added = f"{self.runs_added} stage runs, {self.parents_added} iterations, {self.versions_added} model versions"
-        return f"{self.entries} stages; added: {added}."
+        return "\n".join([f"{self.entries} stages; added: {added}.", *(f"note: {note}" for note in self.notes)])
 
 
 def sync(root: Path, *, registry: bool = True) -> SyncReport:
     """Make sure that MLflow has one run for every stage of dvc.lock, a parent and a model version for every iteration.
 
-    Idempotent. What is missing is rebuilt from the artifacts; pictures of artifacts that are not checked out are left out.
+    Idempotent. What is missing is rebuilt from the artifacts; those that are not on disk, or are not those of dvc.lock, are
+    left out with a note, and come with the next sync after ``dvc checkout``.
 
     Raises:
         ArtifactError: where there is no dvc.lock.
@@ -78,127 +110,180 @@ def sync(root: Path, *, registry: bool = True) -> SyncReport:
         raise WorldModelsError(
             "nothing was synchronised. Start the MLflow server, or unset MLFLOW_TRACKING_URI, and try again."
         )
-    runs = RunStore(*connected)
-    mirror = _Mirror(runs, root, git_tags(root))
-    added = sum(mirror.stage(entry) for entry in entries if entry.key == "report")
-    parents = versions = 0
-    aliases: dict[str, dict[int, str]] = {}
-    for key in dict.fromkeys(entry.key for entry in entries if entry.stage == "evaluate"):
-        own = [entry for entry in entries if iteration_key(entry.key) == key]
-        files = Iteration(key, root)
-        fingerprint = _fingerprint(own)
-        parent, new = mirror.iteration(key, fingerprint, own)
-        parents += new
-        added += sum(mirror.stage(entry, parent) for entry in own)
-        if registry and (files.agent / "agent.json").exists() and files.scores.exists():
-            from worldmodels.tracking.registry import find_version, model_name, register
+    from worldmodels.tracking.runs import RunStore, iteration_key
 
-            scores = read_json(files.scores)
-            version = find_version(runs.client, model_name(scores["environment"]), fingerprint)
-            if version is None:
-                version = register(
-                    runs.client, parent, files.agent, scores, _version_tags(scores, own, fingerprint, mirror.git)
-                )
-                versions += 1
-            aliases.setdefault(scores["environment"], {})[scores["iteration"]] = version
-    for environment, numbered in aliases.items():
-        from worldmodels.tracking.registry import set_aliases
-
-        set_aliases(runs.client, environment, numbered)
-    return SyncReport(len(entries), added, parents, versions)
+    keys = sorted({iteration_key(entry.key) for entry in entries if entry.key != "report"}, key=_order)
+    with lock(root):
+        mirror = _Mirror(RunStore(*connected), root, entries)
+        for key in keys:
+            mirror.iteration(key, [entry for entry in entries if iteration_key(entry.key) == key], registry=registry)
+        for entry in entries:
+            if entry.key == "report":
+                mirror.stage(entry, None)
+        mirror.alias()
+    return SyncReport(len(entries), mirror.runs_added, mirror.parents_added, mirror.versions_added, tuple(mirror.notes))
 
 
 def read_lock(path: Path) -> list[Entry]:
-    """Return the stages of a dvc.lock, in its order."""
+    """Return the stages of a dvc.lock, in its order.
+
+    Raises:
+        ArtifactError: where it is missing or damaged.
+    """
     try:
         stages = yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))["stages"]
+        return [_entry(name, content) for name, content in stages.items() if name.partition("@")[0] in PRIMARY]
     except FileNotFoundError:
         raise ArtifactError(f"{path} does not exist: nothing was run yet. `make repro` runs the pipeline.") from None
-    except (yaml.YAMLError, KeyError, TypeError) as error:
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError, StopIteration) as error:
         raise ArtifactError(f"{path} is damaged ({error}). `git checkout dvc.lock`, or delete it and `dvc repro`.") from None
-    return [entry for name, content in stages.items() if (entry := _entry(name, content)) is not None]
 
 
-def _entry(name: str, content: Mapping[str, Any]) -> Entry | None:
+def _entry(name: str, content: Mapping[str, Any]) -> Entry:
     stage, _, item = name.partition("@")
-    if stage not in PRIMARY:
-        return None
     key = {"initialise": f"{item}-0", "report": "report"}.get(stage, item)
-    outs = {Path(out["path"]).name: out["md5"] for out in content["outs"]}
+    outs = {out["path"]: out["md5"] for out in content["outs"]}
     params = {k: v for section in content.get("params", {}).values() for k, v in section.items()}
-    deps = {dep["path"]: dep["md5"] for dep in content["deps"] if dep["path"].startswith("artifacts")}
-    return Entry(stage, key, outs[PRIMARY[stage]], {} if stage == "report" else _flat(params), deps)
+    deps = {dep["path"]: dep["md5"] for dep in content.get("deps", []) if dep["path"].startswith("artifacts")}
+    entry = Entry(stage, key, {} if stage == "report" else _flat(params), deps, outs)
+    assert entry.artifact
+    return entry
 
 
 class _Mirror:
-    def __init__(self, runs: RunStore, root: Path, git: dict[str, str]) -> None:
-        self.runs, self.root, self.git = runs, root, git
+    def __init__(self, runs: "RunStore", root: Path, entries: list[Entry]) -> None:
+        self.runs, self.root = runs, root
+        self.git = lock_tags(root)
+        self.locked = {path: md5 for entry in entries for path, md5 in entry.outs.items()}
+        self.notes: list[str] = []
+        self.runs_added = self.parents_added = self.versions_added = 0
+        self._versions: dict[str, dict[int, str]] = {}
         self._stages = runs.find(kind="stage")
         self._parents = runs.find(kind="iteration")
+        self._children = {run.info.run_id: run.data.tags.get("mlflow.parentRunId") for run in self._stages}
 
-    def stage(self, entry: Entry, parent: str | None = None) -> int:
-        """Make sure that an entry has exactly one finished run; return how many were added."""
-        found = [
-            run
-            for run in self._stages
-            if (run.data.tags.get("wm.stage"), run.data.tags.get("wm.key"), run.data.tags.get("wm.artifact"))
-            == (entry.stage, entry.key, entry.artifact)
-            and run.info.status == "FINISHED"
-        ]
+    def iteration(self, key: str, own: list[Entry], *, registry: bool) -> None:
+        """Mirror an iteration: its parent run, its stages' runs, and, where it is complete, its model version."""
+        complete = any(entry.stage == "evaluate" for entry in own)
+        fingerprint = _fingerprint(own)
+        parent = self._parent(key, fingerprint if complete else None)
+        for entry in own:
+            self.stage(entry, parent)
+        if complete:
+            self._close(key, parent, fingerprint, own)
+            if registry:
+                self._register(parent, fingerprint, own)
+
+    def stage(self, entry: Entry, parent: str | None) -> None:
+        """Make sure that an entry has exactly one finished run, below its parent, with what is on disk of it."""
+        found = [run for run in self._stages if _is_of(run, entry) and not self.runs.is_alive(run)]
+        found = [run for run in found if run.info.status != "FAILED"]
+        found.sort(key=lambda run: (run.info.status != "FINISHED", "wm.rebuilt" in run.data.tags))  # newest first within
         for double in found[1:]:
             self.runs.client.delete_run(double.info.run_id)
+            del self._children[double.info.run_id]
         if found:
-            return 0
-        tags = {"wm.kind": "stage", "wm.stage": entry.stage, "wm.key": entry.key, "wm.artifact": entry.artifact}
-        run = self.runs.create(stage_name(entry.stage, entry.key), {**tags, "wm.rebuilt": "true", **self.git}, parent)
-        self.runs.log_params(run, entry.params)
-        self.runs.tag(run, {f"dvc.{path}": md5 for path, md5 in entry.deps.items()})
-        files = Iteration(entry.key, self.root)
-        self.runs.log_metrics(run, _points(entry.stage, files))
+            run_id, known = found[0].info.run_id, found[0].data
+            if known.tags.get("mlflow.parentRunId") != parent and parent is not None:
+                self.runs.tag(run_id, {"mlflow.parentRunId": parent})
+        else:
+            run_id, known = self._rebuild(entry, parent), None
+        self._children[run_id] = parent
+        self.runs.log_params(run_id, {k: v for k, v in entry.params.items() if known is None or k not in known.params})
+        figures = self._on_disk(entry.path(METRICS[entry.stage])) if entry.stage in METRICS else None
+        if figures is not None:
+            self.runs.log_metrics(run_id, points(entry.stage, figures), without=known.metrics if known else ())
         if entry.stage == "evaluate":
-            self.runs.log_images(run, [files.reconstructions, files.filmstrip])
-        self.runs.end(run, "FINISHED")
-        return 1
+            self._pictures(run_id, entry)
+        if known is None or found[0].info.status != "FINISHED":
+            self.runs.end(run_id, "FINISHED")
 
-    def iteration(self, key: str, fingerprint: str, own: list[Entry]) -> tuple[str, int]:
-        """Return the parent run of an iteration, and 1 if it is new here: adopted from live runs, or made."""
-        for parent in self._parents:
-            if parent.data.tags.get("wm.fingerprint") == fingerprint:
-                return parent.info.run_id, 0
-        run_id = self.runs.open_parent(key)
-        files = Iteration(key, self.root)
-        lineage = {f"wm.{LINEAGE[e.stage]}": e.artifact for e in own if e.stage in LINEAGE and e.key == key}
-        self.runs.tag(run_id, {"wm.fingerprint": fingerprint, "wm.open": "false", **lineage, **self.git})
-        self.runs.log_params(run_id, {name: value for entry in own for name, value in entry.params.items()})
-        self.runs.log_metrics(run_id, _points("evaluate", files))
-        self.runs.log_images(run_id, [files.reconstructions, files.filmstrip])
-        self.runs.end(run_id, "FINISHED")
-        return run_id, 1
+    def _rebuild(self, entry: Entry, parent: str | None) -> str:
+        from worldmodels.tracking.runs import stage_name
+
+        tags = {"wm.kind": "stage", "wm.stage": entry.stage, "wm.key": entry.key, "wm.artifact": entry.artifact}
+        lineage = {f"dvc.{path}": md5 for path, md5 in entry.deps.items()}
+        self.runs_added += 1
+        return self.runs.create(stage_name(entry.stage, entry.key), tags | lineage | {"wm.rebuilt": "true"} | self.git, parent)
+
+    def _parent(self, key: str, fingerprint: str | None) -> str:
+        """Return the iteration's run: the one that was made of these artifacts, else the live one, else a new one."""
+        for run in self._parents:
+            if fingerprint is not None and run.data.tags.get("wm.fingerprint") == fingerprint:
+                return run.info.run_id
+        return self.runs.open_parent(key)
+
+    def _close(self, key: str, parent: str, fingerprint: str, own: list[Entry]) -> None:
+        """Complete an iteration's run with the figures that matter, and leave no other run of it that is empty or open."""
+        others = {run.info.run_id: run.data.tags for run in self._parents if run.data.tags.get("wm.key") == key}
+        tags = others.pop(parent, {})
+        evaluate = next(entry for entry in own if entry.stage == "evaluate")
+        scores = self._on_disk(evaluate.path("scores.json"))
+        if tags.get("wm.fingerprint") != fingerprint:
+            lineage = {f"wm.{LINEAGE[e.stage]}": e.artifact for e in own if e.stage in LINEAGE and e.key == key}
+            git = {} if "git.commit" in tags else self.git
+            self.runs.tag(parent, {"wm.fingerprint": fingerprint, "wm.open": "false", **lineage, **git})
+            self.runs.log_params(parent, {name: value for entry in own for name, value in entry.params.items()})
+            self.runs.end(parent, "FINISHED")
+            self.parents_added += 1
+        if scores is not None:
+            logged = next((run.data.metrics for run in self._parents if run.info.run_id == parent), ())
+            self.runs.log_metrics(parent, points("evaluate", scores), without=logged)
+        self._pictures(parent, evaluate)
+        if tags.get("wm.current") != "true":
+            self.runs.tag(parent, {"wm.current": "true"})
+        for other, told in others.items():
+            if other not in self._children.values() and "wm.fingerprint" not in told:
+                self.runs.client.delete_run(other)  # a run again of what was there already: its stages' runs have moved
+            elif told.get("wm.current") == "true":
+                self.runs.tag(other, {"wm.current": "false"})
+
+    def _pictures(self, run_id: str, entry: Entry) -> None:
+        there = {Path(file.path).name for file in self.runs.client.list_artifacts(run_id, "pictures")}
+        found = [self._on_disk(entry.path(name)) for name in PICTURES if name not in there]
+        self.runs.log_images(run_id, [path for path in found if path is not None])
+
+    def _register(self, parent: str, fingerprint: str, own: list[Entry]) -> None:
+        from worldmodels.tracking.registry import find_version, model_name, register
+
+        evaluate, controller = (next(entry for entry in own if entry.stage == stage) for stage in ("evaluate", "controller"))
+        environment, _, number = evaluate.key.rpartition("-")
+        version = find_version(self.runs.client, model_name(environment), fingerprint)
+        if version is None:
+            folder, scores_path = self._on_disk(controller.path("agent")), self._on_disk(evaluate.path("scores.json"))
+            if folder is None or scores_path is None:
+                return
+            scores = read_json(scores_path)
+            version = register(self.runs.client, parent, folder, scores, _version_tags(scores, own, fingerprint, self.git))
+            self.versions_added += 1
+        self._versions.setdefault(environment, {})[int(number)] = version
+
+    def alias(self) -> None:
+        """Point the registry's aliases at the versions of this dvc.lock."""
+        for environment, numbered in self._versions.items():
+            from worldmodels.tracking.registry import set_aliases
+
+            set_aliases(self.runs.client, environment, numbered)
+
+    def _on_disk(self, path: str) -> Path | None:
+        """Return the path of an artifact, if what is there is what dvc.lock names."""
+        file = self.root / path
+        if file.exists() and artifact_hash(file) == self.locked[path]:
+            return file
+        note = f"{path} is {'not the one of dvc.lock' if file.exists() else 'not on disk'}: left out (`dvc checkout` brings it)"
+        if note not in self.notes:
+            self.notes.append(note)
+        return None
 
 
-def _points(stage: str, files: Iteration) -> list[tuple[dict[str, float], int, int]]:
-    """Return a stage's metrics from what it left on disk, by the names that it logs live."""
-    curves = {"vision": files.vision_curve, "memory": files.memory_curve, "controller": files.controller_curve}
-    if stage in curves and curves[stage].exists():
-        rows = pd.read_csv(curves[stage])
-        step, split = rows.columns[0], rows.columns[1]
-        # In the order of the curve: MLflow shows the latest of equal times.
-        return [
-            ({f"{row[split]}/{name}": row[name] for name in rows.columns[2:]}, int(row[step]), i)
-            for i, row in enumerate(rows.to_dict("records"))
-        ]
-    if stage == "evaluate" and files.scores.exists():
-        scores = read_json(files.scores)
-        worlds = [world for world in ("real", "dream", "baseline") if scores[world]]
-        values = {f"{world}/{name}": scores[world][name] for world in worlds for name in ("mean", "std", "stderr", "n")}
-        return [(values | ({} if scores["gap"] is None else {"gap": scores["gap"]}), 0, 0)]
-    if stage == "initialise" and files.baseline.exists():
-        summary = read_json(files.baseline)
-        return [({f"baseline/{name}": summary[name] for name in ("mean", "std", "stderr", "n")}, 0, 0)]
-    if stage == "collect" and files.data.exists():
-        summary = read_json(files.data)
-        return [({name: summary[name] for name in ("episodes", "frames", "mean_return", "mean_length")}, 0, 0)]
-    return []
+def _is_of(run: "Run", entry: Entry) -> bool:
+    tags = run.data.tags
+    return (tags.get("wm.stage"), tags.get("wm.key"), tags.get("wm.artifact")) == (entry.stage, entry.key, entry.artifact)
+
+
+def _order(key: str) -> tuple[str, int]:
+    environment, _, number = key.rpartition("-")
+    return environment, int(number)
 
 
 def _fingerprint(own: list[Entry]) -> str:

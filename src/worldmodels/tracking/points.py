@@ -1,0 +1,35 @@
+"""What a stage left on disk, as the metrics that it logs live."""
+
+import time
+from pathlib import Path
+
+from worldmodels.storage.files import read_json
+
+Point = tuple[dict[str, float], int, int]
+"""Metrics, their step, and the time in ms."""
+
+SUMMARY = ("mean", "std", "stderr", "n")
+DATA = ("episodes", "frames", "mean_return", "mean_length")
+
+
+def points(stage: str, path: Path) -> list[Point]:
+    """Return the metrics in a stage's curve (.csv) or summary (.json)."""
+    now = int(time.time() * 1000)
+    if path.suffix == ".csv":
+        import pandas as pd
+
+        rows = pd.read_csv(path)
+        step, split, *names = rows.columns
+        # Times in the order of the curve: MLflow takes the latest as the last.
+        return [
+            ({f"{row[split]}/{name}": row[name] for name in names}, int(row[step]), now + i)
+            for i, row in enumerate(rows.to_dict("records"))
+        ]
+    content = read_json(path)
+    if stage == "evaluate":
+        worlds = [world for world in ("real", "dream", "baseline") if content[world]]
+        values = {f"{world}/{name}": content[world][name] for world in worlds for name in SUMMARY}
+        return [(values | ({} if content["gap"] is None else {"gap": content["gap"]}), 0, now)]
+    if stage == "initialise":
+        return [({f"baseline/{name}": content[name] for name in SUMMARY}, 0, now)]
+    return [({name: content[name] for name in DATA}, 0, now)]
