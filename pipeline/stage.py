@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
-from worldmodels.tracking.live import StageRun, stage_run
 
 from worldmodels.errors import WorldModelsError
 from worldmodels.params import load_yaml, section
 from worldmodels.storage.layout import Iteration
+from worldmodels.tracking.live import StageRun, stage_run
 
 T = TypeVar("T")
 

@@ -98,8 +98,7 @@ def _quiet() -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
+        with warnings.catch_warnings(record=True):  # recorded, because MLflow sets filters of its own
             yield
     finally:
         logger.setLevel(level)
