@@ -13,6 +13,7 @@ def main(stage: Stage) -> None:
     earlier = stage.before.agent / "memory.safetensors"
     if config.warm_start and earlier.exists():
         model = load_model(earlier, Memory.from_description)
+        config = config.model_copy(update={"optimiser": config.optimiser.warm()})
     else:
         model = new_memory(config.model, rows["mean"].shape[1], rows["action"].shape[1], stage.seed)
     updates = stage.progress(range(config.optimiser.updates), "update")

@@ -14,6 +14,7 @@ def main(stage: Stage) -> None:
     earlier = stage.before.agent / "vision.safetensors"
     if config.warm_start and earlier.exists():
         model = load_model(earlier, Vision.from_description)
+        config = config.model_copy(update={"optimiser": config.optimiser.warm()})
     else:
         model = new_vision(config.model, stage.seed)
     updates = stage.progress(range(config.optimiser.updates), "update")

@@ -181,6 +181,18 @@ def test_temperature_changes_the_dream_and_the_same_temperature_does_not(models)
     assert (totals[0] != totals[2]).any()
 
 
+def test_a_sampled_end_comes_as_often_as_it_is_predicted_and_a_threshold_never_below_one_half():
+    lengths = {}
+    for ending in ("sampled", "threshold"):
+        memory = Memory(MemoryConfig(hidden=4, mixtures=1, done=True, reward=False, ending=ending), 2, 1)
+        memory.head.bias.data[-1] = float(np.log(0.05 / 0.95))
+        world = DreamWorld(memory, Starts(torch.zeros(1, 2), torch.zeros(1, 2)), "zh", temperature=1.0, limit=400)
+        returns = run_episodes(world, controllers(1, 6, "zh"), range(600))
+        lengths[ending] = returns.length
+    assert (lengths["threshold"] == 400).all()
+    assert lengths["sampled"].mean() == pytest.approx(20, abs=4 * 20 / 600**0.5)  # geometric: 1/p, standard deviation about 1/p
+
+
 class MovingPicture:
     """A game of noise frames: what it shows depends on the seed and all actions so far."""
 

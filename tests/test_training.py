@@ -26,7 +26,7 @@ def quiet(metrics, step):
 
 
 def optimiser(**changes):
-    values = {"updates": 30, "batch": 8, "learning_rate": 1e-3, "final_learning_rate": 1e-3, "clip": 100.0}
+    values = {"updates": 30, "warm_updates": 10, "batch": 8, "learning_rate": 1e-3, "final_learning_rate": 1e-3, "clip": 100.0}
     return OptimiserConfig(**(values | changes))
 
 

@@ -17,9 +17,9 @@ def tiny_params() -> dict[str, Any]:
     for name in params["environments"]:
         section = params[name]
         section["collect"].update(episodes=4, limit=60, lanes=2)
-        section["vision"]["optimiser"].update(updates=3, batch=8)
+        section["vision"]["optimiser"].update(updates=3, warm_updates=2, batch=8)
         section["memory"]["model"].update(hidden=16)
-        section["memory"]["optimiser"].update(updates=3, batch=4)
+        section["memory"]["optimiser"].update(updates=3, warm_updates=2, batch=4)
         section["memory"]["sequence"] = 8
         section["controller"]["evolution"].update(population=4)
         phases = section["controller"]["phases"]

@@ -26,8 +26,8 @@ class Starts(NamedTuple):
 class DreamWorld:
     """A ``World`` without a game: M samples z', the reward and the end, at a temperature.
 
-    An episode starts at the latent of a real first frame and ends where M's done logit is positive (paper, appendix A.4) or
-    at the limit. Without a reward head every step is worth 1 (survival).
+    An episode starts at the latent of a real first frame and ends as ``MemoryConfig.ending`` says, or at the limit. Without a
+    reward head every step is worth 1 (survival).
 
     Args:
         memory: M.
@@ -52,7 +52,7 @@ class DreamWorld:
         self.temperature, self.limit, self.vision = temperature, limit, vision
         self.feature_size = feature_size(features, memory.latent, memory.config.hidden)
         self.action_size = memory.action
-        self._noise = EpisodeNoise("dream", 2 * memory.latent)
+        self._noise = EpisodeNoise("dream", 2 * memory.latent + 1)
         self._z = torch.zeros(0, memory.latent)
         self._state = memory.initial_state(0)
         self._step = torch.zeros(0, dtype=torch.int64)
@@ -87,10 +87,13 @@ class DreamWorld:
         noise = self._noise.draw()
         normal, uniform = noise[:, : self.memory.latent], torch.special.ndtr(noise[:, self.memory.latent :])
         latent = type(prediction.latent)(*(field[:lanes, 0] for field in prediction.latent))
-        self._z = latent.sample(uniform, normal, self.temperature)
+        self._z = latent.sample(uniform[:, :-1], normal, self.temperature)
         self._step += 1
         reward = torch.ones(lanes) if prediction.reward is None else prediction.reward[:lanes, 0]
-        terminal = torch.zeros(lanes, dtype=torch.bool) if prediction.done is None else prediction.done[:lanes, 0] > 0
+        terminal = torch.zeros(lanes, dtype=torch.bool)
+        if prediction.done is not None:
+            done = prediction.done[:lanes, 0]
+            terminal = done > 0 if self.memory.config.ending == "threshold" else uniform[:, -1] < torch.sigmoid(done)
         return Step(reward, terminal, ~terminal & (self._step >= self.limit))
 
     def keep(self, lanes: Tensor) -> None:

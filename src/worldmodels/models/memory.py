@@ -1,6 +1,6 @@
 """M: the LSTM with a mixture-density output that predicts the next latent (paper, section 2.2 and appendix A.2)."""
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,12 +19,15 @@ class MemoryConfig(Config):
         mixtures: K, Gaussians per latent dimension (paper: 5).
         done: predict the end of the episode, and take a restart flag as an input (paper: Take Cover only).
         reward: predict the reward (needed to dream games whose reward is more than survival).
+        ending: how a dream ends: ``threshold``, where the done logit is positive (paper, appendix A.4); ``sampled``, with the
+            predicted probability of every step, which is calibrated where M was trained with a ``done_weight`` of 1.
     """
 
     hidden: int = Field(ge=1, le=8192)
     mixtures: int = Field(ge=1, le=64)
     done: bool
     reward: bool
+    ending: Literal["threshold", "sampled"] = "threshold"
 
 
 class MemoryState(NamedTuple):

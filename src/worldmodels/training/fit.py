@@ -21,7 +21,8 @@ class OptimiserConfig(Config):
     """Adam, with a cosine decay.
 
     Attributes:
-        updates: gradient steps.
+        updates: gradient steps of a model that begins untrained.
+        warm_updates: gradient steps of a model that goes on from the previous iteration's.
         batch: frames (V) or sequences (M) a step.
         learning_rate: at the start.
         final_learning_rate: at the end; equal to ``learning_rate`` for none of the decay.
@@ -29,10 +30,15 @@ class OptimiserConfig(Config):
     """
 
     updates: int = Field(ge=1, le=10_000_000)
+    warm_updates: int = Field(ge=1, le=10_000_000)
     batch: int = Field(ge=1, le=65_536)
     learning_rate: float = Field(gt=0, le=1)
     final_learning_rate: float = Field(gt=0, le=1)
     clip: float = Field(gt=0)
+
+    def warm(self) -> "OptimiserConfig":
+        """Return this for a model that goes on from the previous iteration's."""
+        return self.model_copy(update={"updates": self.warm_updates})
 
 
 def fit(
