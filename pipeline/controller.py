@@ -21,8 +21,7 @@ def main(stage: Stage) -> None:
     vision = load_model(stage.files.vision, Vision.from_description)
     memory = load_model(stage.files.memory, Memory.from_description)
     rows, _ = load_tensors(stage.files.latents)
-    first = rows["first"]
-    starts = Starts(rows["mean"][first].float(), rows["log_variance"][first].float())
+    starts = Starts.of(rows)
     features = config.model.features
 
     def open_world(of: Phase | SelectionConfig) -> World:

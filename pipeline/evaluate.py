@@ -14,6 +14,7 @@ from worldmodels.envs.make import EnvironmentConfig, make_env
 from worldmodels.report.pictures import filmstrip, reconstruction_grid, write_png
 from worldmodels.seeds import episode_seeds
 from worldmodels.storage.files import read_json, write_json, write_table
+from worldmodels.storage.layout import require
 
 PICTURES = 12
 """Pictures of a filmstrip."""
@@ -29,7 +30,8 @@ def main(stage: Stage) -> None:
     ]
     done = dict(stage.progress(run_tasks(play_real, tasks, stage.threads), "task", len(tasks)))
     real = join([done[i] for i in range(len(tasks))])
-    tables = [episodes_table(real, "real"), pd.read_parquet(stage.origin.baseline_returns)]
+    blind = pd.read_parquet(stage.origin.baseline_returns)
+    tables = [episodes_table(real, "real"), blind[blind["world"] == "random"]]
     dream = None
     if config.dream.episodes:
         returns = play_dream(agent, config.dream, episode_seeds("dream", config.dream.episodes, stream="test"))
@@ -47,6 +49,7 @@ def main(stage: Stage) -> None:
         "real": summarise(real),
         "dream": dream,
         "baseline": read_json(stage.origin.baseline),
+        "blind": best_blind(pd.read_csv(require(stage.origin.blind))),
         "gap": dream["mean"] - float(real.total.mean()) if dream else None,
     }
     seed = episode_seeds("demonstration", 1)[0]
@@ -55,6 +58,12 @@ def main(stage: Stage) -> None:
     write_json(stage.files.scores, scores)
     stage.run.metrics(flat_scores(scores), 0)
     stage.run.done(stage.files.scores, images=[stage.files.reconstructions, stage.files.filmstrip])
+
+
+def best_blind(table: pd.DataFrame) -> dict | None:
+    """Return the best policy that does not look, other than the random one; None where there is none."""
+    rows = table[table["policy"] != "random"]
+    return None if rows.empty else rows.sort_values("mean").iloc[-1][["policy", "mean", "stderr", "n"]].to_dict()
 
 
 def flat_scores(scores: dict) -> dict[str, float]:

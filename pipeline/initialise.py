@@ -1,27 +1,38 @@
-"""Iteration 0: the random policy, and its score on the test episodes."""
+"""Iteration 0: the random policy and other blind ones, and their scores on the test episodes."""
+
+import pandas as pd
 
 from pipeline.stage import Stage, run_stage
 from worldmodels.compute.local import run_tasks
-from worldmodels.engine.baseline import play_random
+from worldmodels.engine.baseline import play_blind
 from worldmodels.engine.evaluation import RealTestConfig, shards
 from worldmodels.engine.scores import episodes_table, join, summarise
 from worldmodels.envs.make import EnvironmentConfig
 from worldmodels.seeds import episode_seeds
 from worldmodels.storage.agents import AgentCard, write_card
-from worldmodels.storage.files import write_json, write_table
+from worldmodels.storage.files import write_curve, write_json, write_table
 
 
 def main(stage: Stage) -> None:
     game: EnvironmentConfig = stage.params("environment", EnvironmentConfig)
     test: RealTestConfig = stage.params("evaluate.real", RealTestConfig)
-    tasks = [(game, test.baseline, seeds, test.lanes) for seeds in shards(episode_seeds("test", test.episodes), test.lanes)]
-    done = dict(stage.progress(run_tasks(play_random, tasks, stage.threads), "task", len(tasks)))
-    returns = join([done[i] for i in range(len(tasks))])
-    write_table(stage.files.baseline_returns, episodes_table(returns, "random"))
-    write_json(stage.files.baseline, summarise(returns))
+    policies = test.policies()
+    parts = shards(episode_seeds("test", test.episodes), test.lanes)
+    tasks = [(game, policy, seeds, test.lanes) for policy in policies.values() for seeds in parts]
+    done = dict(stage.progress(run_tasks(play_blind, tasks, stage.threads), "task", len(tasks)))
+    returns = {name: join([done[i * len(parts) + j] for j in range(len(parts))]) for i, name in enumerate(policies)}
+    table = pd.concat([episodes_table(each, name) for name, each in returns.items()], ignore_index=True)
+    write_table(stage.files.baseline_returns, table)
+    write_json(stage.files.baseline, summarise(returns["random"]))
+    write_curve(stage.files.blind, [policy_row(name, summarise(each)) for name, each in returns.items()])
     write_json(stage.files.data, {"shards": []})
     write_card(stage.files.agent, AgentCard(kind="random", environment=stage.environment, game=game.model_dump()))
     stage.run.done(stage.files.baseline)
+
+
+def policy_row(name: str, summary: dict) -> dict:
+    """Return a blind policy's score as a row."""
+    return {"policy": name, **{field: summary[field] for field in ("mean", "std", "stderr", "n")}}
 
 
 if __name__ == "__main__":

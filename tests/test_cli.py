@@ -64,7 +64,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     score = {"key": "doom-1", "environment": "doom", "iteration": 1, "preset": "quick",
              "rules": "takecover-skill4-limit2100", "backend": "vizdoom-1.3.2", "temperature": 1.3,
              "real": summary(500, 20), "dream": summary(900, 30), "baseline": summary(210, 20),
-             "gap": 400.0}  # fmt: skip
+             "blind": None, "gap": 400.0}  # fmt: skip
     (folder / "scores.json").write_text(json.dumps(score))
     (folder / "vision.safetensors").write_bytes(b"weights")
     out = {"path": "artifacts/doom-1/vision.safetensors", "hash": "md5", "md5": "0123456789abcdef", "size": 7}

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from worldmodels.engine.calibration import calibrate
 from worldmodels.engine.dream import DreamWorld, Starts
 from worldmodels.engine.driver import ControllerPolicy
+from worldmodels.engine.evaluation import CalibrationConfig
 from worldmodels.engine.noise import EpisodeNoise
-from worldmodels.engine.policies import ExploringPolicy, RandomPolicy, RandomPolicyConfig
+from worldmodels.engine.policies import ExploringPolicy, RandomPolicy, RandomPolicyConfig, ScriptedConfig, ScriptedPolicy
 from worldmodels.engine.real import RealWorld
 from worldmodels.engine.recorders import EpisodeRecorder
 from worldmodels.engine.rollout import run_episodes
@@ -270,3 +272,27 @@ def test_exploration_of_strength_zero_is_the_policy_itself():
     loud = ExploringPolicy(Echo(), RandomPolicy(random_config()), [1.0])
     loud.start([Job(0, 1), Job(0, 2)])
     assert not torch.equal(loud.act(features), features)
+
+
+def test_a_scripted_policy_holds_two_actions_in_turn_and_lanes_count_apart():
+    policy = ScriptedPolicy(ScriptedConfig(name="sweep 2", first=[1.0], second=[-1.0], period=2))
+    policy.start([Job(0, 0)])
+    acted = [policy.act(torch.zeros(1, 1))[:, 0].tolist()]
+    policy.start([Job(0, 1)])
+    acted += [policy.act(torch.zeros(2, 1))[:, 0].tolist() for _ in range(3)]
+    assert acted == [[1], [1, 1], [-1, 1], [-1, -1]]
+    policy.keep(torch.tensor([1]))
+    assert policy.act(torch.zeros(1, 1)).tolist() == [[-1]]
+
+
+@pytest.mark.parametrize(("lived", "kind"), [(20.0, 0), (2.0, 1)])
+def test_a_dream_that_is_kinder_than_the_game_is_told(lived, kind):
+    memory = Memory(MemoryConfig(hidden=4, mixtures=1, done=True, reward=False, ending="sampled"), 2, 1)
+    memory.head.bias.data[-1] = float(np.log(0.05 / 0.95))
+    world = DreamWorld(memory, Starts(torch.zeros(1, 2), torch.zeros(1, 2)), "z", temperature=1.0, limit=400)
+    config = CalibrationConfig(dreams=200, temperature=1.0, limit=400, margin=1.5)
+    still = ScriptedConfig(name="still", first=[0.0], second=[0.0], period=9)
+    row = calibrate(world, "still", still, {"mean": lived, "stderr": 0.1}, config)
+    assert row["dream"] == pytest.approx(20, abs=6)
+    assert row["ratio"] == pytest.approx(row["dream"] / lived)
+    assert row["kind"] == kind

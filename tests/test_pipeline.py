@@ -14,7 +14,7 @@ from closure import ROOT, closure
 from tiny import tiny_params
 
 DAG = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-STAGES = ["initialise", "collect", "vision", "encode", "memory", "controller", "evaluate", "report"]
+STAGES = ["initialise", "collect", "vision", "encode", "memory", "calibrate", "controller", "evaluate", "report"]
 
 
 def body(name):
@@ -30,7 +30,7 @@ def test_a_stage_depends_on_exactly_the_sources_it_imports(stage):
 def test_nothing_before_memory_depends_on_the_code_of_m():
     for stage in ("initialise", "collect", "vision", "encode"):
         assert not {"src/worldmodels/models/memory.py", "src/worldmodels/training/memory.py"} & set(body(stage)["deps"])
-    for stage in ("memory", "controller", "evaluate"):
+    for stage in ("memory", "calibrate", "controller", "evaluate"):
         assert "src/worldmodels/models/memory.py" in body(stage)["deps"]
 
 
@@ -99,7 +99,7 @@ def project(tmp_path_factory):
 
 def test_the_chain_runs_and_leaves_scores_a_report_and_a_clean_status(project):
     lock = yaml.safe_load((project / "dvc.lock").read_text())["stages"]
-    assert len(lock) == 2 + 3 * 6 + 1
+    assert len(lock) == 2 + 3 * 7 + 1
     for key in ("doom-1", "doom-2", "carracing-1"):
         scores = yaml.safe_load((project / f"artifacts/{key}/scores.json").read_text())
         assert scores["preset"] == "tiny"

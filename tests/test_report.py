@@ -17,7 +17,7 @@ from PIL import Image
 
 from worldmodels.engine.scores import episodes_table, summarise
 from worldmodels.errors import ArtifactError, ParamsError
-from worldmodels.report import pictures
+from worldmodels.report import figures, pictures
 from worldmodels.report.build import build_report
 from worldmodels.report.figures import learning_curves, return_strip, score_bars
 from worldmodels.report.references import REFERENCES
@@ -45,6 +45,17 @@ def returns(mean: float, episodes: int, seed: int) -> Returns:
     return Returns(total, length, np.ones((1, episodes), bool), np.arange(episodes))
 
 
+CALIBRATION = pd.DataFrame(
+    {
+        "policy": ["random", "sweep 70"],
+        "real": [210, 636],
+        "real_stderr": [9, 40],
+        "dream": [280, 1150],
+        "dream_stderr": [9, 70],
+    }
+)
+
+
 def write_artifacts(root: Path, key: str, real: float, dream: float | None) -> None:
     """Write what the report reads of an iteration, in the shapes of a real run."""
     environment, number = key.split("-")
@@ -65,6 +76,7 @@ def write_artifacts(root: Path, key: str, real: float, dream: float | None) -> N
         "real": summary["real"],
         "dream": summary.get("dream"),
         "baseline": summary["random"],
+        "blind": {"policy": "sweep 70", "mean": 636.0, "stderr": 40.0, "n": 20} if environment == "doom" else None,
         "gap": None if dream is None else summary["dream"]["mean"] - summary["real"]["mean"],
     }
     (folder / "scores.json").write_text(json.dumps(score))
@@ -78,6 +90,7 @@ def write_artifacts(root: Path, key: str, real: float, dream: float | None) -> N
     rows += [(g, "selection", np.nan, 7.0 * g, 2.0, np.nan, np.nan) for g in (4, 9, 14)]
     columns = ["generation", "phase", "best", "mean", "std", "sigma", "steps"]
     pd.DataFrame(rows, columns=columns).to_csv(folder / "controller.csv", index=False)
+    pictures.write_png(folder / "calibration.png", figures.calibration_bars(CALIBRATION))
     pictures.write_png(folder / "vision.png", pictures.reconstruction_grid(episode(6), episode(6, 1)))
     pictures.write_png(folder / "dream.png", pictures.filmstrip({"reality": episode(30), "dream": episode(20)}, every=5))
     for name in ("vision", "memory", "controller"):
@@ -238,6 +251,7 @@ class TestTable:
         first = scores(project)[0]["real"]
         assert f"{first['mean']:.0f} ± {first['stderr']:.0f}" in lines[2]
         assert re.search(r"\b20\b", lines[2])
+        assert "636 ± 40" in lines[2]
         assert re.search(r"carracing +1 +- ", lines[4])
 
     @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ from worldmodels.tracking.store import EXPERIMENT, connect
 from worldmodels.tracking.sync import PRIMARY, sync
 
 SOURCES = Path(__file__).resolve().parent.parent / "src"
-STAGES = ("collect", "vision", "encode", "memory", "controller", "evaluate")
+STAGES = ("collect", "vision", "encode", "memory", "calibrate", "controller", "evaluate")
 
 
 # A project as `dvc repro` leaves it: real files, and a dvc.lock with their real hashes.
@@ -84,7 +84,8 @@ def make_iteration(folder, key, number):
     worlds = {"real": summary(5.0 + number), "dream": summary(9.0), "baseline": summary(4.0), "gap": 4.0 - number}
     write_json(folder / "scores.json", {**scores, "temperature": 1.0, **worlds})
     (folder / "returns.parquet").write_bytes(b"returns")
-    for name in ("vision.png", "dream.png"):
+    write_curve(folder / "calibration.csv", [{"policy": "random", "real": 4.0, "dream": 6.0, "ratio": 1.5}])
+    for name in ("vision.png", "dream.png", "calibration.png"):
         write_png(folder / name, np.full((8, 8, 3), 40 * number, np.uint8))
 
 
@@ -94,6 +95,7 @@ OUTS = {
     "vision": ["vision.csv", "vision.safetensors"],
     "encode": ["latents.safetensors"],
     "memory": ["memory.csv", "memory.safetensors"],
+    "calibrate": ["calibration.csv", "calibration.png"],
     "controller": ["agent", "controller.csv", "controller.safetensors"],
     "evaluate": ["dream.png", "returns.parquet", "scores.json", "vision.png"],
 }
@@ -365,7 +367,7 @@ def test_hashes_are_those_of_dvc(tmp_path):
 
 def test_sync_rebuilds_everything_from_the_lock_and_does_so_once(project, monkeypatch):
     first = sync(project)
-    assert (first.entries, first.runs_added, first.parents_added, first.versions_added, first.notes) == (14, 14, 2, 2, ())
+    assert (first.entries, first.runs_added, first.parents_added, first.versions_added, first.notes) == (16, 16, 2, 2, ())
     client = client_of(project)
     before = mirror(client)
     shown, versions, aliases = before
@@ -417,7 +419,7 @@ def test_sync_adopts_live_runs_and_completes_them_and_a_forced_rerun_leaves_no_d
     client = client_of(project)
     live = {run.info.run_id for run in runs(client)}
     report = sync(project, registry=False)
-    assert (report.runs_added, report.parents_added) == (8, 2)  # initialise, doom-2 and the report were not live
+    assert (report.runs_added, report.parents_added) == (9, 2)  # initialise, doom-2 and the report were not live
     (parent,) = runs(client, kind="iteration", key="doom-1")
     assert parent.info.run_id in live
     assert (parent.info.status, parent.data.tags["wm.open"]) == ("FINISHED", "false")
@@ -461,7 +463,7 @@ def test_a_changed_m_makes_a_new_version_and_what_did_not_change_moves_to_the_ne
 
 def test_an_unfinished_iteration_is_mirrored_open_and_closed_later(project):
     write_lock(project, without=("controller@doom-2", "evaluate@doom-2"))
-    assert sync(project, registry=False).runs_added == 12
+    assert sync(project, registry=False).runs_added == 14
     client = client_of(project)
     (parent,) = runs(client, kind="iteration", key="doom-2")
     assert (parent.info.status, parent.data.tags["wm.open"]) == ("RUNNING", "true")
@@ -475,7 +477,7 @@ def test_artifacts_that_are_not_those_of_the_lock_are_left_out_and_come_after_a_
     shutil.move(project / "artifacts/doom-1", tmp_path / "away")
     (project / "artifacts/doom-2/scores.json").write_text("{}")
     report = sync(project)
-    assert (report.runs_added, report.parents_added, report.versions_added) == (14, 2, 0)
+    assert (report.runs_added, report.parents_added, report.versions_added) == (16, 2, 0)
     notes = "\n".join(report.notes)
     assert "artifacts/doom-1/vision.csv is not on disk" in notes
     assert "artifacts/doom-2/scores.json is not the one of dvc.lock" in notes

@@ -26,6 +26,8 @@ def tiny_params() -> dict[str, Any]:
         section["controller"]["phases"] = [{**deepcopy(p), "generations": 2, "rollouts": 2, "limit": 20} for p in phases]
         section["controller"]["selection"].update(episodes=2, every=1, limit=20)
         section["environment"]["limit"] = 80
+        section["calibrate"].update(dreams=2, limit=50)
+        section["evaluate"]["real"]["blind"] = section["evaluate"]["real"]["blind"][-2:]
         section["evaluate"]["real"].update(episodes=2, lanes=1)
         section["evaluate"]["dream"].update(episodes=2, limit=50)
     return params

@@ -21,6 +21,7 @@ STAGES = {
     "vision": "vision.safetensors",
     "encode": "latents.safetensors",
     "memory": "memory.safetensors",
+    "calibrate": "calibration.csv",
     "controller": "controller.safetensors",
     "evaluate": "scores.json",
 }

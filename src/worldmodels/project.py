@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic import Field
 
 from worldmodels.engine.collection import CollectConfig
-from worldmodels.engine.evaluation import EvaluationConfig
+from worldmodels.engine.evaluation import CalibrationConfig, EvaluationConfig
 from worldmodels.envs.make import EnvironmentConfig
 from worldmodels.errors import ParamsError
 from worldmodels.params import PARAMS_FILE, Config, load_yaml, validate
@@ -39,6 +39,7 @@ class EnvironmentSection(Config):
     collect: CollectConfig
     vision: VisionTraining
     memory: MemoryTraining
+    calibrate: CalibrationConfig
     controller: ControllerTraining
     evaluate: EvaluationConfig
 
@@ -124,6 +125,12 @@ def _check_sizes(project: Project, path: Path) -> None:
                 f"{path}: `{name}.collect.random` has {len(random.mean)} action components, "
                 f"`{name}.evaluate.real.baseline` has {len(baseline.mean)}: they play the same game."
             )
+        for blind in section.evaluate.real.blind:
+            if len(blind.first) != len(baseline.mean):
+                raise ParamsError(
+                    f"{path}: `{name}.evaluate.real.blind` {blind.name!r} has {len(blind.first)} action components, "
+                    f"`{name}.evaluate.real.baseline` has {len(baseline.mean)}: they play the same game."
+                )
         dreams = any(phase.world == "dream" for phase in section.controller.phases) or section.evaluate.dream.episodes
         survival = section.environment.kind == "doom"
         if dreams and not survival and not section.memory.model.reward:

@@ -1,18 +1,20 @@
-"""The random policy in the real game: what every score is held against."""
+"""Policies that do not look, in the real game: what every score is held against."""
 
 from collections.abc import Sequence
 
 from worldmodels.engine.bare import BareWorld
-from worldmodels.engine.policies import RandomPolicy, RandomPolicyConfig
+from worldmodels.engine.policies import RandomPolicyConfig, ScriptedConfig, blind_policy
 from worldmodels.engine.rollout import run_episodes
 from worldmodels.envs.make import EnvironmentConfig, make_env
 from worldmodels.shapes import Returns
 
 
-def play_random(game: EnvironmentConfig, policy: RandomPolicyConfig, seeds: Sequence[int], lanes: int) -> Returns:
-    """Play episodes with the random policy on the scoring back end. A task for a worker process."""
+def play_blind(
+    game: EnvironmentConfig, policy: RandomPolicyConfig | ScriptedConfig, seeds: Sequence[int], lanes: int
+) -> Returns:
+    """Play episodes with a blind policy on the scoring back end. A task for a worker process."""
     world = BareWorld(make_env(game, scoring=True))
     try:
-        return run_episodes(world, RandomPolicy(policy), seeds, lanes=lanes)
+        return run_episodes(world, blind_policy(policy), seeds, lanes=lanes)
     finally:
         world.close()

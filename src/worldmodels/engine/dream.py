@@ -1,6 +1,6 @@
 """The dream: M alone plays the game (paper, section 4.2)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +21,12 @@ class Starts(NamedTuple):
 
     mean: Tensor
     log_variance: Tensor
+
+    @classmethod
+    def of(cls, latents: Mapping[str, Tensor]) -> "Starts":
+        """Return those of the ``encode`` stage's latents: rows ``mean``, ``log_variance`` (N, Z), ``first`` (N,)."""
+        first = latents["first"]
+        return cls(latents["mean"][first].float(), latents["log_variance"][first].float())
 
 
 class DreamWorld:

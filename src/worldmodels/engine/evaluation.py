@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from worldmodels.engine.policies import RandomPolicyConfig
+from worldmodels.engine.policies import RandomPolicyConfig, ScriptedConfig
 from worldmodels.params import Config
 
 
@@ -29,11 +29,39 @@ class RealTestConfig(Config):
         episodes: how many, at least 2 (a standard error needs them).
         lanes: games at a time in a worker, and episodes of one task.
         baseline: the random policy that scores are compared with.
+        blind: other policies that do not look; a controller that is no better than the best of them has learned timing only.
     """
 
     episodes: int = Field(ge=2, le=100_000)
     lanes: int = Field(ge=1, le=4096)
     baseline: RandomPolicyConfig
+    blind: list[ScriptedConfig]
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> "RealTestConfig":
+        if len(self.policies()) != 1 + len(self.blind):
+            raise ValueError("each of `blind` needs a name of its own, and none may be called `random`")
+        return self
+
+    def policies(self) -> dict[str, RandomPolicyConfig | ScriptedConfig]:
+        """Return all blind policies by name, ``random`` first."""
+        return {"random": self.baseline, **{policy.name: policy for policy in self.blind}}
+
+
+class CalibrationConfig(Config):
+    """The ``calibrate`` section of an environment: blind policies, dreamt, against the same in reality.
+
+    Attributes:
+        dreams: episodes a policy.
+        temperature: tau.
+        limit: most steps of one.
+        margin: a policy that dreams more than this many times its real return, beyond the standard errors, is warned about.
+    """
+
+    dreams: int = Field(ge=2, le=100_000)
+    temperature: float = Field(gt=0, le=10)
+    limit: int = Field(ge=1, le=1_000_000)
+    margin: float = Field(ge=1)
 
 
 class EvaluationConfig(Config):

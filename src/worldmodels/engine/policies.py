@@ -55,6 +55,52 @@ class RandomPolicyConfig(Config):
         return self
 
 
+class ScriptedConfig(Config):
+    """A blind policy: two actions in turn.
+
+    Attributes:
+        name: in tables and figures.
+        first, second: the actions, one number for each component.
+        period: steps that each is held.
+    """
+
+    name: str = Field(min_length=1)
+    first: list[float] = Field(min_length=1)
+    second: list[float] = Field(min_length=1)
+    period: int = Field(ge=1, le=1_000_000)
+
+    @model_validator(mode="after")
+    def _same_sizes(self) -> "ScriptedConfig":
+        if len(self.first) != len(self.second):
+            raise ValueError("first and second need one number for each action component, the same count in both")
+        return self
+
+
+class ScriptedPolicy:
+    """Plays ``ScriptedConfig``."""
+
+    def __init__(self, config: ScriptedConfig) -> None:
+        self.period = config.period
+        self._actions = torch.tensor([config.first, config.second], dtype=torch.float32)
+        self._step = torch.zeros(0, dtype=torch.int64)
+
+    def start(self, jobs: Sequence[Job]) -> None:
+        self._step = torch.cat([self._step, torch.zeros(len(jobs), dtype=torch.int64)])
+
+    def act(self, features: Tensor) -> Tensor:
+        actions = self._actions[self._step // self.period % 2]
+        self._step += 1
+        return actions
+
+    def keep(self, lanes: Tensor) -> None:
+        self._step = self._step[lanes]
+
+
+def blind_policy(config: RandomPolicyConfig | ScriptedConfig) -> Policy:
+    """Return the policy of either kind, neither of which looks at what it does."""
+    return RandomPolicy(config) if isinstance(config, RandomPolicyConfig) else ScriptedPolicy(config)
+
+
 class RandomPolicy:
     """Plays ``RandomPolicyConfig``; an episode's actions depend on its seed alone."""
 

@@ -10,7 +10,7 @@ import pandas as pd
 from worldmodels.report.figures import learning_curves, return_strip, score_bars
 from worldmodels.report.html import EnvironmentPage, IterationPage, Picture, write_report
 from worldmodels.report.pictures import png_bytes
-from worldmodels.report.table import HEADINGS, cells, read_scores, score_table
+from worldmodels.report.table import HEADINGS, cells, read_scores, score_table, with_error
 from worldmodels.storage.layout import REPORTS, Iteration, damaged, require
 
 HASHED = ("vision.safetensors", "memory.safetensors", "controller.safetensors", "scores.json", "returns.parquet")
@@ -67,14 +67,20 @@ def _iteration_page(files: Iteration, reports: Path, score: Mapping[str, Any], p
     for stage, image in learning_curves(_curves(files)).items():
         png = _keep(reports / f"{stage}-{key}.png", png_bytes(image))
         pictures.append(Picture(png, f"Learning curve of the {stage} stage of {key}", _CURVE_TEXT[stage]))
-    pictures.append(
+    pictures += [
+        Picture(
+            require(files.calibration_figure).read_bytes(),
+            f"Returns of policies that do not look, in the game and in the dream of {key}",
+            "Policies that do not look, in the game and in the dream, before C evolved: where the dream is kinder than the "
+            "game, C learns what does not hold.",
+        ),
         Picture(
             require(files.reconstructions).read_bytes(),
             f"Frames of {environment} and, below each, what V reconstructs from its latent vector",
             "What V keeps of a frame: above the frame, below its reconstruction.",
             wide=True,
-        )
-    )
+        ),
+    ]
     return IterationPage(key, score["iteration"], _facts(score), pictures, _params(score, params), _hashes(files))
 
 
@@ -100,6 +106,9 @@ def _facts(score: Mapping[str, Any]) -> dict[str, str]:
         "test episodes": str(real["n"]),
         "real return": f"{real['min']:.0f} to {real['max']:.0f}",
     }
+    if score["blind"]:
+        blind = score["blind"]
+        facts["best blind policy"] = f"{blind['policy']}: {with_error(blind['mean'], blind['stderr'])}"
     if score["gap"] is not None:
         facts["gap (dream - real)"] = f"{score['gap']:+.0f}"
     return facts

@@ -90,6 +90,28 @@ def return_strip(returns: pd.DataFrame) -> np.ndarray:
     return _draw(_plot_returns, returns)
 
 
+def calibration_bars(table: pd.DataFrame) -> np.ndarray:
+    """Draw blind policies' returns in the game and in the dream, with standard errors.
+
+    Args:
+        table: columns policy, real, real_stderr, dream, dream_stderr.
+    """
+    return _draw(_plot_calibration, table, width=max(4.8, 2.0 + 0.9 * len(table)))
+
+
+def _plot_calibration(axes: Axes, table: pd.DataFrame) -> None:
+    place = np.arange(len(table))
+    for shift, world in ((-0.2, "real"), (0.2, "dream")):
+        axes.bar(
+            place + shift, table[world], 0.38, yerr=table[f"{world}_stderr"], label=world, color=WORLD_COLOURS[world],
+            error_kw={"ecolor": INK, "elinewidth": 1.0, "capsize": 2.5},
+        )  # fmt: skip
+    axes.set_xticks(place, table["policy"])
+    axes.set_ylabel("return")
+    axes.set_title("Blind policies, lived and dreamt")
+    axes.legend(loc="upper left")
+
+
 def _draw(plot: Callable[[Axes, Any], None], data: Any, width: float = 6.4, height: float = 3.6) -> np.ndarray:
     with rc_context(_STYLE):
         figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")

@@ -10,14 +10,15 @@ from worldmodels.storage.layout import Iteration, damaged
 if TYPE_CHECKING:
     import pandas as pd
 
-HEADINGS = ("environment", "iteration", "dream", "real ± std. error", "n", "random ± std. error", "rules")
+HEADINGS = ("environment", "iteration", "dream", "real ± std. error", "n", "random ± std. error", "best blind", "rules")
 
 
 def score_table(scores: Sequence[Mapping[str, Any]]) -> "pd.DataFrame":
     """Return one row for every ``scores.json``, in the order of environments first seen, then iterations.
 
     Columns: key, environment, iteration, real, real_std, real_stderr, n, dream, dream_stderr, gap, random,
-    random_stderr, random_n, temperature, rules, backend, preset. The dream's columns are NaN where M cannot dream.
+    random_stderr, random_n, blind_policy, blind, blind_stderr, temperature, rules, backend, preset. The dream's columns are NaN
+    where M cannot dream, those of the best blind policy where none was played.
     """
     import pandas as pd
 
@@ -38,6 +39,7 @@ def cells(scores: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
             with_error(row["real"], row["real_stderr"]),
             str(row["n"]),
             with_error(row["random"], row["random_stderr"]),
+            with_error(row["blind"], row["blind_stderr"]) if row["blind_policy"] else "-",
             row["rules"],
         )
         for row in score_table(scores).to_dict("records")
@@ -46,7 +48,7 @@ def cells(scores: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
 
 def render(scores: Sequence[Mapping[str, Any]]) -> str:
     """Return the table as text that stays aligned in a terminal, a log and a commit message."""
-    return align([HEADINGS, *cells(scores)], right=(1, 2, 3, 4, 5))
+    return align([HEADINGS, *cells(scores)], right=(1, 2, 3, 4, 5, 6))
 
 
 def align(lines: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
@@ -88,17 +90,18 @@ def read_scores(files: Iteration) -> dict[str, Any]:
 
 
 _NEEDED = (
-    "key", "environment", "iteration", "preset", "rules", "backend", "temperature", "real", "dream", "baseline", "gap",
+    "key", "environment", "iteration", "preset", "rules", "backend", "temperature", "real", "dream", "baseline", "blind", "gap",
 )  # fmt: skip
 _COLUMNS = (
     "key", "environment", "iteration", "real", "real_std", "real_stderr", "n", "dream", "dream_stderr", "gap", "random",
-    "random_stderr", "random_n", "temperature", "rules", "backend", "preset",
+    "random_stderr", "random_n", "blind_policy", "blind", "blind_stderr", "temperature", "rules", "backend", "preset",
 )  # fmt: skip
 
 
 def _row(score: Mapping[str, Any]) -> dict[str, Any]:
     nan = float("nan")
     real, dream, baseline = score["real"], score["dream"] or {}, score["baseline"]
+    blind = score["blind"] or {}
     return {
         "key": score["key"],
         "environment": score["environment"],
@@ -113,6 +116,9 @@ def _row(score: Mapping[str, Any]) -> dict[str, Any]:
         "random": baseline["mean"],
         "random_stderr": _number(baseline["stderr"]),
         "random_n": baseline["n"],
+        "blind_policy": blind.get("policy", ""),
+        "blind": blind.get("mean", nan),
+        "blind_stderr": _number(blind.get("stderr")),
         "temperature": score["temperature"],
         "rules": score["rules"],
         "backend": score["backend"],

@@ -88,6 +88,20 @@ class Iteration:
     def baseline_returns(self) -> Path:
         return self.folder / "baseline.parquet"
 
+    @property
+    def blind(self) -> Path:
+        """Scores of all blind policies on the test seeds; only in ``<environment>-0``."""
+        return self.folder / "blind.csv"
+
+    @property
+    def calibration(self) -> Path:
+        """Blind policies, dreamt and real."""
+        return self.folder / "calibration.csv"
+
+    @property
+    def calibration_figure(self) -> Path:
+        return self.folder / "calibration.png"
+
 
 MAKERS = {
     "data.json": "collect",
@@ -106,6 +120,9 @@ MAKERS = {
     "dream.png": "evaluate",
     "baseline.json": "initialise",
     "baseline.parquet": "initialise",
+    "blind.csv": "initialise",
+    "calibration.csv": "calibrate",
+    "calibration.png": "calibrate",
 }
 
 

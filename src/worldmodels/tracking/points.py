@@ -19,6 +19,8 @@ def points(stage: str, path: Path) -> list[Point]:
         import pandas as pd
 
         rows = pd.read_csv(path)
+        if stage == "calibrate":
+            return [({f"ratio/{row['policy']}": row["ratio"] for row in rows.to_dict("records")}, 0, now)]
         step, split, *names = rows.columns
         # Times in the order of the curve: MLflow takes the latest as the last.
         return [

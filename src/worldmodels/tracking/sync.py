@@ -25,6 +25,7 @@ PRIMARY = {
     "vision": "vision.safetensors",
     "encode": "latents.safetensors",
     "memory": "memory.safetensors",
+    "calibrate": "calibration.csv",
     "controller": "controller.safetensors",
     "evaluate": "scores.json",
     "report": "reports",
@@ -35,11 +36,12 @@ METRICS = {
     "collect": "data.json",
     "vision": "vision.csv",
     "memory": "memory.csv",
+    "calibrate": "calibration.csv",
     "controller": "controller.csv",
     "evaluate": "scores.json",
 }
 """The out that holds a stage's metrics."""
-PICTURES = ("vision.png", "dream.png")
+PICTURES = {"calibrate": ("calibration.png",), "evaluate": ("vision.png", "dream.png")}
 LINEAGE = {"collect": "data", "vision": "V", "memory": "M", "controller": "C"}
 
 
@@ -193,8 +195,7 @@ class _Mirror:
         figures = self._on_disk(entry.path(METRICS[entry.stage])) if entry.stage in METRICS else None
         if figures is not None:
             self.runs.log_metrics(run_id, points(entry.stage, figures), without=known.metrics if known else ())
-        if entry.stage == "evaluate":
-            self._pictures(run_id, entry)
+        self._pictures(run_id, entry)
         if known is None or found[0].info.status != "FINISHED":
             self.runs.end(run_id, "FINISHED")
 
@@ -239,8 +240,9 @@ class _Mirror:
                 self.runs.tag(other, {"wm.current": "false"})
 
     def _pictures(self, run_id: str, entry: Entry) -> None:
-        there = {Path(file.path).name for file in self.runs.client.list_artifacts(run_id, "pictures")}
-        found = [self._on_disk(entry.path(name)) for name in PICTURES if name not in there]
+        names = PICTURES.get(entry.stage, ())
+        there = set() if not names else {Path(file.path).name for file in self.runs.client.list_artifacts(run_id, "pictures")}
+        found = [self._on_disk(entry.path(name)) for name in names if name not in there]
         self.runs.log_images(run_id, [path for path in found if path is not None])
 
     def _register(self, parent: str, fingerprint: str, own: list[Entry]) -> None:
