@@ -326,7 +326,7 @@ class TestReport:
         page.feed(text)
         assert page.open == []
         images = [attributes for tag, attributes in page.tags if tag == "img"]
-        assert len(images) == 2 + 3 * 6  # bars of two games; of each iteration: dream, returns, three curves, grid
+        assert len(images) == 2 + 3 * 7  # bars of two games; of each: dream, returns, three curves, calibration, grid
         assert all(len(image["alt"] or "") > 20 for image in images)
         assert all((image["src"] or "").startswith("data:image/png;base64,") for image in images)
         assert not {tag for tag, _ in page.tags} & {"script", "link", "iframe"}

@@ -28,10 +28,11 @@ from worldmodels.models.vision import Vision, VisionConfig
 from worldmodels.report.pictures import write_png
 from worldmodels.storage.agents import AgentCard, write_card
 from worldmodels.storage.files import write_curve, write_json
+from worldmodels.storage.layout import PRIMARY
 from worldmodels.tracking.lineage import artifact_hash
 from worldmodels.tracking.live import stage_run
 from worldmodels.tracking.store import EXPERIMENT, connect
-from worldmodels.tracking.sync import PRIMARY, sync
+from worldmodels.tracking.sync import sync
 
 SOURCES = Path(__file__).resolve().parent.parent / "src"
 STAGES = ("collect", "vision", "encode", "memory", "calibrate", "controller", "evaluate")

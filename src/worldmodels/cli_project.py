@@ -11,20 +11,11 @@ import yaml
 
 from worldmodels.errors import ArtifactError, ParamsError
 from worldmodels.params import PARAMS_FILE, load_yaml
-from worldmodels.storage.layout import ARTIFACTS, REPORTS, Iteration, command_for
+from worldmodels.storage.layout import ARTIFACTS, PRIMARY, REPORTS, Iteration, command_for
 from worldmodels.tracking.store import tracking_uri
 
-# Stage -> its primary output, in the order in which they run.
-STAGES = {
-    "initialise": "baseline.json",
-    "collect": "data.json",
-    "vision": "vision.safetensors",
-    "encode": "latents.safetensors",
-    "memory": "memory.safetensors",
-    "calibrate": "calibration.csv",
-    "controller": "controller.safetensors",
-    "evaluate": "scores.json",
-}
+STAGES = tuple(stage for stage in PRIMARY if stage != "report")
+"""Those that make an iteration's artifacts."""
 
 
 def find_root() -> Path:
@@ -200,7 +191,7 @@ def _iteration(root: Path, key: str, environment: str, stages: tuple[str, ...], 
 
 
 def _stage(root: Path, key: str, stage: str, locked: Mapping[str, str]) -> dict[str, Any]:
-    path = Iteration(key).folder / STAGES[stage]
+    path = Iteration(key).folder / PRIMARY[stage]
     return {
         "made": (root / path).is_file(),
         "path": str(path),

@@ -9,6 +9,20 @@ ARTIFACTS = Path("artifacts")
 REPORTS = Path("reports")
 
 
+PRIMARY = {
+    "initialise": "baseline.json",
+    "collect": "data.json",
+    "vision": "vision.safetensors",
+    "encode": "latents.safetensors",
+    "memory": "memory.safetensors",
+    "calibrate": "calibration.csv",
+    "controller": "controller.safetensors",
+    "evaluate": "scores.json",
+    "report": "reports",
+}
+"""Stage -> the out that stands for it, in the order in which they run."""
+
+
 @dataclass(frozen=True)
 class Iteration:
     """The files of one iteration, by chain key (``doom-2``). Key ``<environment>-0`` is the random policy."""

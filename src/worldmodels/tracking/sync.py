@@ -10,6 +10,7 @@ import yaml
 
 from worldmodels.errors import ArtifactError, WorldModelsError
 from worldmodels.storage.files import read_json
+from worldmodels.storage.layout import PRIMARY
 from worldmodels.tracking.lineage import artifact_hash, lock_tags
 from worldmodels.tracking.points import points
 from worldmodels.tracking.store import connect, lock
@@ -19,18 +20,6 @@ if TYPE_CHECKING:
 
     from worldmodels.tracking.runs import RunStore
 
-PRIMARY = {
-    "initialise": "baseline.json",
-    "collect": "data.json",
-    "vision": "vision.safetensors",
-    "encode": "latents.safetensors",
-    "memory": "memory.safetensors",
-    "calibrate": "calibration.csv",
-    "controller": "controller.safetensors",
-    "evaluate": "scores.json",
-    "report": "reports",
-}
-"""The out whose hash names a stage's run."""
 METRICS = {
     "initialise": "baseline.json",
     "collect": "data.json",
