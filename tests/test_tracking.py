@@ -293,7 +293,7 @@ def test_three_stages_at_once_on_a_fresh_store_do_not_harm_it(project):
     body = "with stage_run(sys.argv[0] and os.environ['STAGE'], 'doom-1', {'a': 1}) as run:\n    run.metrics({'loss': 1.0}, 0)"
     started = [stage_process(project, body, STAGE=stage) for stage in ("vision", "encode", "memory")]
     for process in started:
-        _, errors = process.communicate(timeout=50)
+        _, errors = process.communicate(timeout=150)
         assert (process.returncode, "warning" in errors) == (0, False), errors
     client = client_of(project)
     assert sorted(run.info.run_name for run in runs(client, kind="stage")) == [

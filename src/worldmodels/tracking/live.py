@@ -16,7 +16,7 @@ from worldmodels.tracking.progress import Bar
 from worldmodels.tracking.store import connect, lock, project_root, redact
 
 T = TypeVar("T")
-FLUSH_SECONDS, KILLED_FLUSH_SECONDS = 30.0, 5.0
+FLUSH_SECONDS, KILLED_FLUSH_SECONDS = 60.0, 5.0
 """That a stage waits at its end, at most, for what is on its way."""
 BATCH_SECONDS = 1.0
 """For which metrics are gathered before they are sent together."""
