@@ -16,7 +16,7 @@ REQUIRED = (
     "torch", "numpy", "pandas", "pyarrow", "pydantic", "PyYAML", "safetensors", "cma", "gymnasium", "Box2D",
     "pygame-ce", "vizdoom", "matplotlib", "pillow", "Jinja2", "av", "tqdm", "typer", "dvc", "mlflow",
 )  # fmt: skip
-OPTIONAL = {"envpool": "CarRacing eight times as fast in training", "ray": "stages on a cluster"}
+OPTIONAL = {"envpool": "CarRacing eight times as fast in training"}
 MIN_PYTHON = (3, 11)
 DISK_NEEDED, DISK_WANTED = 2, 10  # GB: preset quick; laptop and the DVC cache of several runs
 PROBE_SECONDS = 120
