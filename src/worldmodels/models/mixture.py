@@ -29,6 +29,11 @@ class Mixture(NamedTuple):
         component = -0.5 * deviation.square() - self.log_std - LOG_SQRT_TWO_PI
         return torch.logsumexp(self.logits.log_softmax(-2) + component, -2)
 
+    def cdf(self, z: Tensor) -> Tensor:
+        """Return the probability that a dimension is below ``z``, (..., Z), for ``z`` (..., Z)."""
+        deviation = (z.unsqueeze(-2) - self.mean) * (-self.log_std).exp()
+        return (self.logits.softmax(-2) * torch.special.ndtr(deviation)).sum(-2)
+
     def sample(self, uniform: Tensor, normal: Tensor, temperature: float) -> Tensor:
         """Return z' (..., Z): a component by logits / tau, then its Gaussian with the noise scaled by sqrt(tau).
 

@@ -8,12 +8,15 @@ from torch import Tensor
 
 from worldmodels.errors import WorldModelsError
 from worldmodels.models.initialisation import initialise
-from worldmodels.models.memory import Memory, MemoryConfig, MemoryLossConfig, memory_loss
+from worldmodels.models.memory import Memory, MemoryConfig, MemoryLossConfig, Prediction, memory_loss
 from worldmodels.models.vision import sample_latent
 from worldmodels.params import Config
 from worldmodels.seeds import stream_seed
+from worldmodels.training.diagnostics import memory_figures, open_loop_error
 from worldmodels.training.fit import Observe, OptimiserConfig, Row, fit
 
+HORIZONS = (1, 5, 10, 20, 30)
+"""Steps ahead for which open-loop predictions are judged."""
 HELD_OUT = 0.05
 """Share of the rows, at the end, for validation."""
 
@@ -71,26 +74,37 @@ def train_memory(
             f"{total} frames are too few to train M on sequences of {config.sequence}: collect more episodes."
         )
 
-    def terms(starts: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+    def predict(starts: Tensor, generator: torch.Generator) -> tuple[Prediction, Tensor, dict[str, Tensor]]:
+        """Return predictions for B windows, the latents sampled in them (B, T+1, Z), and what happened."""
         window = starts[:, None] + torch.arange(length)  # (B, T+1)
         mean, log_variance = rows["mean"][window].float(), rows["log_variance"][window].float()
         z = sample_latent(mean, log_variance, torch.randn(mean.shape, generator=generator))
-        here, following = window[:, :-1], window[:, 1:]
-        state = model.initial_state(len(starts))
-        prediction, _, _ = model(z[:, :-1], rows["action"][here], rows["first"][here], state)
-        valid = ~rows["first"][following]
-        loss = memory_loss(prediction, z[:, 1:], rows["reward"][here], rows["terminal"][here], valid, config.loss)
+        here = window[:, :-1]
+        happened = {name: rows[name][here] for name in ("action", "reward", "terminal")}
+        happened["valid"] = ~rows["first"][window[:, 1:]]
+        prediction, _, _ = model(z[:, :-1], happened["action"], rows["first"][here], model.initial_state(len(starts)))
+        return prediction, z, happened
+
+    def terms(prediction: Prediction, z: Tensor, happened: dict[str, Tensor]) -> dict[str, Tensor]:
+        loss = memory_loss(prediction, z[:, 1:], happened["reward"], happened["terminal"], happened["valid"], config.loss)
         return {"loss": loss.total, "latent": loss.latent, "reward": loss.reward, "done": loss.done}
 
     def loss(update: int) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(stream_seed(seed, "memory batch", update))
-        return terms(torch.randint(border - length + 1, (config.optimiser.batch,), generator=generator), generator)
+        return terms(*predict(torch.randint(border - length + 1, (config.optimiser.batch,), generator=generator), generator))
 
     @torch.inference_mode()
     def validate() -> dict[str, float]:
         generator = torch.Generator().manual_seed(stream_seed(seed, "memory validation"))
         count = min(config.optimiser.batch, (total - border) // length)
         starts = border + torch.arange(count) * ((total - border) // count)
-        return {name: value.item() for name, value in terms(starts, generator).items()}
+        prediction, z, happened = predict(starts, generator)
+        valid, alive = happened["valid"], happened["valid"] & ~happened["terminal"]
+        figures = {name: value.item() for name, value in terms(prediction, z, happened).items()}
+        figures |= memory_figures(prediction, z[:, 1:], happened, valid, alive)
+        whole = alive.all(1)  # stretches within one episode
+        if whole.any():
+            figures |= open_loop_error(model, z[whole], happened["action"][whole], max(1, config.sequence // 2), HORIZONS)
+        return figures
 
     return fit(model, loss, config.optimiser, updates=updates, observe=observe, validate=validate)

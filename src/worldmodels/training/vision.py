@@ -15,6 +15,8 @@ from worldmodels.training.fit import Observe, OptimiserConfig, Row, fit
 
 HELD_OUT = 20
 """One chunk of this many is for validation."""
+ACTIVE_VARIANCE = 0.01
+"""A latent dimension is active where its mean varies by more than this over frames (Burda et al. 2016, section 5.2)."""
 POOL = 256
 """Chunks that are mixed at a time: 16,384 frames, 200 MB."""
 
@@ -74,9 +76,15 @@ def train_vision(
         parts = [torch.from_numpy(validation[i : i + size]) for i in range(0, len(validation), size)]
         values = [terms(to_images(part), noise_of(f"validation {i}", len(part))) for i, part in enumerate(parts)]
         weights = np.array([len(part) for part in parts]) / len(validation)
-        return {name: float(sum(w * v[name].item() for w, v in zip(weights, values, strict=True))) for name in values[0]}
+        figures = {name: float(sum(w * v[name].item() for w, v in zip(weights, values, strict=True))) for name in values[0]}
+        return figures | {"active_dimensions": active_dimensions(encode_frames(model, validation)[0])}
 
     return fit(model, loss, config.optimiser, updates=updates, observe=observe, validate=validate)
+
+
+def active_dimensions(mean: Tensor) -> int:
+    """Return how many latent dimensions tell frames apart. ``mean``: (N, Z), V's means of N frames."""
+    return int((mean.var(0) > ACTIVE_VARIANCE).sum())
 
 
 @torch.inference_mode()

@@ -1,0 +1,77 @@
+"""The figures by which V and M are judged, on cases whose answer is known."""
+
+import math
+
+import pytest
+import torch
+
+from worldmodels.models.memory import Memory, MemoryConfig
+from worldmodels.models.mixture import Mixture
+from worldmodels.training.diagnostics import coverage, done_figures, memory_figures, open_loop_error
+from worldmodels.training.vision import active_dimensions
+
+
+def normal(shape, std=1.0):
+    """A mixture of two equal Gaussians: N(0, std)."""
+    zeros = torch.zeros(*shape[:-1], 2, shape[-1])
+    return Mixture(zeros, zeros, zeros + math.log(std))
+
+
+def test_a_dimension_is_active_where_its_mean_varies():
+    mean = torch.randn(500, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 0.2, 0.01])
+    assert active_dimensions(mean) == 2
+
+
+@pytest.mark.parametrize(("std", "expected"), [(1.0, 0.9), (0.5, 0.589), (3.0, 1.0)])
+def test_coverage_tells_a_calibrated_distribution_from_one_too_narrow_or_too_wide(std, expected):
+    z = torch.randn(20, 50, 8, generator=torch.Generator().manual_seed(0))
+    counted = torch.ones(20, 50, dtype=torch.bool)
+    counted[10:] = False
+    z[10:] = 99.0  # not counted
+    assert coverage(normal(z.shape, std), z, counted) == pytest.approx(expected, abs=0.02)
+
+
+def test_ends_are_counted_where_they_were_foretold_and_where_they_came():
+    logit = torch.tensor([[2.0, 2.0, -2.0, -2.0, 9.0]])
+    terminal = torch.tensor([[True, False, True, True, False]])
+    counted = torch.tensor([[True, True, True, True, False]])
+    figures = done_figures(logit, terminal, counted)
+    assert figures == pytest.approx({"done_precision": 1 / 2, "done_recall": 1 / 3, "done_ratio": 2 / 3})
+    nothing = done_figures(torch.full((1, 5), -9.0), torch.zeros(1, 5, dtype=torch.bool), counted)
+    assert all(math.isnan(figure) for figure in nothing.values())
+
+
+def flat_memory(reward=False):
+    """An M that always expects z' = 0 and a reward of 0."""
+    memory = Memory(MemoryConfig(hidden=4, mixtures=1, done=True, reward=reward), 3, 1).requires_grad_(False)
+    memory.head.bias.zero_()
+    return memory
+
+
+def test_a_dream_that_knows_nothing_is_as_far_off_as_the_mean_at_every_horizon():
+    z = torch.randn(40, 13, 3, generator=torch.Generator().manual_seed(0))
+    errors = open_loop_error(flat_memory(), z, torch.zeros(40, 12, 1), 4, (1, 5, 9, 10))
+    assert set(errors) == {"open_loop_1", "open_loop_5", "open_loop_9"}  # 4 real steps and 9 predicted ones are all 13
+    assert all(error == pytest.approx(1.0, abs=0.3) for error in errors.values())
+
+
+def test_a_dream_that_holds_what_it_saw_stays_with_a_world_that_stands_still():
+    memory = flat_memory()
+    z = torch.randn(40, 1, 3, generator=torch.Generator().manual_seed(0)).expand(-1, 13, -1)
+    memory.head.bias[3:6] = 0.5  # it expects z' = 0.5
+    near = open_loop_error(memory, torch.full_like(z, 0.5) + 0.01 * z, torch.zeros(40, 12, 1), 4, (9,))
+    far = open_loop_error(memory, torch.full_like(z, 2.0) + 0.01 * z, torch.zeros(40, 12, 1), 4, (9,))
+    assert near["open_loop_9"] < 2
+    assert far["open_loop_9"] > 1000
+
+
+def test_the_explained_reward_is_zero_for_the_mean_and_one_for_the_truth():
+    memory = flat_memory(reward=True)
+    z = torch.randn(4, 6, 3, generator=torch.Generator().manual_seed(0))
+    yes, no = torch.ones(4, 6, dtype=torch.bool), torch.zeros(4, 6, dtype=torch.bool)
+    prediction, _, _ = memory(z, torch.zeros(4, 6, 1), no, memory.initial_state(4))
+    reward = torch.tensor([-1.0, 1.0]).repeat(4, 3)
+    figures = memory_figures(prediction, z, {"reward": reward, "terminal": no}, yes, yes)
+    assert figures["reward_r2"] == pytest.approx(0.0, abs=1e-6)
+    exact = memory_figures(prediction._replace(reward=reward), z, {"reward": reward, "terminal": no}, yes, yes)
+    assert exact["reward_r2"] == 1.0
