@@ -383,6 +383,9 @@ def test_sync_rebuilds_everything_from_the_lock_and_does_so_once(project, monkey
 
     (memory,) = runs(client, stage="memory", key="doom-2")
     assert memory.data.params == {"seed": "0", "doom.memory.model.hidden": "4", "doom.memory.sequence": "64"}
+    assert [(read.dataset.name, read.dataset.digest) for read in memory.inputs.dataset_inputs] == [
+        ("artifacts/doom-2/data.json", "0" * 32)
+    ]
     curve = pd.read_csv(project / "artifacts/doom-2/memory.csv").query("split == 'train'")
     history = client.get_metric_history(memory.info.run_id, "train/loss")
     assert [(point.step, point.value) for point in history] == list(zip(curve["update"], curve["loss"], strict=True))

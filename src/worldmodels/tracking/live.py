@@ -18,6 +18,8 @@ from worldmodels.tracking.store import connect, lock, project_root, redact
 T = TypeVar("T")
 FLUSH_SECONDS, KILLED_FLUSH_SECONDS = 60.0, 5.0
 """That a stage waits at its end, at most, for what is on its way."""
+MACHINE_SECONDS = 10
+"""Between two looks at CPU, memory, disk, network and GPU."""
 BATCH_SECONDS = 1.0
 """For which metrics are gathered before they are sent together."""
 
@@ -78,11 +80,16 @@ def _send(outbox: "queue.SimpleQueue[tuple[str, Any]]", stage: str, key: str, pa
         connected = connect(root)
         if connected is None:
             return
-        from worldmodels.tracking.runs import RunStore  # here: importing mlflow takes seconds, and this is a thread
+        # Here: importing mlflow takes seconds, and this is a thread.
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        from worldmodels.tracking.runs import RunStore
 
         runs = RunStore(*connected)
         with lock(root):  # else two stages that begin at once would make two parents
             run_id = runs.begin_live(stage, key, params, git_tags(root) | _experiment_tag())
+        machine = SystemMetricsMonitor(run_id, sampling_interval=MACHINE_SECONDS)
+        machine.start()
         ended = False
         while not ended:
             metrics: list[tuple[dict[str, float], int, int]] = []
@@ -96,6 +103,7 @@ def _send(outbox: "queue.SimpleQueue[tuple[str, Any]]", stage: str, key: str, pa
                     ended, status = True, content
             if metrics:
                 runs.log_metrics(run_id, metrics)
+        machine.finish()
         runs.end(run_id, status)
     except Exception as error:  # tracking observes: it says what went wrong and lets the stage go on
         reason = redact(str(error).splitlines()[0] if str(error) else type(error).__name__)

@@ -5,6 +5,7 @@ the same as in dvc.lock, and so says which artifact the run made; ``wm.fingerpri
 its stages. A parent is ``wm.open`` while its iteration is being computed.
 """
 
+import json
 import math
 import os
 import socket
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run, RunTag
 
 MOST_METRICS = 1000
 MOST_PARAMS = 100
@@ -105,6 +106,14 @@ class RunStore:
         ]
         for i in range(0, len(rows), MOST_METRICS):
             self.client.log_batch(run_id, metrics=rows[i : i + MOST_METRICS])
+
+    def log_inputs(self, run_id: str, data: Mapping[str, str]) -> None:
+        """Say what a run read: path -> DVC hash, which is the data set's digest."""
+        inputs = [
+            DatasetInput(Dataset(name=path, digest=digest, source_type="dvc", source=json.dumps({"path": path, "md5": digest})))
+            for path, digest in sorted(data.items())
+        ]
+        self.client.log_inputs(run_id, datasets=inputs)
 
     def log_images(self, run_id: str, images: Sequence[Path]) -> None:
         """Log pictures that exist."""

@@ -31,6 +31,8 @@ METRICS = {
 }
 """The out that holds a stage's metrics."""
 PICTURES = {"calibrate": ("calibration.png",), "evaluate": ("vision.png", "dream.png")}
+DATA = ("data.json", "latents.safetensors")
+"""What a stage reads as data: MLflow shows it as the run's data set."""
 LINEAGE = {"collect": "data", "vision": "V", "memory": "M", "controller": "C"}
 
 
@@ -185,6 +187,9 @@ class _Mirror:
         if figures is not None:
             self.runs.log_metrics(run_id, points(entry.stage, figures), without=known.metrics if known else ())
         self._pictures(run_id, entry)
+        data = {path: md5 for path, md5 in entry.deps.items() if Path(path).name in DATA}
+        if data and not (found and found[0].inputs and found[0].inputs.dataset_inputs):
+            self.runs.log_inputs(run_id, data)
         if known is None or found[0].info.status != "FINISHED":
             self.runs.end(run_id, "FINISHED")
 
