@@ -34,6 +34,10 @@ def main(stage: Stage) -> None:
     if config.warm_start and read_card(require(stage.before.agent)).kind == "world-model":
         earlier = load_agent(stage.before.agent)
         start = earlier.parameters.numpy() if earlier.config == config.model else None
+    before = stage.before.agent / "controller.safetensors"
+    checkpoint = stage.checkpoint(
+        stage.files.vision, stage.files.memory, stage.files.latents, *([before] if start is not None else [])
+    )
     parameters, curve = train_controller(
         config,
         open_world,
@@ -42,6 +46,7 @@ def main(stage: Stage) -> None:
         stream=stage.stream,
         generations=stage.progress(range(config.generations), "generation"),
         observe=stage.run.metrics,
+        checkpoint=checkpoint,
     )
     card = AgentCard(
         kind="world-model",
@@ -52,6 +57,7 @@ def main(stage: Stage) -> None:
     save_agent(stage.files.agent, Agent(card, vision, memory, parameters, starts))
     save_tensors(stage.files.controller, {"parameters": parameters}, config.model.model_dump())
     write_curve(stage.files.controller_curve, curve)
+    checkpoint.clear()
     stage.run.done(stage.files.controller)
 
 

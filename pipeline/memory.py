@@ -17,9 +17,13 @@ def main(stage: Stage) -> None:
     else:
         model = new_memory(config.model, rows["mean"].shape[1], rows["action"].shape[1], stage.seed)
     updates = stage.progress(range(config.optimiser.updates), "update")
-    curve = train_memory(model, rows, config, seed=stage.seed, updates=updates, observe=stage.run.metrics)
+    checkpoint = stage.checkpoint(stage.files.latents, *([earlier] if earlier.exists() else []))
+    curve = train_memory(
+        model, rows, config, seed=stage.seed, updates=updates, observe=stage.run.metrics, checkpoint=checkpoint
+    )
     save_model(stage.files.memory, model)
     write_curve(stage.files.memory_curve, curve)
+    checkpoint.clear()
     stage.run.done(stage.files.memory)
 
 

@@ -1,18 +1,27 @@
 """What all stage scripts share: arguments, threads, tracking, and errors as messages."""
 
+import hashlib
+import json
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
+import worldmodels
 from worldmodels.errors import WorldModelsError
 from worldmodels.params import load_yaml, section
-from worldmodels.storage.layout import Iteration
+from worldmodels.storage.agents import code_fingerprint
+from worldmodels.storage.checkpoint import Checkpoint
+from worldmodels.storage.files import sha256
+from worldmodels.storage.layout import STATE, Iteration
 from worldmodels.tracking.live import StageRun, stage_run
 
 T = TypeVar("T")
+PACKAGE = Path(str(worldmodels.__file__)).parent
+COMPUTING = ("engine", "envs", "models", "storage", "training")
 
 
 @dataclass
@@ -70,6 +79,14 @@ class Stage:
     def progress(self, steps: Iterable[T], unit: str, total: int | None = None) -> Iterable[T]:
         """Show how far a loop is."""
         return self.run.progress(steps, f"{self.name} {self.key}", unit=unit, total=total)
+
+    def checkpoint(self, *inputs: Path) -> Checkpoint:
+        """Return where this stage keeps how far it is. ``inputs``: the artifacts that it reads."""
+        told = [self.name, self.key, self.seed, self.threads, self._params.get(self.environment), torch.__version__]
+        sources = [path for part in COMPUTING for path in sorted((PACKAGE / part).rglob("*.py"))]
+        told += [*map(sha256, inputs), code_fingerprint(sources)]
+        identity = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+        return Checkpoint(STATE / f"{self.name}-{self.key}.safetensors", identity)
 
     @property
     def stream(self) -> str:

@@ -18,9 +18,13 @@ def main(stage: Stage) -> None:
     else:
         model = new_vision(config.model, stage.seed)
     updates = stage.progress(range(config.optimiser.updates), "update")
-    curve = train_vision(model, reader, config, seed=stage.seed, updates=updates, observe=stage.run.metrics)
+    checkpoint = stage.checkpoint(stage.files.data, *([earlier] if earlier.exists() else []))
+    curve = train_vision(
+        model, reader, config, seed=stage.seed, updates=updates, observe=stage.run.metrics, checkpoint=checkpoint
+    )
     save_model(stage.files.vision, model)
     write_curve(stage.files.vision_curve, curve)
+    checkpoint.clear()
     stage.run.done(stage.files.vision)
 
 

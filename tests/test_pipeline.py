@@ -5,8 +5,10 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -71,16 +73,20 @@ def copy_project(target: Path) -> Path:
     return target
 
 
-def run(folder, *command, check=True):
+def environment(folder):
     binaries = str(Path(sys.executable).parent)
-    environment = {
+    return {
         "PATH": f"{binaries}:/usr/local/bin:/usr/bin:/bin",
         "HOME": str(folder),
         "PYTHONPATH": f"{folder / 'src'}",
         "DVC_NO_ANALYTICS": "1",
         "GIT_CONFIG_GLOBAL": "/dev/null",
     }
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def run(folder, *command, check=True, **variables):
+    everything = environment(folder) | variables
+    done = subprocess.run(command, cwd=folder, env=everything, capture_output=True, text=True, check=False)
     assert done.returncode == 0 or not check, f"{command} failed:\n{done.stdout[-3000:]}\n{done.stderr[-6000:]}"
     return done
 
@@ -142,6 +148,35 @@ def test_a_target_runs_only_what_it_needs(project):
     stages = ran(run(project, "dvc", "repro", "--dry", "--force", "evaluate@doom-2").stdout)
     rounds = {f"{stage}@doom-{k}" for k in (1, 2) for stage in ("collect", "vision", "encode", "memory", "controller")}
     assert stages == {"initialise@doom", "evaluate@doom-2"} | rounds
+
+
+@pytest.mark.parametrize(("stage", "updates"), [("vision", 60), ("memory", 1500)])
+def test_a_stage_killed_at_random_moments_goes_on_and_gives_the_same_bytes(project, tmp_path, stage, updates):
+    folder = tmp_path / "killed"
+    shutil.copytree(project, folder, ignore=shutil.ignore_patterns(".dvc", ".git", "mlartifacts", "mlflow.db"))
+    params = tiny_params()
+    params["doom"][stage]["optimiser"]["updates"] = updates
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    command = [sys.executable, "-m", f"pipeline.{stage}", "doom-1", "doom", "doom-0"]
+    made = folder / f"artifacts/doom-1/{stage}.safetensors"
+    often = {"WM_TRACKING": "off", "WM_CHECKPOINT_SECONDS": "0.2"}
+    run(folder, *command, **often)
+    expected = [made.read_bytes(), made.with_suffix(".csv").read_bytes()]
+    made.unlink()
+    state = folder / f".state/{stage}-doom-1.safetensors"
+    random = np.random.default_rng()
+    for _ in range(3):
+        before = state.stat().st_mtime_ns if state.exists() else 0
+        process = subprocess.Popen(command, cwd=folder, env=environment(folder) | often, stderr=subprocess.DEVNULL)
+        while (not state.exists() or state.stat().st_mtime_ns == before) and process.poll() is None:
+            time.sleep(0.02)
+        time.sleep(random.uniform(0, 0.5))
+        process.kill()
+        process.wait()
+    assert not made.exists(), "killed too late to show anything"
+    assert "going on from" in run(folder, *command, **often).stderr
+    assert [made.read_bytes(), made.with_suffix(".csv").read_bytes()] == expected
+    assert not state.exists()
 
 
 def test_a_stage_says_what_is_wrong_with_its_params_and_exits_with_2(project):

@@ -7,6 +7,8 @@ from worldmodels.errors import ArtifactError
 
 ARTIFACTS = Path("artifacts")
 REPORTS = Path("reports")
+STATE = Path(".state")
+"""Checkpoints of stages that are under way."""
 
 
 PRIMARY = {

@@ -14,6 +14,7 @@ from worldmodels.engine.world import World
 from worldmodels.models.controller import ControllerConfig, Controllers, parameter_count
 from worldmodels.params import Config
 from worldmodels.seeds import Purpose, episode_seeds
+from worldmodels.storage.checkpoint import Checkpoint
 from worldmodels.training.evolution import Evolution, EvolutionConfig
 from worldmodels.training.fit import Observe, Row
 
@@ -86,6 +87,7 @@ def train_controller(
     stream: str,
     generations: Iterable[int],
     observe: Observe,
+    checkpoint: Checkpoint | None = None,
 ) -> tuple[Tensor, list[Row]]:
     """Search for C.
 
@@ -97,12 +99,15 @@ def train_controller(
         stream: names this search's training episodes.
         generations: 0 .. all generations - 1, possibly wrapped to show progress.
         observe: called with metrics and the number of the generation.
+        checkpoint: saved now and then; where it holds fitness values, their generations are not played again: the search
+            depends on its seed and the fitness alone.
 
     Returns:
         The chosen parameters (N,) float32, and the curve.
     """
     curve: list[Row] = []
     means: list[np.ndarray] = []
+    told: list[list[float]] = (checkpoint.load()[1] if checkpoint else {}).get("fitness", [])
     counter = iter(generations)
     for index, phase in enumerate(config.phases):
         world = open_world(phase)
@@ -111,9 +116,17 @@ def train_controller(
             begin = means[-1] if means else np.zeros(size) if start is None else start
             search = Evolution(config.evolution, begin, seed + index)
             for _ in range(phase.generations):
-                row, mean = _generation(search, phase, world, config, f"{stream}/{index}", next(counter))
+                generation = next(counter)
+                candidates = search.ask()
+                if generation == len(told):
+                    told.append(_fitness(candidates, phase, world, config, f"{stream}/{index}", generation))
+                fitness, steps = np.array(told[generation][:-1]), int(told[generation][-1])
+                search.tell(fitness)
+                row = _row(generation, phase, fitness, search.sigma, steps)
                 curve.append(row)
-                means.append(mean)
+                means.append(search.mean)
+                if checkpoint and checkpoint.due():
+                    checkpoint.save({}, {"fitness": told})
                 observe(
                     {f"{phase.world}/{k}": float(v) for k, v in row.items() if k not in ("generation", "phase")},
                     len(means),
@@ -125,27 +138,28 @@ def train_controller(
     return torch.from_numpy(chosen.astype(np.float32)), curve + rows
 
 
-def _generation(
-    search: Evolution, phase: Phase, world: World, config: ControllerTraining, stream: str, generation: int
-) -> tuple[Row, np.ndarray]:
+def _fitness(
+    candidates: np.ndarray, phase: Phase, world: World, config: ControllerTraining, stream: str, generation: int
+) -> list[float]:
+    """Play a generation; return the fitness of every candidate, and behind them the steps that this took."""
     purpose: Purpose = "dream" if phase.world == "dream" else "evolution"
     seeds = episode_seeds(purpose, phase.rollouts, stream=stream, start=generation * phase.rollouts)
-    candidates = search.ask()
-    policy = _policy(candidates, world, config)
     lanes = None if phase.world == "dream" else phase.lanes
+    policy = _policy(candidates, world, config)
     returns = run_episodes(world, policy, seeds, candidates=len(candidates), lanes=lanes)
-    fitness = returns.total.mean(1)
-    search.tell(fitness)
-    row: Row = {
+    return [*returns.total.mean(1).tolist(), returns.steps]
+
+
+def _row(generation: int, phase: Phase, fitness: np.ndarray, sigma: float, steps: int) -> Row:
+    return {
         "generation": generation,
         "phase": phase.world,
         "best": float(fitness.max()),
         "mean": float(fitness.mean()),
         "std": float(fitness.std()),
-        "sigma": search.sigma,
-        "steps": returns.steps,
+        "sigma": sigma,
+        "steps": steps,
     }
-    return row, search.mean
 
 
 def _select(

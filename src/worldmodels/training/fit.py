@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from worldmodels.errors import WorldModelsError
 from worldmodels.params import Config
+from worldmodels.storage.checkpoint import Checkpoint
 
 POINTS = 200
 """Points of a logged curve, about."""
@@ -49,6 +50,7 @@ def fit(
     updates: Iterable[int],
     observe: Observe,
     validate: Callable[[], Mapping[str, float]],
+    checkpoint: Checkpoint | None = None,
 ) -> list[Row]:
     """Train a model in place; return its curve.
 
@@ -59,6 +61,7 @@ def fit(
         updates: 0 .. config.updates - 1, possibly wrapped to show progress.
         observe: called with metrics and the number of the update.
         validate: named terms on held-out data; called about ten times.
+        checkpoint: saved now and then; where it holds a state, training goes on from there.
 
     Raises:
         WorldModelsError: where the loss is no longer a number.
@@ -67,8 +70,14 @@ def fit(
     every = max(1, config.updates // POINTS)
     check = max(1, config.updates // 10)
     curve: list[Row] = []
+    tensors, values = checkpoint.load() if checkpoint else ({}, {})
+    if values:
+        curve = values["curve"]
+        _restore(model, optimiser, tensors)
     model.train()
     for update in updates:
+        if update < values.get("updates", 0):
+            continue
         for group in optimiser.param_groups:
             group["lr"] = _learning_rate(config, update / config.updates)
         optimiser.zero_grad(set_to_none=True)
@@ -92,8 +101,26 @@ def fit(
             model.train()
             curve.append({"update": update, "split": "validation", **held_out})
             observe({f"validation/{name}": value for name, value in held_out.items()}, update)
+        if checkpoint and checkpoint.due():
+            checkpoint.save(_state(model, optimiser), {"updates": update + 1, "curve": curve})
     model.eval()
     return curve
+
+
+def _state(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    moments = optimiser.state_dict()["state"]
+    adam = {f"adam/{index}/{name}": tensor for index, each in moments.items() for name, tensor in each.items()}
+    return {f"model/{name}": tensor for name, tensor in model.state_dict().items()} | adam
+
+
+def _restore(model: nn.Module, optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    model.load_state_dict({name.removeprefix("model/"): value for name, value in tensors.items() if name.startswith("model/")})
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith("adam/"):
+            _, index, moment = name.split("/")
+            moments.setdefault(int(index), {})[moment] = value
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": moments})
 
 
 def _learning_rate(config: OptimiserConfig, done: float) -> float:

@@ -12,6 +12,7 @@ from worldmodels.models.memory import Memory, MemoryConfig, MemoryLossConfig, Pr
 from worldmodels.models.vision import sample_latent
 from worldmodels.params import Config
 from worldmodels.seeds import stream_seed
+from worldmodels.storage.checkpoint import Checkpoint
 from worldmodels.training.diagnostics import memory_figures, open_loop_error
 from worldmodels.training.fit import Observe, OptimiserConfig, Row, fit
 
@@ -54,6 +55,7 @@ def train_memory(
     seed: int,
     updates: Iterable[int],
     observe: Observe,
+    checkpoint: Checkpoint | None = None,
 ) -> list[Row]:
     """Train M in place; return the curve.
 
@@ -65,6 +67,7 @@ def train_memory(
         seed: batches and noise depend on it and on the number of the update alone.
         updates: 0 .. updates - 1, possibly wrapped to show progress.
         observe: called with metrics and the number of the update.
+        checkpoint: see ``fit``.
     """
     length = config.sequence + 1
     total = len(rows["first"])
@@ -107,4 +110,4 @@ def train_memory(
             figures |= open_loop_error(model, z[whole], happened["action"][whole], max(1, config.sequence // 2), HORIZONS)
         return figures
 
-    return fit(model, loss, config.optimiser, updates=updates, observe=observe, validate=validate)
+    return fit(model, loss, config.optimiser, updates=updates, observe=observe, validate=validate, checkpoint=checkpoint)

@@ -10,6 +10,7 @@ from worldmodels.models.initialisation import initialise
 from worldmodels.models.vision import Vision, VisionConfig, VisionLossConfig, to_images
 from worldmodels.params import Config
 from worldmodels.seeds import stream_seed
+from worldmodels.storage.checkpoint import Checkpoint
 from worldmodels.storage.episodes import FrameReader
 from worldmodels.training.fit import Observe, OptimiserConfig, Row, fit
 
@@ -45,15 +46,22 @@ def new_vision(config: VisionConfig, seed: int) -> Vision:
 
 
 def train_vision(
-    model: Vision, reader: FrameReader, config: VisionTraining, *, seed: int, updates: Iterable[int], observe: Observe
+    model: Vision,
+    reader: FrameReader,
+    config: VisionTraining,
+    *,
+    seed: int,
+    updates: Iterable[int],
+    observe: Observe,
+    checkpoint: Checkpoint | None = None,
 ) -> list[Row]:
-    """Train V in place on the frames of ``reader``; return the curve.
+    """Train V in place on the frames of ``reader``; return the curve. ``checkpoint``: see ``fit``.
 
     Batches, noise and order depend on ``seed`` and the number of the update alone.
     """
     held_out = list(range(0, len(reader), HELD_OUT))
     training = sorted(set(range(len(reader))) - set(held_out)) or held_out
-    batches = _batches(reader, training, config.optimiser.batch, seed)
+    batches = enumerate(_batches(reader, training, config.optimiser.batch, seed))
     validation = _spread(reader, held_out, 8 * config.optimiser.batch)
     mean_image = _mean_image(reader, training)
     loss_config = config.loss
@@ -67,7 +75,7 @@ def train_vision(
         return torch.randn(count, model.config.latent, generator=generator)
 
     def loss(update: int) -> dict[str, Tensor]:
-        frames = next(batches)
+        frames = next(batch for number, batch in batches if number == update)  # a resumed training passes over those before
         return terms(to_images(torch.from_numpy(frames)), noise_of(update, len(frames)))
 
     @torch.inference_mode()
@@ -79,7 +87,7 @@ def train_vision(
         figures = {name: float(sum(w * v[name].item() for w, v in zip(weights, values, strict=True))) for name in values[0]}
         return figures | {"active_dimensions": active_dimensions(encode_frames(model, validation)[0])}
 
-    return fit(model, loss, config.optimiser, updates=updates, observe=observe, validate=validate)
+    return fit(model, loss, config.optimiser, updates=updates, observe=observe, validate=validate, checkpoint=checkpoint)
 
 
 def active_dimensions(mean: Tensor) -> int:

@@ -1,0 +1,166 @@
+"""A computation that is cut off and goes on gives the same bytes as one that was left alone."""
+
+import numpy as np
+import pytest
+import torch
+
+from worldmodels.engine.dream import DreamWorld, Starts
+from worldmodels.models.controller import ControllerConfig
+from worldmodels.models.initialisation import initialise
+from worldmodels.models.memory import Memory, MemoryConfig, MemoryLossConfig
+from worldmodels.models.vision import VisionConfig, VisionLossConfig
+from worldmodels.shapes import Episode
+from worldmodels.storage.checkpoint import Checkpoint
+from worldmodels.storage.episodes import EpisodeWriter, FrameReader
+from worldmodels.storage.files import write_json
+from worldmodels.training.controller import ControllerTraining, Phase, SelectionConfig, train_controller
+from worldmodels.training.evolution import EvolutionConfig
+from worldmodels.training.fit import OptimiserConfig
+from worldmodels.training.memory import MemoryTraining, new_memory, train_memory
+from worldmodels.training.vision import VisionTraining, new_vision, train_vision
+
+UPDATES = 12
+
+
+class CutOff(Exception):
+    """Stands for a kill: nothing after it runs."""
+
+
+def killer(at):
+    def observe(metrics, step):
+        if step == at:
+            raise CutOff
+
+    return observe
+
+
+def quiet(metrics, step):
+    """Observe nothing."""
+
+
+@pytest.fixture(autouse=True)
+def always_due(monkeypatch):
+    monkeypatch.setenv("WM_CHECKPOINT_SECONDS", "0")
+
+
+def optimiser():
+    return OptimiserConfig(updates=UPDATES, warm_updates=1, batch=8, learning_rate=1e-2, final_learning_rate=1e-3, clip=100.0)
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("frames")
+    random = np.random.default_rng(0)
+    write_json(folder / "none.json", {"shards": []})
+    writer = EpisodeWriter(folder / "episodes", actions=1)
+    for seed in range(3):
+        pictures = random.integers(0, 255, (90, 64, 64, 3), np.uint8)
+        writer.write(Episode(pictures, np.zeros((89, 1), np.float32), np.ones(89, np.float32), True, seed), "random")
+    writer.finish(folder / "data.json", folder / "none.json")
+    return folder / "data.json"
+
+
+def vision(frames, checkpoint, observe):
+    loss = VisionLossConfig(kl_tolerance=0.5, pixel_weight=1.0)
+    config = VisionTraining(model=VisionConfig(latent=4), loss=loss, optimiser=optimiser(), warm_start=False)
+    model = new_vision(config.model, 1)
+    curve = train_vision(
+        model, FrameReader(frames), config, seed=1, updates=range(UPDATES), observe=observe, checkpoint=checkpoint
+    )
+    return model.state_dict(), curve
+
+
+def memory(_, checkpoint, observe):
+    time = torch.arange(300)
+    rows = {
+        "mean": 3 * torch.sin(time[:, None] * torch.tensor([0.1, 0.2, 0.3])),
+        "log_variance": torch.full((300, 3), -6.0),
+        "action": torch.zeros(300, 1),
+        "reward": torch.ones(300),
+        "terminal": time % 60 == 58,
+        "first": time % 60 == 0,
+    }
+    config = MemoryTraining(
+        model=MemoryConfig(hidden=8, mixtures=2, done=True, reward=True),
+        loss=MemoryLossConfig(done_weight=1.0, reward_weight=1.0),
+        optimiser=optimiser(),
+        sequence=12,
+        warm_start=False,
+    )
+    model = new_memory(config.model, 3, 1, 1)
+    curve = train_memory(model, rows, config, seed=1, updates=range(UPDATES), observe=observe, checkpoint=checkpoint)
+    return model.state_dict(), curve
+
+
+def controller(_, checkpoint, observe):
+    shape = ControllerConfig(features="zh", hidden=0, bias=False)
+    phase = {"world": "dream", "generations": UPDATES // 2, "rollouts": 2, "temperature": 1.0, "lanes": 4}
+    config = ControllerTraining(
+        model=shape,
+        evolution=EvolutionConfig(population=5, sigma=0.5, covariance="full"),
+        phases=[Phase(limit=20, **phase), Phase(limit=30, **phase)],
+        selection=SelectionConfig(episodes=0, every=1, limit=1, lanes=1),
+        warm_start=False,
+    )
+    dreamer = Memory(MemoryConfig(hidden=4, mixtures=2, done=True, reward=False, ending="sampled"), 3, 1)
+    initialise(dreamer, torch.Generator().manual_seed(0))
+
+    def open_world(of):
+        starts = Starts(torch.zeros(1, 3), torch.zeros(1, 3))
+        return DreamWorld(dreamer, starts, "zh", temperature=1.0, limit=of.limit)
+
+    parameters, curve = train_controller(
+        config, open_world, None, seed=1, stream="s", generations=range(UPDATES), observe=observe, checkpoint=checkpoint
+    )
+    return {"parameters": parameters}, curve
+
+
+@pytest.mark.parametrize("train", [vision, memory, controller])
+def test_cut_off_twice_and_resumed_it_ends_with_the_same_bytes(train, frames, tmp_path):
+    expected, expected_curve = train(frames, None, quiet)
+    for at in (3, 9):
+        with pytest.raises(CutOff):
+            train(frames, Checkpoint(tmp_path / "state", "same"), killer(at))
+    seen = []
+    weights, curve = train(frames, Checkpoint(tmp_path / "state", "same"), lambda _, step: seen.append(step))
+    assert train is controller or min(seen) >= 8, "the updates before the last checkpoint were not done again"
+    assert weights.keys() == expected.keys()
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+    np.testing.assert_equal(curve, expected_curve)
+
+
+def test_generations_that_were_played_are_not_played_again(tmp_path, monkeypatch):
+    with pytest.raises(CutOff):
+        controller(None, Checkpoint(tmp_path / "state", "same"), killer(8))
+    played = []
+    start = DreamWorld.start
+    monkeypatch.setattr(DreamWorld, "start", lambda self, seeds: (played.append(seeds), start(self, seeds)))
+    controller(None, Checkpoint(tmp_path / "state", "same"), quiet)
+    assert len(played) == UPDATES - 8
+
+
+def test_a_checkpoint_of_another_computation_is_left_alone(tmp_path, capsys):
+    Checkpoint(tmp_path / "state", "one").save({"a": torch.ones(2)}, {"updates": 5})
+    assert Checkpoint(tmp_path / "state", "two").load() == ({}, {})
+    tensors, values = Checkpoint(tmp_path / "state", "one").load()
+    assert (tensors["a"].tolist(), values) == ([1, 1], {"updates": 5})
+    assert "going on from" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "pickle"])
+def test_a_damaged_checkpoint_is_named_and_not_used(tmp_path, capsys, damage):
+    path = tmp_path / "state"
+    Checkpoint(path, "one").save({"a": torch.ones(200)}, {"updates": 5})
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1
+    path.write_bytes({"truncated": content[:-50], "flipped": content, "pickle": b"\x80\x04K\x01."}[damage])
+    assert Checkpoint(path, "one").load() == ({}, {})
+    assert f"{path} is damaged" in capsys.readouterr().err
+
+
+def test_where_no_checkpoint_can_be_written_the_stage_goes_on(tmp_path, capsys):
+    (tmp_path / "file").write_text("no folder")
+    expected, _ = memory(None, None, quiet)
+    weights, _ = memory(None, Checkpoint(tmp_path / "file" / "state", "one"), quiet)
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+    assert "no checkpoint" in capsys.readouterr().err
