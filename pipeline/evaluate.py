@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
+from pipeline.playing import play
 from pipeline.stage import Stage, run_stage
-from worldmodels.compute.local import run_tasks
 from worldmodels.engine.agent import load_agent
 from worldmodels.engine.demonstration import Demonstration, demonstrate
 from worldmodels.engine.evaluation import EvaluationConfig, shards
@@ -28,8 +28,8 @@ def main(stage: Stage) -> None:
         (stage.files.agent, game, seeds, config.real.lanes)
         for seeds in shards(episode_seeds("test", config.real.episodes), config.real.lanes)
     ]
-    done = dict(stage.progress(run_tasks(play_real, tasks, stage.threads), "task", len(tasks)))
-    real = join([done[i] for i in range(len(tasks))])
+    checkpoint = stage.checkpoint(*sorted(stage.files.agent.iterdir()))
+    real = join(play(stage, play_real, tasks, checkpoint))
     blind = pd.read_parquet(stage.origin.baseline_returns)
     tables = [episodes_table(real, "real"), blind[blind["world"] == "random"]]
     dream = None
@@ -57,6 +57,7 @@ def main(stage: Stage) -> None:
     write_table(stage.files.returns, pd.concat(tables, ignore_index=True))
     write_json(stage.files.scores, scores)
     stage.run.metrics(flat_scores(scores), 0)
+    checkpoint.clear()
     stage.run.done(stage.files.scores, images=[stage.files.reconstructions, stage.files.filmstrip])
 
 

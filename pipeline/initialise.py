@@ -2,8 +2,8 @@
 
 import pandas as pd
 
+from pipeline.playing import play
 from pipeline.stage import Stage, run_stage
-from worldmodels.compute.local import run_tasks
 from worldmodels.engine.baseline import play_blind
 from worldmodels.engine.evaluation import RealTestConfig, shards
 from worldmodels.engine.scores import episodes_table, join, summarise
@@ -19,14 +19,16 @@ def main(stage: Stage) -> None:
     policies = test.policies()
     parts = shards(episode_seeds("test", test.episodes), test.lanes)
     tasks = [(game, policy, seeds, test.lanes) for policy in policies.values() for seeds in parts]
-    done = dict(stage.progress(run_tasks(play_blind, tasks, stage.threads), "task", len(tasks)))
-    returns = {name: join([done[i * len(parts) + j] for j in range(len(parts))]) for i, name in enumerate(policies)}
+    checkpoint = stage.checkpoint()
+    played = play(stage, play_blind, tasks, checkpoint)
+    returns = {name: join(played[i * len(parts) : (i + 1) * len(parts)]) for i, name in enumerate(policies)}
     table = pd.concat([episodes_table(each, name) for name, each in returns.items()], ignore_index=True)
     write_table(stage.files.baseline_returns, table)
     write_json(stage.files.baseline, summarise(returns["random"]))
     write_curve(stage.files.blind, [policy_row(name, summarise(each)) for name, each in returns.items()])
     write_json(stage.files.data, {"shards": []})
     write_card(stage.files.agent, AgentCard(kind="random", environment=stage.environment, game=game.model_dump()))
+    checkpoint.clear()
     stage.run.done(stage.files.baseline)
 
 

@@ -127,6 +127,8 @@ def test_cut_off_twice_and_resumed_it_ends_with_the_same_bytes(train, frames, tm
     assert weights.keys() == expected.keys()
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
     np.testing.assert_equal(curve, expected_curve)
+    columns = [list(row) for row in curve]
+    assert columns == [list(row) for row in expected_curve], "their order is part of the bytes"
 
 
 def test_generations_that_were_played_are_not_played_again(tmp_path, monkeypatch):

@@ -22,7 +22,7 @@ def run_tasks(task: Callable[..., Result], arguments: Sequence[tuple], workers: 
     Raises:
         WorldModelsError: where a worker died; the exception of the task where one was raised.
     """
-    if workers == 1 or len(arguments) == 1:
+    if workers == 1 or len(arguments) <= 1:
         for index, each in enumerate(arguments):
             yield index, task(*each)
         return

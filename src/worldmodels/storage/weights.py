@@ -26,7 +26,7 @@ M = TypeVar("M", bound=nn.Module)
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], description: dict[str, Any]) -> None:
     """Write tensors with a description. One metadata key only: the format does not keep the order of several."""
     named = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_bytes(path, save(named, {"description": json.dumps(description, sort_keys=True)}))
+    write_bytes(path, save(named, {"description": json.dumps(description)}))
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -1,0 +1,141 @@
+"""V, M and the dream against the arithmetic of the same core: rates, and the share of a matrix product's rate."""
+
+import argparse
+import time
+from collections.abc import Callable
+
+import torch
+
+from worldmodels.engine.dream import DreamWorld, Starts
+from worldmodels.engine.driver import ControllerPolicy
+from worldmodels.engine.rollout import run_episodes
+from worldmodels.models.controller import ControllerConfig, Controllers
+from worldmodels.models.initialisation import initialise
+from worldmodels.models.memory import Memory, MemoryConfig, MemoryLossConfig, memory_loss
+from worldmodels.models.vision import Vision, VisionConfig, VisionLossConfig
+
+LATENT, HIDDEN, MIXTURES = 64, 512, 5
+
+
+def rate(work: Callable[[], float], seconds: float) -> float:
+    """Return units of work a second; the first call is a warm-up."""
+    work()
+    done, start = 0.0, time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        done += work()
+    return done / (time.perf_counter() - start)
+
+
+def matrix_product(size: int = 1536) -> Callable[[], float]:
+    a, b = torch.randn(size, size), torch.randn(size, size)
+
+    def work() -> float:
+        torch.mm(a, b)
+        return 2 * size**3
+
+    return work
+
+
+ENCODER = [(31, 3, 32, 4), (14, 32, 64, 4), (6, 64, 128, 4), (2, 128, 256, 4)]
+DECODER = [(1, 1024, 128, 5), (5, 128, 64, 5), (13, 64, 32, 6), (30, 32, 3, 6)]
+"""Layers of V: side of the smaller image, channels in, channels out, kernel."""
+
+
+def convolution_flops(layers: list[tuple[int, int, int, int]]) -> float:
+    """Multiply-adds of a stack of convolutions for one frame, times 2."""
+    return 2 * sum(side**2 * cin * cout * kernel**2 for side, cin, cout, kernel in layers)
+
+
+def memory_flops() -> float:
+    """Multiply-adds of one step of M with its mixture, times 2."""
+    return 2 * (4 * HIDDEN * (LATENT + 2 + HIDDEN) + HIDDEN * (3 * MIXTURES * LATENT + 1))
+
+
+def models() -> tuple[Vision, Memory]:
+    generator = torch.Generator().manual_seed(0)
+    vision = Vision(VisionConfig(latent=LATENT))
+    memory = Memory(MemoryConfig(hidden=HIDDEN, mixtures=MIXTURES, done=True, reward=False), LATENT, 1)
+    initialise(vision, generator)
+    initialise(memory, generator)
+    memory.head.bias.data[-1] = -100.0  # nobody dies: the lanes stay full
+    return vision, memory
+
+
+def train_vision(vision: Vision, batch: int = 32) -> Callable[[], float]:
+    optimiser = torch.optim.Adam(vision.parameters(), 1e-4)
+    images, noise, loss = (
+        torch.rand(batch, 3, 64, 64),
+        torch.randn(batch, LATENT),
+        VisionLossConfig(kl_tolerance=0.5, pixel_weight=20.0),
+    )
+
+    def work() -> float:
+        optimiser.zero_grad()
+        vision.loss(images, noise, loss, images[0]).total.backward()
+        optimiser.step()
+        return batch
+
+    return work
+
+
+def encode(vision: Vision, batch: int = 64) -> Callable[[], float]:
+    images = torch.rand(batch, 3, 64, 64)
+
+    def work() -> float:
+        with torch.inference_mode():
+            vision.encode(images)
+        return batch
+
+    return work
+
+
+def train_memory(memory: Memory, batch: int = 64, steps: int = 64) -> Callable[[], float]:
+    optimiser = torch.optim.Adam(memory.parameters(), 1e-4)
+    z, action = torch.randn(batch, steps + 1, LATENT), torch.rand(batch, steps, 1)
+    no, yes = torch.zeros(batch, steps, dtype=torch.bool), torch.ones(batch, steps, dtype=torch.bool)
+    config = MemoryLossConfig(done_weight=10.0, reward_weight=1.0)
+
+    def work() -> float:
+        optimiser.zero_grad()
+        prediction, _, _ = memory(z[:, :-1], action, no, memory.initial_state(batch))
+        memory_loss(prediction, z[:, 1:], action[..., 0], no, yes, config).total.backward()
+        optimiser.step()
+        return batch * steps
+
+    return work
+
+
+def dream(memory: Memory, candidates: int = 64, rollouts: int = 16, limit: int = 20) -> Callable[[], float]:
+    world = DreamWorld(memory, Starts(torch.zeros(1, LATENT), torch.zeros(1, LATENT)), "zch", temperature=1.0, limit=limit)
+    config = ControllerConfig(features="zch", hidden=0, bias=False)
+    stack = Controllers(config, torch.randn(candidates, world.feature_size) * 0.1, world.feature_size, 1)
+
+    def work() -> float:
+        return run_episodes(world, ControllerPolicy(stack), range(rollouts), candidates=candidates).steps
+
+    return work
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=4.0)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    vision, memory = models()
+    peak = rate(matrix_product(), options.seconds)
+    print(f"matrix product, fp32, {options.threads} thread(s): {peak / 1e9:.0f} GFLOP/s")
+    print(f"{'':22}{'rate':>10}      GFLOP/s   of the product")
+    rows = [
+        ("V training, frames", train_vision(vision), 3 * convolution_flops(ENCODER + DECODER)),
+        ("V encoding, frames", encode(vision), convolution_flops(ENCODER)),
+        ("M training, steps", train_memory(memory), 3 * memory_flops()),
+        ("dream 64 x 16, steps", dream(memory), memory_flops()),
+    ]
+    for name, work, flops in rows:
+        units = rate(work, options.seconds)
+        print(f"{name:22}{units:10,.0f} /s {units * flops / 1e9:9.1f} {units * flops / peak:12.0%}")
+
+
+if __name__ == "__main__":
+    main()

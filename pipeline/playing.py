@@ -1,0 +1,39 @@
+"""Episodes played by worker processes, kept as they come: a stage that is killed plays only what is missing."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from pipeline.stage import Stage
+from worldmodels.compute.local import run_tasks
+from worldmodels.shapes import Returns
+from worldmodels.storage.checkpoint import Checkpoint
+
+
+def play(
+    stage: Stage, function: Callable[..., Returns], tasks: Sequence[tuple[Any, ...]], checkpoint: Checkpoint
+) -> list[Returns]:
+    """Return what every task gave, in their order."""
+    kept = checkpoint.load()[1].get("played", {})
+    played = {int(index): _from_lists(each) for index, each in kept.items()}
+    missing = [index for index in range(len(tasks)) if index not in played]
+    results = run_tasks(function, [tasks[index] for index in missing], stage.threads)
+    for position, returns in stage.progress(results, "task", len(missing)):
+        played[missing[position]] = returns
+        if checkpoint.due():
+            checkpoint.save({}, {"played": {str(index): _to_lists(each) for index, each in played.items()}})
+    return [played[index] for index in range(len(tasks))]
+
+
+def _to_lists(returns: Returns) -> dict[str, list[Any]]:
+    return {name: getattr(returns, name).tolist() for name in ("total", "length", "terminal", "seeds")}
+
+
+def _from_lists(kept: dict[str, list[Any]]) -> Returns:
+    return Returns(
+        np.array(kept["total"]),
+        np.array(kept["length"], np.int64),
+        np.array(kept["terminal"], bool),
+        np.array(kept["seeds"], np.int64),
+    )
