@@ -2,7 +2,7 @@
 
 from pipeline.stage import Stage, run_stage
 from worldmodels.engine.agent import Agent, load_agent, save_agent
-from worldmodels.engine.dream import DreamWorld, Starts
+from worldmodels.engine.dream import DreamWorld, Replay, Starts
 from worldmodels.engine.real import RealWorld
 from worldmodels.engine.world import World
 from worldmodels.envs.make import EnvironmentConfig, make_env
@@ -26,7 +26,8 @@ def main(stage: Stage) -> None:
 
     def open_world(of: Phase | SelectionConfig) -> World:
         if isinstance(of, Phase) and of.world == "dream":
-            return DreamWorld(memory, starts, features, temperature=of.temperature, limit=of.limit)
+            places = Replay.of(rows, of.context) if of.context else starts
+            return DreamWorld(memory, places, features, temperature=of.temperature, limit=of.limit, survival=of.survival)
         rules = game.model_copy(update={"limit": min(of.limit, game.limit)})
         return RealWorld(make_env(rules, threads=stage.threads), vision, memory, features)
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from worldmodels.engine.calibration import calibrate
-from worldmodels.engine.dream import DreamWorld, Starts
+from worldmodels.engine.dream import DreamWorld, Replay, Starts
 from worldmodels.engine.driver import ControllerPolicy
 from worldmodels.engine.evaluation import CalibrationConfig
 from worldmodels.engine.noise import EpisodeNoise
@@ -15,6 +15,7 @@ from worldmodels.engine.recorders import EpisodeRecorder
 from worldmodels.engine.rollout import run_episodes
 from worldmodels.engine.world import Step
 from worldmodels.envs.base import EnvStep
+from worldmodels.errors import ParamsError
 from worldmodels.models.controller import ControllerConfig, Controllers, parameter_count
 from worldmodels.models.initialisation import initialise
 from worldmodels.models.memory import Memory, MemoryConfig
@@ -193,6 +194,48 @@ def test_a_sampled_end_comes_as_often_as_it_is_predicted_and_a_threshold_never_b
         lengths[ending] = returns.length
     assert (lengths["threshold"] == 400).all()
     assert lengths["sampled"].mean() == pytest.approx(20, abs=4 * 20 / 600**0.5)  # geometric: 1/p, standard deviation about 1/p
+
+
+def test_expected_returns_have_the_mean_of_sampled_ones_and_less_noise():
+    memory = Memory(MemoryConfig(hidden=8, mixtures=2, done=True, reward=False, ending="sampled"), 4, 1)
+    initialise(memory, torch.Generator().manual_seed(0))
+    memory.head.weight.data[-1] *= 8  # risks that differ from step to step
+    memory.head.bias.data[-1] = -3.0
+    starts = Starts(torch.zeros(1, 4), torch.zeros(1, 4))
+    total = {}
+    for survival in (0.0, 1e-6):
+        world = DreamWorld(memory, starts, "zch", temperature=1.0, limit=400, survival=survival)
+        total[survival] = run_episodes(world, controllers(1, 20), range(600)).total
+    sampled, expected = total.values()
+    assert expected.mean() == pytest.approx(sampled.mean(), abs=4 * sampled.std() / 600**0.5)
+    assert 0 < expected.std() < 0.5 * sampled.std()
+
+
+def test_a_dream_from_the_middle_of_an_episode_begins_with_what_m_remembers_of_it(models):
+    _, memory = models
+    generator = torch.Generator().manual_seed(3)
+    first = torch.zeros(50, dtype=torch.bool)
+    first[[0, 9, 30]] = True  # episodes of 9, 21 and 20 frames
+    latents = {
+        "mean": torch.randn(50, 4, generator=generator),
+        "action": torch.randn(50, 1, generator=generator),
+        "first": first,
+    }
+    latents["log_variance"] = torch.full((50, 4), -30.0)
+    replay = Replay.of(latents, context=12)
+    assert replay.rows.tolist() == [*range(21, 30), *range(42, 50)]
+    world = DreamWorld(memory, replay, "zch", temperature=1.0, limit=5)
+    world.start(range(40))
+    features = world.features()
+    row = [int((latents["mean"] - z).abs().sum(1).argmin()) for z in features[:, :4]]
+    assert set(row) <= set(replay.rows.tolist())
+    for lane in (0, 7, 39):
+        past = slice(row[lane] - 12, row[lane])
+        restart = torch.zeros(1, 12, dtype=torch.bool)
+        _, state = memory.observe(latents["mean"][None, past], latents["action"][None, past], restart, memory.initial_state(1))
+        torch.testing.assert_close(features[lane, 4:], torch.cat([state.c, state.h], 1)[0])
+    with pytest.raises(ParamsError, match="context"):
+        Replay.of(latents, context=21)
 
 
 class MovingPicture:

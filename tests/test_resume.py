@@ -95,6 +95,7 @@ def memory(_, checkpoint, observe):
 def controller(_, checkpoint, observe):
     shape = ControllerConfig(features="zh", hidden=0, bias=False)
     phase = {"world": "dream", "generations": UPDATES // 2, "rollouts": 2, "temperature": 1.0, "lanes": 4}
+    phase |= {"survival": 0.0, "context": 0}
     config = ControllerTraining(
         model=shape,
         evolution=EvolutionConfig(population=5, sigma=0.5, covariance="full"),

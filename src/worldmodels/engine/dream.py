@@ -10,6 +10,7 @@ from torch import Tensor
 from worldmodels.engine.features import select_features
 from worldmodels.engine.noise import EpisodeNoise
 from worldmodels.engine.world import Step, pad_lanes
+from worldmodels.errors import ParamsError
 from worldmodels.models.controller import Features, feature_size
 from worldmodels.models.memory import Memory, MemoryState
 from worldmodels.models.vision import Vision, sample_latent, to_frames
@@ -28,11 +29,70 @@ class Starts(NamedTuple):
         first = latents["first"]
         return cls(latents["mean"][first].float(), latents["log_variance"][first].float())
 
+    @property
+    def restart(self) -> bool:
+        """These begin an episode: M's state is zero."""
+        return True
+
+    def state(self, memory: Memory, chosen: Tensor) -> MemoryState:
+        """Return M's state at some of them, ``chosen`` (B,) int64."""
+        return memory.initial_state(len(chosen))
+
+
+class Replay(NamedTuple):
+    """Moments of real play, with what M remembers there: dreams from them are short and true.
+
+    Attributes:
+        mean: of z at the moments, (N, Z).
+        log_variance: (N, Z).
+        rows: where in the recording the moments are, (N,) int64.
+        latents: the whole recording as V's means, (R, Z).
+        actions: (R, A).
+        context: T, steps that M reads before a moment.
+    """
+
+    mean: Tensor
+    log_variance: Tensor
+    rows: Tensor
+    latents: Tensor
+    actions: Tensor
+    context: int
+
+    @property
+    def restart(self) -> bool:
+        """An episode is under way."""
+        return False
+
+    @classmethod
+    def of(cls, latents: Mapping[str, Tensor], context: int) -> "Replay":
+        """Return all moments of the ``encode`` stage's latents that ``context`` steps of the same episode precede.
+
+        Raises:
+            ParamsError: where no episode is so long.
+        """
+        row = torch.arange(len(latents["first"]))
+        begin = torch.where(latents["first"], row, 0).cummax(0).values
+        rows = row[row - begin >= context]
+        if not len(rows):
+            raise ParamsError(f"no episode has {context} steps before a dream could begin: lower `context` of the phase.")
+        mean, log_variance = latents["mean"], latents["log_variance"]
+        return cls(mean[rows].float(), log_variance[rows].float(), rows, mean, latents["action"], context)
+
+    @torch.inference_mode()
+    def state(self, memory: Memory, chosen: Tensor) -> MemoryState:
+        """Return M's state at some of them, ``chosen`` (B,) int64."""
+        unique, places = chosen.unique(return_inverse=True)
+        past = self.rows[unique, None] + torch.arange(-self.context, 0)
+        restart = torch.zeros(past.shape, dtype=torch.bool)
+        (z, action, restart) = pad_lanes(self.latents[past].float(), self.actions[past], restart)
+        _, state = memory.observe(z, action, restart, memory.initial_state(len(z)))
+        return MemoryState(*(each[places] for each in state))
+
 
 class DreamWorld:
     """A ``World`` without a game: M samples z', the reward and the end, at a temperature.
 
-    An episode starts at the latent of a real first frame and ends as ``MemoryConfig.ending`` says, or at the limit. Without a
+    An episode starts at the latent of a real frame and ends as ``MemoryConfig.ending`` says, or at the limit. Without a
     reward head every step is worth 1 (survival).
 
     Args:
@@ -41,27 +101,33 @@ class DreamWorld:
         features: what the controller sees.
         temperature: tau; higher is noisier.
         limit: steps after which an episode is truncated.
+        survival: above 0, no episode ends by chance: each reward is weighted with the probability that the episode gets
+            there, and it ends where that falls below ``survival``. The return is the expected one, given the latents: the
+            same mean (but for what is cut off) with a fraction of the variance.
         vision: V, only for ``frames``.
     """
 
     def __init__(
         self,
         memory: Memory,
-        starts: Starts,
+        starts: Starts | Replay,
         features: Features,
         *,
         temperature: float,
         limit: int,
+        survival: float = 0.0,
         vision: Vision | None = None,
     ) -> None:
         self.memory, self.starts, self.kind = memory, starts, features
-        self.temperature, self.limit, self.vision = temperature, limit, vision
+        self.temperature, self.limit, self.survival, self.vision = temperature, limit, survival, vision
         self.feature_size = feature_size(features, memory.latent, memory.config.hidden)
         self.action_size = memory.action
         self._noise = EpisodeNoise("dream", 2 * memory.latent + 1)
         self._z = torch.zeros(0, memory.latent)
         self._state = memory.initial_state(0)
         self._step = torch.zeros(0, dtype=torch.int64)
+        self._restart = torch.zeros(0, dtype=torch.bool)
+        self._alive = torch.zeros(0)  # probability that an episode has got to this step
 
     @torch.inference_mode()
     def start(self, seeds: Sequence[int]) -> None:
@@ -72,7 +138,9 @@ class DreamWorld:
         z = sample_latent(self.starts.mean[chosen], self.starts.log_variance[chosen], noise)
         self._z = torch.cat([self._z, z])
         self._step = torch.cat([self._step, torch.zeros(len(seeds), dtype=torch.int64)])
-        fresh = self.memory.initial_state(len(seeds))
+        self._alive = torch.cat([self._alive, torch.ones(len(seeds))])
+        self._restart = torch.cat([self._restart, torch.full((len(seeds),), self.starts.restart)])
+        fresh = self.starts.state(self.memory, chosen)
         self._state = MemoryState(*(torch.cat(pair) for pair in zip(self._state, fresh, strict=True)))
 
     def features(self) -> Tensor:
@@ -87,7 +155,7 @@ class DreamWorld:
     @torch.inference_mode()
     def step(self, actions: Tensor) -> Step:
         lanes = len(actions)
-        z, action, restart, h, c = pad_lanes(self._z, actions, self._step == 0, *self._state)
+        z, action, restart, h, c = pad_lanes(self._z, actions, self._restart, *self._state)
         prediction, _, state = self.memory(z[:, None], action[:, None], restart[:, None], MemoryState(h, c))
         self._state = MemoryState(*(s[:lanes] for s in state))
         noise = self._noise.draw()
@@ -95,16 +163,24 @@ class DreamWorld:
         latent = type(prediction.latent)(*(field[:lanes, 0] for field in prediction.latent))
         self._z = latent.sample(uniform[:, :-1], normal, self.temperature)
         self._step += 1
+        self._restart = torch.zeros_like(self._restart)
         reward = torch.ones(lanes) if prediction.reward is None else prediction.reward[:lanes, 0]
         terminal = torch.zeros(lanes, dtype=torch.bool)
         if prediction.done is not None:
             done = prediction.done[:lanes, 0]
-            terminal = done > 0 if self.memory.config.ending == "threshold" else uniform[:, -1] < torch.sigmoid(done)
+            hazard = (done > 0).float() if self.memory.config.ending == "threshold" else torch.sigmoid(done)
+            if self.survival:
+                reward = reward * self._alive
+                self._alive = self._alive * (1 - hazard)
+                terminal = self._alive < self.survival
+            else:
+                terminal = uniform[:, -1] < hazard
         return Step(reward, terminal, ~terminal & (self._step >= self.limit))
 
     def keep(self, lanes: Tensor) -> None:
         self._noise.keep(lanes)
-        self._z, self._step = self._z[lanes], self._step[lanes]
+        self._z, self._step, self._alive = self._z[lanes], self._step[lanes], self._alive[lanes]
+        self._restart = self._restart[lanes]
         self._state = MemoryState(*(s[lanes] for s in self._state))
 
     def close(self) -> None:

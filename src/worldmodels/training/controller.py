@@ -28,6 +28,10 @@ class Phase(Config):
         rollouts: E, episodes that each candidate is judged on.
         limit: most steps of an episode.
         temperature: tau of the dream; not used in reality.
+        survival: of the dream: above 0, candidates are judged by their expected returns instead of sampled deaths
+            (``DreamWorld``), down to this probability of being alive. Not used in reality.
+        context: of the dream: above 0, episodes begin anywhere in the collected data, where M has read so many steps of it;
+            0: at first frames. Not used in reality.
         lanes: most games at a time in reality; a dream plays the whole generation at once.
     """
 
@@ -36,6 +40,8 @@ class Phase(Config):
     rollouts: int = Field(ge=1, le=10_000)
     limit: int = Field(ge=1, le=1_000_000)
     temperature: float = Field(gt=0, le=10)
+    survival: float = Field(ge=0, lt=1)
+    context: int = Field(ge=0, le=1_000_000)
     lanes: int = Field(ge=1, le=4096)
 
 
