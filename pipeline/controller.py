@@ -1,17 +1,23 @@
 """Evolve C in the dream, in reality, or in one after the other; put V, M and C together as an agent."""
 
+from collections.abc import Callable
+from functools import partial
+
+from pipeline.arenas import open_arena
 from pipeline.stage import Stage, run_stage
 from worldmodels.engine.agent import Agent, load_agent, save_agent
 from worldmodels.engine.dream import DreamWorld, Replay, Starts
-from worldmodels.engine.real import RealWorld
+from worldmodels.engine.real import open_games
 from worldmodels.engine.world import World
-from worldmodels.envs.make import EnvironmentConfig, make_env
+from worldmodels.envs.make import EnvironmentConfig
+from worldmodels.models.controller import feature_size
 from worldmodels.models.memory import Memory
 from worldmodels.models.vision import Vision
 from worldmodels.storage.agents import AgentCard, read_card
 from worldmodels.storage.files import write_curve
 from worldmodels.storage.layout import require
 from worldmodels.storage.weights import load_model, load_tensors, save_tensors
+from worldmodels.training.arena import Arena
 from worldmodels.training.controller import ControllerTraining, Phase, SelectionConfig, train_controller
 
 
@@ -24,12 +30,19 @@ def main(stage: Stage) -> None:
     starts = Starts.of(rows)
     features = config.model.features
 
-    def open_world(of: Phase | SelectionConfig) -> World:
+    sizes = feature_size(features, vision.config.latent, memory.config.hidden), memory.action
+
+    def arena_of(of: Phase | SelectionConfig) -> Arena:
+        open_world: Callable[[], World]
         if isinstance(of, Phase) and of.world == "dream":
             places = Replay.of(rows, of.context) if of.context else starts
-            return DreamWorld(memory, places, features, temperature=of.temperature, limit=of.limit, survival=of.survival)
-        rules = game.model_copy(update={"limit": min(of.limit, game.limit)})
-        return RealWorld(make_env(rules, threads=stage.threads), vision, memory, features)
+            open_world = partial(
+                DreamWorld, memory, places, features, temperature=of.temperature, limit=of.limit, survival=of.survival
+            )
+        else:
+            rules = game.model_copy(update={"limit": min(of.limit, game.limit)})
+            open_world = partial(open_games, rules, stage.threads, vision, memory, features)
+        return open_arena(stage.engine, open_world, *sizes)
 
     start = None
     if config.warm_start and read_card(require(stage.before.agent)).kind == "world-model":
@@ -41,7 +54,7 @@ def main(stage: Stage) -> None:
     )
     parameters, curve = train_controller(
         config,
-        open_world,
+        arena_of,
         start,
         seed=stage.seed,
         stream=stage.stream,

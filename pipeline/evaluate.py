@@ -24,8 +24,9 @@ def main(stage: Stage) -> None:
     config: EvaluationConfig = stage.params("evaluate", EvaluationConfig)
     game: EnvironmentConfig = stage.params("environment", EnvironmentConfig)
     agent = load_agent(stage.files.agent)
+    shared = stage.engine.share(agent)
     tasks = [
-        (stage.files.agent, game, seeds, config.real.lanes)
+        (shared, game, seeds, config.real.lanes)
         for seeds in shards(episode_seeds("test", config.real.episodes), config.real.lanes)
     ]
     checkpoint = stage.checkpoint(*sorted(stage.files.agent.iterdir()))

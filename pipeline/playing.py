@@ -1,4 +1,4 @@
-"""Episodes played by worker processes, kept as they come: a stage that is killed plays only what is missing."""
+"""Episodes played by workers, kept as they come: a stage that is killed plays only what is missing."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from pipeline.stage import Stage
-from worldmodels.compute.local import run_tasks
 from worldmodels.shapes import Returns
 from worldmodels.storage.checkpoint import Checkpoint
 
@@ -18,7 +17,7 @@ def play(
     kept = checkpoint.load()[1].get("played", {})
     played = {int(index): _from_lists(each) for index, each in kept.items()}
     missing = [index for index in range(len(tasks)) if index not in played]
-    results = run_tasks(function, [tasks[index] for index in missing], stage.threads)
+    results = stage.engine.run(function, [tasks[index] for index in missing])
     for position, returns in stage.progress(results, "task", len(missing)):
         played[missing[position]] = returns
         if checkpoint.due():

@@ -5,12 +5,14 @@ import json
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
 import worldmodels
+from worldmodels.compute.engine import ComputeConfig, Engine, open_engine
 from worldmodels.errors import WorldModelsError
 from worldmodels.params import load_yaml, section
 from worldmodels.storage.agents import code_fingerprint
@@ -75,6 +77,11 @@ class Stage:
     def threads(self) -> int:
         """Cores to use."""
         return int(self.value("compute.threads"))
+
+    @cached_property
+    def engine(self) -> Engine:
+        """Where this stage's games and dreams are played. Not a param that DVC knows of: the results are the same in all."""
+        return open_engine(section(self._params, "compute", ComputeConfig))
 
     def progress(self, steps: Iterable[T], unit: str, total: int | None = None) -> Iterable[T]:
         """Show how far a loop is."""

@@ -138,7 +138,7 @@ def test_computing_it_all_again_gives_the_same_lock_byte_for_byte(project, tmp_p
 
 def test_a_change_in_m_reruns_m_and_what_depends_on_it(project):
     params = yaml.safe_load((project / "params.yaml").read_text())
-    params["doom"]["memory"]["loss"]["done_weight"] = 5.0
+    params["doom"]["memory"]["optimiser"]["learning_rate"] *= 2
     (project / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     stages = ran(run(project, "dvc", "repro", "evaluate@doom-1").stdout)
     assert stages == {"memory@doom-1", "controller@doom-1", "evaluate@doom-1"}

@@ -13,6 +13,7 @@ from worldmodels.shapes import Episode
 from worldmodels.storage.checkpoint import Checkpoint
 from worldmodels.storage.episodes import EpisodeWriter, FrameReader
 from worldmodels.storage.files import write_json
+from worldmodels.training.arena import WorldArena
 from worldmodels.training.controller import ControllerTraining, Phase, SelectionConfig, train_controller
 from worldmodels.training.evolution import EvolutionConfig
 from worldmodels.training.fit import OptimiserConfig
@@ -106,12 +107,12 @@ def controller(_, checkpoint, observe):
     dreamer = Memory(MemoryConfig(hidden=4, mixtures=2, done=True, reward=False, ending="sampled"), 3, 1)
     initialise(dreamer, torch.Generator().manual_seed(0))
 
-    def open_world(of):
+    def open_arena(of):
         starts = Starts(torch.zeros(1, 3), torch.zeros(1, 3))
-        return DreamWorld(dreamer, starts, "zh", temperature=1.0, limit=of.limit)
+        return WorldArena(DreamWorld(dreamer, starts, "zh", temperature=1.0, limit=of.limit))
 
     parameters, curve = train_controller(
-        config, open_world, None, seed=1, stream="s", generations=range(UPDATES), observe=observe, checkpoint=checkpoint
+        config, open_arena, None, seed=1, stream="s", generations=range(UPDATES), observe=observe, checkpoint=checkpoint
     )
     return {"parameters": parameters}, curve
 

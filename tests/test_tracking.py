@@ -183,7 +183,9 @@ def aliases_of(client):
 
 def stage_process(root, body, **environment):
     """Start a stage in a process of its own, which waits for the store as long as a busy machine needs."""
-    code = "import os, sys, time, signal\nfrom worldmodels.tracking import live\nfrom worldmodels.tracking.live import stage_run\n"
+    code = (
+        "import os, sys, time, signal\nfrom worldmodels.tracking import live\nfrom worldmodels.tracking.live import stage_run\n"
+    )
     code += "live.FLUSH_SECONDS = live.KILLED_FLUSH_SECONDS = 300\n" + body
     own = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "WM_", "DVC"))}
     own |= {"PYTHONPATH": str(SOURCES), **environment}

@@ -134,7 +134,7 @@ def evaluate_agent(
             returns = run_episodes(place, agent.policy(), seeds)
         else:
             seeds = episode_seeds("test", episodes, start=start)
-            returns = _play_real(found.folder, game, seeds)
+            returns = _play_real(agent, game, seeds)
         if video is not None:  # the same episode again: what it gives does not depend on how many are played beside it
             _write_video(video, _record(place, agent, seeds[0]).frames, agent.card.environment)
         return Evaluation(
@@ -150,7 +150,7 @@ def evaluate_agent(
         )
 
 
-def _play_real(folder: Path, game: "EnvironmentConfig", seeds: list[int]) -> "Returns":
+def _play_real(agent: "Agent", game: "EnvironmentConfig", seeds: list[int]) -> "Returns":
     """Play real episodes on all cores, with a progress bar where a person is looking."""
     from tqdm import tqdm
 
@@ -161,7 +161,7 @@ def _play_real(folder: Path, game: "EnvironmentConfig", seeds: list[int]) -> "Re
 
     workers = len(os.sched_getaffinity(0))
     size = max(1, min(LANES, -(-len(seeds) // workers)))
-    tasks = [(folder, game, part, size) for part in shards(seeds, size)]
+    tasks = [(agent, game, part, size) for part in shards(seeds, size)]
     done: dict[int, Returns] = {}
     with tqdm(total=len(seeds), desc="real", unit="episode", leave=False, disable=None) as bar:
         for index, result in run_tasks(play_real, tasks, workers):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from worldmodels.compute.engine import ComputeConfig
 from worldmodels.engine.collection import CollectConfig
 from worldmodels.engine.evaluation import CalibrationConfig, EvaluationConfig
 from worldmodels.envs.make import EnvironmentConfig
@@ -20,16 +21,6 @@ class ChainLink(Config):
 
     env: str
     after: str
-
-
-class ComputeConfig(Config):
-    """The machine.
-
-    Attributes:
-        threads: cores that a stage uses. Other counts give weights that differ in the last bits.
-    """
-
-    threads: int = Field(ge=1, le=1024)
 
 
 class EnvironmentSection(Config):

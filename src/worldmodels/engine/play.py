@@ -1,21 +1,19 @@
 """An agent put to the test, in reality and in its dream."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
-from worldmodels.engine.agent import Agent, load_agent
+from worldmodels.engine.agent import Agent
 from worldmodels.engine.evaluation import DreamTestConfig
 from worldmodels.engine.rollout import run_episodes
 from worldmodels.envs.make import EnvironmentConfig, make_env
 from worldmodels.shapes import Returns
 
 
-def play_real(folder: Path, game: EnvironmentConfig, seeds: Sequence[int], lanes: int) -> Returns:
-    """Play episodes of the real game with a stored agent, on the scoring back end. A task for a worker process."""
+def play_real(agent: Agent, game: EnvironmentConfig, seeds: Sequence[int], lanes: int) -> Returns:
+    """Play episodes of the real game with an agent, on the scoring back end. A task for a worker."""
     torch.set_num_threads(1)
-    agent = load_agent(folder)
     world = agent.real_world(make_env(game, scoring=True))
     try:
         return run_episodes(world, agent.policy(), seeds, lanes=lanes)

@@ -10,6 +10,7 @@ from worldmodels.engine.features import select_features
 from worldmodels.engine.noise import EpisodeNoise
 from worldmodels.engine.world import Step, pad_lanes
 from worldmodels.envs.base import BatchEnv
+from worldmodels.envs.make import EnvironmentConfig, make_env
 from worldmodels.models.controller import Features, feature_size
 from worldmodels.models.memory import Memory, MemoryState
 from worldmodels.models.vision import Vision, sample_latent, to_images
@@ -82,3 +83,8 @@ class RealWorld:
         (padded,) = pad_lanes(torch.from_numpy(frames))
         mean, log_variance = self.vision.encode(to_images(padded))
         return sample_latent(mean[: len(frames)], log_variance[: len(frames)], noise)
+
+
+def open_games(game: EnvironmentConfig, threads: int, vision: Vision, memory: Memory, features: Features) -> RealWorld:
+    """Return a world of new games on the training back end; see ``RealWorld``."""
+    return RealWorld(make_env(game, threads=threads), vision, memory, features)

@@ -8,13 +8,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from worldmodels.engine.driver import ControllerPolicy
-from worldmodels.engine.rollout import run_episodes
-from worldmodels.engine.world import World
-from worldmodels.models.controller import ControllerConfig, Controllers, parameter_count
+from worldmodels.models.controller import ControllerConfig, parameter_count
 from worldmodels.params import Config
 from worldmodels.seeds import Purpose, episode_seeds
 from worldmodels.storage.checkpoint import Checkpoint
+from worldmodels.training.arena import Arena
 from worldmodels.training.evolution import Evolution, EvolutionConfig
 from worldmodels.training.fit import Observe, Row
 
@@ -86,7 +84,7 @@ class ControllerTraining(Config):
 
 def train_controller(
     config: ControllerTraining,
-    open_world: Callable[[Phase | SelectionConfig], World],
+    open_arena: Callable[[Phase | SelectionConfig], Arena],
     start: np.ndarray | None,
     *,
     seed: int,
@@ -99,7 +97,7 @@ def train_controller(
 
     Args:
         config: the section.
-        open_world: makes the world of a phase, or the real one of the selection.
+        open_arena: opens the place to play of a phase, or the real one of the selection.
         start: parameters (N,) to begin at; None for zeros.
         seed: of the search.
         stream: names this search's training episodes.
@@ -116,16 +114,16 @@ def train_controller(
     told: list[list[float]] = (checkpoint.load()[1] if checkpoint else {}).get("fitness", [])
     counter = iter(generations)
     for index, phase in enumerate(config.phases):
-        world = open_world(phase)
+        arena = open_arena(phase)
         try:
-            size = parameter_count(config.model, world.feature_size, world.action_size)
+            size = parameter_count(config.model, arena.feature_size, arena.action_size)
             begin = means[-1] if means else np.zeros(size) if start is None else start
             search = Evolution(config.evolution, begin, seed + index)
             for _ in range(phase.generations):
                 generation = next(counter)
                 candidates = search.ask()
                 if generation == len(told):
-                    told.append(_fitness(candidates, phase, world, config, f"{stream}/{index}", generation))
+                    told.append(_fitness(candidates, phase, arena, config, f"{stream}/{index}", generation))
                 fitness, steps = np.array(told[generation][:-1]), int(told[generation][-1])
                 search.tell(fitness)
                 row = _row(generation, phase, fitness, search.sigma, steps)
@@ -138,21 +136,20 @@ def train_controller(
                     len(means),
                 )
         finally:
-            world.close()
+            arena.close()
     next(counter, None)
-    chosen, rows = _select(config, means, open_world, stream)
+    chosen, rows = _select(config, means, open_arena, stream)
     return torch.from_numpy(chosen.astype(np.float32)), curve + rows
 
 
 def _fitness(
-    candidates: np.ndarray, phase: Phase, world: World, config: ControllerTraining, stream: str, generation: int
+    candidates: np.ndarray, phase: Phase, arena: Arena, config: ControllerTraining, stream: str, generation: int
 ) -> list[float]:
     """Play a generation; return the fitness of every candidate, and behind them the steps that this took."""
     purpose: Purpose = "dream" if phase.world == "dream" else "evolution"
     seeds = episode_seeds(purpose, phase.rollouts, stream=stream, start=generation * phase.rollouts)
     lanes = None if phase.world == "dream" else phase.lanes
-    policy = _policy(candidates, world, config)
-    returns = run_episodes(world, policy, seeds, candidates=len(candidates), lanes=lanes)
+    returns = arena.play(config.model, candidates, seeds, lanes)
     return [*returns.total.mean(1).tolist(), returns.steps]
 
 
@@ -171,7 +168,7 @@ def _row(generation: int, phase: Phase, fitness: np.ndarray, sigma: float, steps
 def _select(
     config: ControllerTraining,
     means: list[np.ndarray],
-    open_world: Callable[[Phase | SelectionConfig], World],
+    open_arena: Callable[[Phase | SelectionConfig], Arena],
     stream: str,
 ) -> tuple[np.ndarray, list[Row]]:
     selection = config.selection
@@ -179,21 +176,15 @@ def _select(
     contestants = sorted({last, *range(selection.every - 1, last, selection.every)})
     if not selection.episodes or len(contestants) == 1:
         return means[last], []
-    world = open_world(selection)
+    arena = open_arena(selection)
     try:
-        policy = _policy(np.stack([means[i] for i in contestants]), world, config)
         seeds = episode_seeds("selection", selection.episodes, stream=stream)
-        returns = run_episodes(world, policy, seeds, candidates=len(contestants), lanes=selection.lanes)
+        returns = arena.play(config.model, np.stack([means[i] for i in contestants]), seeds, selection.lanes)
     finally:
-        world.close()
+        arena.close()
     score = returns.total.mean(1)
     rows: list[Row] = [
         {"generation": generation, "phase": "selection", "mean": float(mean), "std": float(total.std())}
         for generation, mean, total in zip(contestants, score, returns.total, strict=True)
     ]
     return means[contestants[int(score.argmax())]], rows
-
-
-def _policy(candidates: np.ndarray, world: World, config: ControllerTraining) -> ControllerPolicy:
-    parameters = torch.from_numpy(candidates.astype(np.float32))
-    return ControllerPolicy(Controllers(config.model, parameters, world.feature_size, world.action_size))

@@ -1,0 +1,131 @@
+"""A real Ray cluster of two nodes on loopback gives what this process gives, also where workers die."""
+
+import os
+import signal
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.arenas import SpreadArena
+from worldmodels.compute.engine import ComputeConfig, LocalEngine, open_engine
+from worldmodels.engine.dream import DreamWorld, Starts
+from worldmodels.engine.real import open_games
+from worldmodels.envs.doom import DoomConfig
+from worldmodels.errors import ParamsError, WorldModelsError
+from worldmodels.models.controller import ControllerConfig, parameter_count
+from worldmodels.models.initialisation import initialise
+from worldmodels.models.memory import Memory, MemoryConfig
+from worldmodels.models.vision import Vision, VisionConfig
+from worldmodels.training.arena import WorldArena
+
+SHAPE = ControllerConfig(features="zch", hidden=0, bias=False)
+SIZES = (4 + 2 * 16, 1)
+
+
+@pytest.fixture(scope="module")
+def engine():
+    cluster_utils = pytest.importorskip("ray.cluster_utils", reason="the extra `ray` is not installed")
+    import ray
+
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the workers have no folder of tests
+    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    cluster.add_node(num_cpus=1)
+    yield open_engine(ComputeConfig(threads=1, engine="ray", address=cluster.address, workers=3))
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def models():
+    shape = MemoryConfig(hidden=16, mixtures=2, done=True, reward=False, ending="sampled")
+    vision, memory = Vision(VisionConfig(latent=4)), Memory(shape, 4, 1)
+    for index, model in enumerate((vision, memory)):
+        initialise(model, torch.Generator().manual_seed(index))
+    return vision.eval(), memory.eval()
+
+
+def candidates(count):
+    return np.random.default_rng(0).normal(size=(count, parameter_count(SHAPE, *SIZES)))
+
+
+def same(one, other):
+    assert all(np.array_equal(getattr(one, name), getattr(other, name)) for name in ("total", "length", "terminal", "seeds"))
+
+
+def test_a_generation_of_dreams_is_the_same_on_a_cluster(engine):
+    memory = models()[1]
+    starts = Starts(torch.zeros(3, 4), torch.zeros(3, 4))
+    open_world = partial(DreamWorld, memory, starts, "zch", temperature=1.0, limit=30)
+    here = WorldArena(open_world()).play(SHAPE, candidates(7), range(5), None)
+    assert len(np.unique(here.length)) > 1
+    same(SpreadArena(engine, open_world, *SIZES).play(SHAPE, candidates(7), range(5), None), here)
+
+
+def test_a_generation_of_real_games_is_the_same_on_a_cluster(engine):
+    game = DoomConfig(kind="doom", skill=4, limit=60, resolution="160x120")
+    open_world = partial(open_games, game, 1, *models(), "zch")
+    arena = WorldArena(open_world())
+    here = arena.play(SHAPE, candidates(3), range(2), 2)
+    arena.close()
+    same(SpreadArena(engine, open_world, *SIZES).play(SHAPE, candidates(3), range(2), 2), here)
+
+
+def node_and_process(_, seconds):
+    import ray
+
+    time.sleep(seconds)
+    return ray.get_runtime_context().get_node_id(), os.getpid()
+
+
+def test_both_nodes_work(engine):
+    results = dict(engine.run(node_and_process, [(index, 1.0) for index in range(4)]))
+    assert len({node for node, _ in results.values()}) == 2
+
+
+def dies_once(marker: str, index: int) -> int:
+    if index == 1 and not Path(marker).exists():
+        Path(marker).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return index * index
+
+
+def test_a_worker_that_dies_is_replaced_and_the_work_is_done(engine, tmp_path):
+    marker = str(tmp_path / "died")
+    assert dict(engine.run(dies_once, [(marker, index) for index in range(4)])) == {0: 0, 1: 1, 2: 4, 3: 9}
+    assert Path(marker).exists()
+
+
+def refuses(_):
+    raise ParamsError("`doom.x` is wrong.")
+
+
+def test_an_error_of_a_task_arrives_as_what_it_is(engine):
+    with pytest.raises(ParamsError, match=r"doom\.x"):
+        list(engine.run(refuses, [(1,)]))
+
+
+def test_parts_of_a_generation_are_put_together_in_order():
+    engine = LocalEngine(1)
+    engine.parts = 3
+    memory = models()[1]
+    open_world = partial(DreamWorld, memory, Starts(torch.zeros(1, 4), torch.zeros(1, 4)), "zch", temperature=1.0, limit=10)
+    same(
+        SpreadArena(engine, open_world, *SIZES).play(SHAPE, candidates(2), [4, 2], None),
+        WorldArena(open_world()).play(SHAPE, candidates(2), [4, 2], None),
+    )
+
+
+def test_without_ray_the_message_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(WorldModelsError, match=r"pip install .*\[ray\]"):
+        open_engine(ComputeConfig(threads=1, engine="ray", address="", workers=1))
+
+
+def test_a_cluster_that_is_not_there_is_named_within_seconds():
+    pytest.importorskip("ray")
+    with pytest.raises(WorldModelsError, match=r"127\.0\.0\.1:1.*Connection refused"):
+        open_engine(ComputeConfig(threads=1, engine="ray", address="127.0.0.1:1", workers=1))
