@@ -24,8 +24,9 @@ from worldmodels.training.controller import ControllerTraining, Phase, Selection
 def main(stage: Stage) -> None:
     config: ControllerTraining = stage.params("controller", ControllerTraining)
     game: EnvironmentConfig = stage.params("environment", EnvironmentConfig)
-    vision = load_model(stage.files.vision, Vision.from_description)
-    memory = load_model(stage.files.memory, Memory.from_description)
+    device = stage.device if stage.engine.parts == 1 else "cpu"  # workers of a cluster may have no GPU
+    vision = load_model(stage.files.vision, Vision.from_description).to(device)
+    memory = load_model(stage.files.memory, Memory.from_description).to(device)
     rows, _ = load_tensors(stage.files.latents)
     starts = Starts.of(rows)
     features = config.model.features

@@ -10,7 +10,7 @@ from worldmodels.training.encode import encode_rows
 
 
 def main(stage: Stage) -> None:
-    model = load_model(stage.files.vision, Vision.from_description)
+    model = load_model(stage.files.vision, Vision.from_description).to(stage.device)
     reader = FrameReader(stage.files.data)
     rows = encode_rows(model, reader, stage.progress(range(len(reader)), "chunk"))
     save_tensors(stage.files.latents, rows, {"frames": len(rows["first"])})

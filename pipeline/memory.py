@@ -16,6 +16,7 @@ def main(stage: Stage) -> None:
         config = config.model_copy(update={"optimiser": config.optimiser.warm()})
     else:
         model = new_memory(config.model, rows["mean"].shape[1], rows["action"].shape[1], stage.seed)
+    model.to(stage.device)
     updates = stage.progress(range(config.optimiser.updates), "update")
     checkpoint = stage.checkpoint(stage.files.latents, *([earlier] if earlier.exists() else []))
     curve = train_memory(

@@ -78,6 +78,20 @@ class Stage:
         """Cores to use."""
         return int(self.value("compute.threads"))
 
+    @property
+    def device(self) -> torch.device:
+        """Where models compute.
+
+        Raises:
+            WorldModelsError: where a GPU is wanted and there is none.
+        """
+        wanted, there = self.value("compute.device"), torch.cuda.is_available()
+        if wanted == "cuda" and not there:
+            raise WorldModelsError(
+                "compute.device is `cuda`, and torch finds no GPU here. `auto` takes one where there is one."
+            )
+        return torch.device("cuda" if there and wanted != "cpu" else "cpu")
+
     @cached_property
     def engine(self) -> Engine:
         """Where this stage's games and dreams are played. Not a param that DVC knows of: the results are the same in all."""
@@ -89,7 +103,15 @@ class Stage:
 
     def checkpoint(self, *inputs: Path) -> Checkpoint:
         """Return where this stage keeps how far it is. ``inputs``: the artifacts that it reads."""
-        told = [self.name, self.key, self.seed, self.threads, self._params.get(self.environment), torch.__version__]
+        told = [
+            self.name,
+            self.key,
+            self.seed,
+            self.threads,
+            str(self.device),
+            self._params.get(self.environment),
+            torch.__version__,
+        ]
         sources = [path for part in COMPUTING for path in sorted((PACKAGE / part).rglob("*.py"))]
         told += [*map(sha256, inputs), code_fingerprint(sources)]
         identity = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()

@@ -17,6 +17,7 @@ def main(stage: Stage) -> None:
         config = config.model_copy(update={"optimiser": config.optimiser.warm()})
     else:
         model = new_vision(config.model, stage.seed)
+    model.to(stage.device)
     updates = stage.progress(range(config.optimiser.updates), "update")
     checkpoint = stage.checkpoint(stage.files.data, *([earlier] if earlier.exists() else []))
     curve = train_vision(

@@ -5,8 +5,8 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-OBSERVERS = ("worldmodels.tracking",)
-"""Packages that watch and change no output: outside the stages' dependencies."""
+OBSERVERS = ("worldmodels.tracking", "worldmodels.compute.cluster")
+"""What watches, or computes the same elsewhere: it changes no output, and is outside the stages' dependencies."""
 
 
 def closure(script: Path) -> set[str]:

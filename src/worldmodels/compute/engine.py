@@ -16,6 +16,8 @@ class ComputeConfig(Config):
 
     Attributes:
         threads: cores that a stage uses on this machine. Other counts give weights that differ in the last bits.
+        device: where V and M compute and dreams are dreamt: ``cpu``, ``cuda``, or ``auto``, CUDA where there is a GPU. Agents
+            are tested on the CPU in any case.
         engine: where games and dreams are played: ``local``, or ``ray``, on a Ray cluster.
         address: of the cluster: ``HOST:PORT`` where this machine is one of its nodes, ``ray://HOST:PORT`` where it is not;
             empty starts a cluster of ``threads`` cores here.
@@ -23,6 +25,7 @@ class ComputeConfig(Config):
     """
 
     threads: int = Field(ge=1, le=1024)
+    device: Literal["auto", "cpu", "cuda"]
     engine: Literal["local", "ray"]
     address: str
     workers: int = Field(ge=1, le=65536)

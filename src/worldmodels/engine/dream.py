@@ -83,8 +83,8 @@ class Replay(NamedTuple):
         """Return M's state at some of them, ``chosen`` (B,) int64."""
         unique, places = chosen.unique(return_inverse=True)
         past = self.rows[unique, None] + torch.arange(-self.context, 0)
-        restart = torch.zeros(past.shape, dtype=torch.bool)
-        (z, action, restart) = pad_lanes(self.latents[past].float(), self.actions[past], restart)
+        seen = self.latents[past].float(), self.actions[past], torch.zeros(past.shape, dtype=torch.bool)
+        z, action, restart = (each.to(memory.device) for each in pad_lanes(*seen))
         _, state = memory.observe(z, action, restart, memory.initial_state(len(z)))
         return MemoryState(*(each[places] for each in state))
 
@@ -123,11 +123,12 @@ class DreamWorld:
         self.feature_size = feature_size(features, memory.latent, memory.config.hidden)
         self.action_size = memory.action
         self._noise = EpisodeNoise("dream", 2 * memory.latent + 1)
-        self._z = torch.zeros(0, memory.latent)
+        self._device = memory.device
+        self._z = torch.zeros(0, memory.latent, device=self._device)
         self._state = memory.initial_state(0)
         self._step = torch.zeros(0, dtype=torch.int64)
-        self._restart = torch.zeros(0, dtype=torch.bool)
-        self._alive = torch.zeros(0)  # probability that an episode has got to this step
+        self._restart = torch.zeros(0, dtype=torch.bool, device=self._device)
+        self._alive = torch.zeros(0, device=self._device)  # probability that an episode has got to this step
 
     @torch.inference_mode()
     def start(self, seeds: Sequence[int]) -> None:
@@ -136,10 +137,10 @@ class DreamWorld:
         chosen = torch.tensor([stream_seed("start", seed) % len(self.starts.mean) for seed in seeds])
         noise = self._noise.draw(before)[:, : self.memory.latent]
         z = sample_latent(self.starts.mean[chosen], self.starts.log_variance[chosen], noise)
-        self._z = torch.cat([self._z, z])
+        self._z = torch.cat([self._z, z.to(self._device)])
         self._step = torch.cat([self._step, torch.zeros(len(seeds), dtype=torch.int64)])
-        self._alive = torch.cat([self._alive, torch.ones(len(seeds))])
-        self._restart = torch.cat([self._restart, torch.full((len(seeds),), self.starts.restart)])
+        self._alive = torch.cat([self._alive, self._alive.new_ones(len(seeds))])
+        self._restart = torch.cat([self._restart, self._restart.new_full((len(seeds),), self.starts.restart)])
         fresh = self.starts.state(self.memory, chosen)
         self._state = MemoryState(*(torch.cat(pair) for pair in zip(self._state, fresh, strict=True)))
 
@@ -150,22 +151,22 @@ class DreamWorld:
     def frames(self) -> np.ndarray:
         if self.vision is None:
             raise ValueError("this dream was made without V: it has no frames")
-        return to_frames(self.vision.decode(self._z)).numpy()
+        return to_frames(self.vision.decode(self._z)).cpu().numpy()
 
     @torch.inference_mode()
     def step(self, actions: Tensor) -> Step:
         lanes = len(actions)
-        z, action, restart, h, c = pad_lanes(self._z, actions, self._restart, *self._state)
+        z, action, restart, h, c = pad_lanes(self._z, actions.to(self._device), self._restart, *self._state)
         prediction, _, state = self.memory(z[:, None], action[:, None], restart[:, None], MemoryState(h, c))
         self._state = MemoryState(*(s[:lanes] for s in state))
-        noise = self._noise.draw()
+        noise = self._noise.draw().to(self._device)
         normal, uniform = noise[:, : self.memory.latent], torch.special.ndtr(noise[:, self.memory.latent :])
         latent = type(prediction.latent)(*(field[:lanes, 0] for field in prediction.latent))
         self._z = latent.sample(uniform[:, :-1], normal, self.temperature)
         self._step += 1
         self._restart = torch.zeros_like(self._restart)
-        reward = torch.ones(lanes) if prediction.reward is None else prediction.reward[:lanes, 0]
-        terminal = torch.zeros(lanes, dtype=torch.bool)
+        reward = torch.ones(lanes, device=self._device) if prediction.reward is None else prediction.reward[:lanes, 0]
+        terminal = torch.zeros(lanes, dtype=torch.bool, device=self._device)
         if prediction.done is not None:
             done = prediction.done[:lanes, 0]
             hazard = (done > 0).float() if self.memory.config.ending == "threshold" else torch.sigmoid(done)
@@ -175,7 +176,8 @@ class DreamWorld:
                 terminal = self._alive < self.survival
             else:
                 terminal = uniform[:, -1] < hazard
-        return Step(reward, terminal, ~terminal & (self._step >= self.limit))
+        terminal = terminal.cpu()
+        return Step(reward.cpu(), terminal, ~terminal & (self._step >= self.limit))
 
     def keep(self, lanes: Tensor) -> None:
         self._noise.keep(lanes)

@@ -34,8 +34,8 @@ class RealWorld:
         self.action_size = env.action_size
         self._frames = np.zeros((0, 64, 64, 3), np.uint8)
         self._noise = EpisodeNoise("vision", vision.config.latent)
-        self._z = torch.zeros(0, vision.config.latent)
-        self._restart = torch.zeros(0, dtype=torch.bool)
+        self._z = torch.zeros(0, vision.config.latent, device=vision.device)
+        self._restart = torch.zeros(0, dtype=torch.bool, device=vision.device)
         self._state = None if self.memory is None else self.memory.initial_state(0)
 
     @torch.inference_mode()
@@ -45,7 +45,7 @@ class RealWorld:
         self._noise.start(seeds)
         self._frames = np.concatenate([self._frames, frames])
         self._z = torch.cat([self._z, self._look(frames, self._noise.draw(before))])
-        self._restart = torch.cat([self._restart, torch.ones(len(seeds), dtype=torch.bool)])
+        self._restart = torch.cat([self._restart, self._restart.new_ones(len(seeds))])
         if self.memory is not None and self._state is not None:
             fresh = self.memory.initial_state(len(seeds))
             self._state = MemoryState(*(torch.cat(pair) for pair in zip(self._state, fresh, strict=True)))
@@ -58,14 +58,14 @@ class RealWorld:
 
     @torch.inference_mode()
     def step(self, actions: Tensor) -> Step:
-        result = self.env.step(actions.numpy())
+        result = self.env.step(actions.cpu().numpy())
         if self.memory is not None and self._state is not None:
-            z, action, restart, h, c = pad_lanes(self._z, actions, self._restart, *self._state)
+            z, action, restart, h, c = pad_lanes(self._z, actions.to(self._z), self._restart, *self._state)
             _, state = self.memory.observe(z[:, None], action[:, None], restart[:, None], MemoryState(h, c))
             self._state = MemoryState(*(s[: len(actions)] for s in state))
         self._frames = result.frames
         self._z = self._look(result.frames, self._noise.draw())
-        self._restart = torch.zeros(len(actions), dtype=torch.bool)
+        self._restart = torch.zeros_like(self._restart)
         return Step(torch.from_numpy(result.rewards), torch.from_numpy(result.terminal), torch.from_numpy(result.truncated))
 
     def keep(self, lanes: Tensor) -> None:
@@ -81,8 +81,8 @@ class RealWorld:
 
     def _look(self, frames: np.ndarray, noise: Tensor) -> Tensor:
         (padded,) = pad_lanes(torch.from_numpy(frames))
-        mean, log_variance = self.vision.encode(to_images(padded))
-        return sample_latent(mean[: len(frames)], log_variance[: len(frames)], noise)
+        mean, log_variance = self.vision.encode(to_images(padded.to(self.vision.device)))
+        return sample_latent(mean[: len(frames)], log_variance[: len(frames)], noise.to(mean))
 
 
 def open_games(game: EnvironmentConfig, threads: int, vision: Vision, memory: Memory, features: Features) -> RealWorld:

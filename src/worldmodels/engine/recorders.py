@@ -25,7 +25,7 @@ class EpisodeRecorder:
         self._lanes += [_Lane(job, frame.copy()) for job, frame in zip(jobs, frames, strict=True)]
 
     def step(self, actions: Tensor, step: Step, world: World) -> None:
-        rows = zip(self._lanes, world.frames(), actions.numpy(), step.reward.tolist(), strict=True)
+        rows = zip(self._lanes, world.frames(), actions.cpu().numpy(), step.reward.tolist(), strict=True)
         for lane, frame, action, reward in rows:
             lane.frames.append(frame.copy())
             lane.actions.append(action.copy())

@@ -21,6 +21,8 @@ class Step(NamedTuple):
 class World(Protocol):
     """B episodes advancing in lock-step. It has no lanes when made; ``start`` appends lanes, ``keep`` drops them.
 
+    It computes where its models are: features are there, steps and indices of lanes on the CPU.
+
     An episode depends on its seed and its actions alone. A lane whose episode ended must be dropped before the next ``step``.
 
     Attributes:

@@ -94,6 +94,11 @@ class Memory(nn.Module):
         self.hidden_weight = nn.Parameter(torch.zeros(4 * hidden, hidden))
         self.head = nn.Linear(hidden, 3 * config.mixtures * latent + int(config.reward) + int(config.done))
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.bias.device
+
     def describe(self) -> dict[str, Any]:
         """Return what ``from_description`` needs to build the same shape again."""
         return {"config": self.config.model_dump(), "latent": self.latent, "action": self.action}

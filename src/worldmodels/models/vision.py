@@ -71,6 +71,11 @@ class Vision(nn.Module):
             if parameter.ndim == 4:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self.parameters()).device
+
     def describe(self) -> dict[str, Any]:
         """Return what ``from_description`` needs to build the same shape again."""
         return {"config": self.config.model_dump()}

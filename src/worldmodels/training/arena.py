@@ -41,7 +41,7 @@ class WorldArena:
         self.feature_size, self.action_size = world.feature_size, world.action_size
 
     def play(self, config: ControllerConfig, candidates: np.ndarray, seeds: Sequence[int], lanes: int | None) -> Returns:
-        parameters = torch.from_numpy(candidates.astype(np.float32))
+        parameters = torch.from_numpy(candidates.astype(np.float32)).to(self._world.features().device)
         policy = ControllerPolicy(Controllers(config, parameters, self.feature_size, self.action_size))
         return run_episodes(self._world, policy, seeds, candidates=len(candidates), lanes=lanes)
 

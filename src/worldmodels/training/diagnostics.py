@@ -59,7 +59,7 @@ def open_loop_error(model: Memory, z: Tensor, action: Tensor, warm_up: int, hori
     """
     lanes, steps = action.shape[:2]
     variance = z.reshape(-1, z.shape[-1]).var(0, correction=0).mean().clamp(min=1e-8)
-    restart = torch.zeros(lanes, 1, dtype=torch.bool)
+    restart = torch.zeros(lanes, 1, dtype=torch.bool, device=z.device)
     state: MemoryState = model.initial_state(lanes)
     _, state = model.observe(z[:, : warm_up - 1], action[:, : warm_up - 1], restart.expand(-1, warm_up - 1), state)
     seen, errors = z[:, warm_up - 1], {}

@@ -15,9 +15,9 @@ def encode_rows(model: Vision, reader: FrameReader, chunks: Iterable[int]) -> di
     parts: dict[str, list[Tensor]] = {}
     for chunk in chunks:
         rows = reader.rows(chunk)
-        mean, log_variance = model.encode(to_images(torch.from_numpy(rows.pop("frame").copy())))
-        parts.setdefault("mean", []).append(mean.half())
-        parts.setdefault("log_variance", []).append(log_variance.half())
+        mean, log_variance = model.encode(to_images(torch.from_numpy(rows.pop("frame").copy()).to(model.device)))
+        parts.setdefault("mean", []).append(mean.half().cpu())
+        parts.setdefault("log_variance", []).append(log_variance.half().cpu())
         for name, column in rows.items():
             parts.setdefault(name, []).append(torch.from_numpy(column.copy()))
     return {name: torch.cat(tensors) for name, tensors in parts.items()}

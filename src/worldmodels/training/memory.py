@@ -69,6 +69,7 @@ def train_memory(
         observe: called with metrics and the number of the update.
         checkpoint: see ``fit``.
     """
+    rows = {name: tensor.to(model.device) for name, tensor in rows.items()}
     length = config.sequence + 1
     total = len(rows["first"])
     border = total - max(length, int(total * HELD_OUT))
@@ -79,9 +80,10 @@ def train_memory(
 
     def predict(starts: Tensor, generator: torch.Generator) -> tuple[Prediction, Tensor, dict[str, Tensor]]:
         """Return predictions for B windows, the latents sampled in them (B, T+1, Z), and what happened."""
-        window = starts[:, None] + torch.arange(length)  # (B, T+1)
+        window = (starts[:, None] + torch.arange(length)).to(model.device)  # (B, T+1)
         mean, log_variance = rows["mean"][window].float(), rows["log_variance"][window].float()
-        z = sample_latent(mean, log_variance, torch.randn(mean.shape, generator=generator))
+        noise = torch.randn(mean.shape, generator=generator).to(model.device)
+        z = sample_latent(mean, log_variance, noise)
         here = window[:, :-1]
         happened = {name: rows[name][here] for name in ("action", "reward", "terminal")}
         happened["valid"] = ~rows["first"][window[:, 1:]]

@@ -63,7 +63,7 @@ def train_vision(
     training = sorted(set(range(len(reader))) - set(held_out)) or held_out
     batches = enumerate(_batches(reader, training, config.optimiser.batch, seed))
     validation = _spread(reader, held_out, 8 * config.optimiser.batch)
-    mean_image = _mean_image(reader, training)
+    mean_image = _mean_image(reader, training).to(model.device)
     loss_config = config.loss
 
     def terms(images: Tensor, noise: Tensor) -> dict[str, Tensor]:
@@ -72,17 +72,19 @@ def train_vision(
 
     def noise_of(name: object, count: int) -> Tensor:
         generator = torch.Generator().manual_seed(stream_seed(seed, "vision noise", name))
-        return torch.randn(count, model.config.latent, generator=generator)
+        return torch.randn(count, model.config.latent, generator=generator).to(model.device)
 
     def loss(update: int) -> dict[str, Tensor]:
         frames = next(batch for number, batch in batches if number == update)  # a resumed training passes over those before
-        return terms(to_images(torch.from_numpy(frames)), noise_of(update, len(frames)))
+        return terms(to_images(torch.from_numpy(frames).to(model.device)), noise_of(update, len(frames)))
 
     @torch.inference_mode()
     def validate() -> dict[str, float]:
         size = config.optimiser.batch
         parts = [torch.from_numpy(validation[i : i + size]) for i in range(0, len(validation), size)]
-        values = [terms(to_images(part), noise_of(f"validation {i}", len(part))) for i, part in enumerate(parts)]
+        values = [
+            terms(to_images(part.to(model.device)), noise_of(f"validation {i}", len(part))) for i, part in enumerate(parts)
+        ]
         weights = np.array([len(part) for part in parts]) / len(validation)
         figures = {name: float(sum(w * v[name].item() for w, v in zip(weights, values, strict=True))) for name in values[0]}
         return figures | {"active_dimensions": active_dimensions(encode_frames(model, validation)[0])}
@@ -98,8 +100,9 @@ def active_dimensions(mean: Tensor) -> int:
 @torch.inference_mode()
 def encode_frames(model: Vision, frames: np.ndarray, batch: int = 256) -> tuple[Tensor, Tensor]:
     """Return V's mean and log variance, (N, Z) each, of frames (N, 64, 64, 3) uint8."""
-    parts = [model.encode(to_images(torch.from_numpy(frames[i : i + batch]))) for i in range(0, len(frames), batch)]
-    return torch.cat([mean for mean, _ in parts]), torch.cat([log_variance for _, log_variance in parts])
+    images = (to_images(torch.from_numpy(frames[i : i + batch]).to(model.device)) for i in range(0, len(frames), batch))
+    parts = [model.encode(each) for each in images]
+    return torch.cat([mean for mean, _ in parts]).cpu(), torch.cat([log_variance for _, log_variance in parts]).cpu()
 
 
 def _batches(reader: FrameReader, chunks: list[int], size: int, seed: int) -> Iterator[np.ndarray]:

@@ -1,0 +1,86 @@
+"""A GPU computes what the CPU computes, to the accuracy of single precision. Nothing here runs without one."""
+
+import numpy as np
+import pytest
+import torch
+
+from worldmodels.engine.dream import DreamWorld, Replay, Starts
+from worldmodels.models.controller import ControllerConfig, parameter_count
+from worldmodels.models.initialisation import initialise
+from worldmodels.models.memory import Memory, MemoryConfig, MemoryLossConfig
+from worldmodels.models.vision import VisionConfig, VisionLossConfig
+from worldmodels.shapes import Episode
+from worldmodels.storage.episodes import EpisodeWriter, FrameReader
+from worldmodels.storage.files import write_json
+from worldmodels.training.arena import WorldArena
+from worldmodels.training.encode import encode_rows
+from worldmodels.training.fit import OptimiserConfig
+from worldmodels.training.memory import MemoryTraining, new_memory, train_memory
+from worldmodels.training.vision import VisionTraining, new_vision, train_vision
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+OPTIMISER = OptimiserConfig(updates=4, warm_updates=1, batch=8, learning_rate=1e-3, final_learning_rate=1e-3, clip=100.0)
+DEVICES = ("cpu", "cuda")
+
+
+def quiet(metrics, step):
+    """Observe nothing."""
+
+
+def close(one, other):
+    for name, value in one.items():
+        torch.testing.assert_close(other[name].cpu(), value.cpu(), rtol=1e-3, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("frames")
+    write_json(folder / "none.json", {"shards": []})
+    writer = EpisodeWriter(folder / "episodes", actions=1)
+    random = np.random.default_rng(0)
+    for seed in range(3):
+        pictures = random.integers(0, 255, (90, 64, 64, 3), np.uint8)
+        actions = random.uniform(-1, 1, (89, 1)).astype(np.float32)
+        writer.write(Episode(pictures, actions, np.ones(89, np.float32), True, seed), "random")
+    writer.finish(folder / "data.json", folder / "none.json")
+    return FrameReader(folder / "data.json")
+
+
+def test_v_and_m_train_and_encode_the_same(reader):
+    found = []
+    for device in DEVICES:
+        loss = VisionLossConfig(kl_tolerance=0.5, pixel_weight=1.0)
+        config = VisionTraining(model=VisionConfig(latent=4), loss=loss, optimiser=OPTIMISER, warm_start=False)
+        vision = new_vision(config.model, 1).to(device)
+        train_vision(vision, reader, config, seed=1, updates=range(4), observe=quiet)
+        rows = encode_rows(vision, reader, range(len(reader)))
+        shape = MemoryConfig(hidden=8, mixtures=2, done=True, reward=True)
+        training = MemoryTraining(
+            model=shape,
+            loss=MemoryLossConfig(done_weight=1.0, reward_weight=1.0),
+            optimiser=OPTIMISER,
+            sequence=12,
+            warm_start=False,
+        )
+        memory = new_memory(shape, 4, 1, 1).to(device)
+        train_memory(memory, rows, training, seed=1, updates=range(4), observe=quiet)
+        found.append((vision.state_dict(), rows, memory.state_dict()))
+    for one, other in zip(*found, strict=True):
+        close(one, other)
+
+
+@pytest.mark.parametrize("context", [0, 5])
+def test_a_generation_dreams_the_same(context):
+    memory = Memory(MemoryConfig(hidden=16, mixtures=2, done=True, reward=False, ending="sampled"), 4, 1)
+    initialise(memory, torch.Generator().manual_seed(0))
+    first = torch.zeros(60, dtype=torch.bool)
+    first[::30] = True
+    rows = {"mean": torch.randn(60, 4), "log_variance": torch.zeros(60, 4), "action": torch.randn(60, 1), "first": first}
+    starts = Replay.of(rows, context) if context else Starts.of(rows)
+    shape = ControllerConfig(features="zch", hidden=0, bias=False)
+    candidates = np.random.default_rng(0).normal(size=(6, parameter_count(shape, 36, 1)))
+    totals = []
+    for device in DEVICES:
+        world = DreamWorld(memory.to(device), starts, "zch", temperature=1.0, limit=20, survival=0.1)
+        totals.append(WorldArena(world).play(shape, candidates, range(5), None).total)
+    np.testing.assert_allclose(*totals, rtol=1e-2)
