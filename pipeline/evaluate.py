@@ -27,7 +27,7 @@ def main(stage: Stage) -> None:
     shared = stage.engine.share(agent)
     tasks = [
         (shared, game, seeds, config.real.lanes)
-        for seeds in shards(episode_seeds("test", config.real.episodes), config.real.lanes)
+        for seeds in shards(episode_seeds("test", config.real.episodes), config.real.lanes, stage.engine.workers)
     ]
     checkpoint = stage.checkpoint(*sorted(stage.files.agent.iterdir()))
     real = join(play(stage, play_real, tasks, checkpoint))

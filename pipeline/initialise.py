@@ -17,7 +17,7 @@ def main(stage: Stage) -> None:
     game: EnvironmentConfig = stage.params("environment", EnvironmentConfig)
     test: RealTestConfig = stage.params("evaluate.real", RealTestConfig)
     policies = test.policies()
-    parts = shards(episode_seeds("test", test.episodes), test.lanes)
+    parts = shards(episode_seeds("test", test.episodes), test.lanes, stage.engine.workers)
     tasks = [(game, policy, seeds, test.lanes) for policy in policies.values() for seeds in parts]
     checkpoint = stage.checkpoint()
     played = play(stage, play_blind, tasks, checkpoint)

@@ -161,7 +161,7 @@ def _play_real(agent: "Agent", game: "EnvironmentConfig", seeds: list[int]) -> "
 
     workers = len(os.sched_getaffinity(0))
     size = max(1, min(LANES, -(-len(seeds) // workers)))
-    tasks = [(agent, game, part, size) for part in shards(seeds, size)]
+    tasks = [(agent, game, part, size) for part in shards(seeds, size, workers)]
     done: dict[int, Returns] = {}
     with tqdm(total=len(seeds), desc="real", unit="episode", leave=False, disable=None) as bar:
         for index, result in run_tasks(play_real, tasks, workers):

@@ -37,7 +37,7 @@ class RayEngine:
             raise WorldModelsError(
                 "compute.engine is `ray`, which is not installed: pip install --constraint requirements.lock -e '.[ray]'"
             ) from None
-        self._ray, self.parts = ray, parts
+        self._ray, self.workers, self.parts = ray, parts, parts
         here: dict[str, Any] = {"num_cpus": cores, "include_dashboard": False} if not address else {}
         try:
             if match := re.fullmatch(r"(?:ray://)?(.+):(\d+)", address):  # Ray itself would try for minutes

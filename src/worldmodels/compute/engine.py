@@ -35,9 +35,11 @@ class Engine(Protocol):
     """Runs independent tasks.
 
     Attributes:
+        workers: tasks that run at a time, about.
         parts: how many parts one large computation is best cut into; 1: it is best left whole.
     """
 
+    workers: int
     parts: int
 
     def share(self, value: Any) -> Any:
@@ -59,13 +61,13 @@ class LocalEngine:
     parts = 1
 
     def __init__(self, processes: int) -> None:
-        self._processes = processes
+        self.workers = processes
 
     def share(self, value: Any) -> Any:
         return value
 
     def run(self, task: Callable[..., Result], arguments: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Result]]:
-        return run_tasks(task, arguments, self._processes)
+        return run_tasks(task, arguments, self.workers)
 
 
 def open_engine(config: ComputeConfig) -> Engine:

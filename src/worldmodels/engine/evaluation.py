@@ -27,7 +27,7 @@ class RealTestConfig(Config):
 
     Attributes:
         episodes: how many, at least 2 (a standard error needs them).
-        lanes: games at a time in a worker, and episodes of one task.
+        lanes: games at a time in a worker.
         baseline: the random policy that scores are compared with.
         blind: other policies that do not look; a controller that is no better than the best of them has learned timing only.
     """
@@ -71,10 +71,18 @@ class EvaluationConfig(Config):
     dream: DreamTestConfig
 
 
-def shards(seeds: Sequence[int], size: int) -> list[list[int]]:
-    """Return seeds in tasks of ``size`` episodes.
+def shards(seeds: Sequence[int], lanes: int, workers: int) -> list[list[int]]:
+    """Return seeds in tasks of equal size: one or more for each of the ``workers``, of up to four times the ``lanes``.
 
-    >>> shards([1, 2, 3], 2)
-    [[1, 2], [3]]
+    A task with more episodes than lanes starts the next one where one has ended, so that the lanes stay full; what is done of a
+    task is lost where it is killed.
+
+    >>> shards(range(9), lanes=1, workers=2)
+    [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
+    >>> shards(range(9), lanes=3, workers=2)
+    [[0, 1, 2, 3, 4], [5, 6, 7, 8]]
     """
+    most = min(4 * lanes, max(lanes, -(-len(seeds) // workers)))
+    count = -(-len(seeds) // most)
+    size = -(-len(seeds) // count)
     return [list(seeds[i : i + size]) for i in range(0, len(seeds), size)]
