@@ -336,7 +336,7 @@ def test_a_store_that_cannot_be_used_warns_once_and_neither_fails_nor_stalls_a_s
     assert "s3cret" not in errors
     assert not (project / "mlflow.db").exists()
     if kind != "silent":
-        with pytest.raises(WorldModelsError, match="nothing was synchronised"):
+        with pytest.raises(WorldModelsError, match="cannot be used"):
             sync(project)
 
 

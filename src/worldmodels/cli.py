@@ -40,6 +40,8 @@ app = typer.Typer(
 )
 track = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="MLflow: the record of what the pipeline made.")
 app.add_typer(track, name="track")
+registry = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Release agents: compare versions, move `champion`.")
+app.add_typer(registry, name="registry")
 
 AgentName = Annotated[
     str,
@@ -53,6 +55,14 @@ Temperature = Annotated[
     typer.Option(
         min=0.01, max=10.0, help="Of the dream; higher is noisier. Default: the one the agent was evaluated at, else 1."
     ),
+]
+VersionName = Annotated[
+    str,
+    typer.Argument(metavar="VERSION", help="doom@candidate, doom/3, doom-2 (an iteration), or doom for its candidate."),
+]
+Alpha = Annotated[
+    float,
+    typer.Option(min=1e-4, max=0.5, help="The gate's error rate: how often one that is no better may pass."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable JSON on stdout, and nothing else there.")]
 MAX_SEED = 2**27 - 1
@@ -196,6 +206,79 @@ def track_ui(
     from worldmodels.cli_project import find_root, serve_tracking
 
     serve_tracking(find_root(), port)
+
+
+@registry.command("list")
+def registry_list(
+    model: Annotated[str | None, typer.Argument(help="Of one game only: doom, or worldmodels-doom.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List registered versions: aliases, scores, and what the gate said.
+
+    \b
+    wm registry list doom
+    """
+    from worldmodels.cli_project import find_root
+    from worldmodels.cli_registry import list_text, list_versions
+
+    rows = list_versions(find_root(), model)
+    _print_json(rows) if as_json else typer.echo(list_text(rows))
+
+
+@registry.command("compare")
+def registry_compare(
+    version: VersionName,
+    reference: Annotated[
+        str | None, typer.Argument(help="Another version, or `random`. Default: the champion, or `random` without one.")
+    ] = None,
+    alpha: Alpha = 0.05,
+    as_json: Json = False,
+) -> None:
+    """Ask the gate whether a version is better than another, and change nothing.
+
+    A one-sided paired test on the returns of the same test episodes.
+
+    \b
+    wm registry compare doom-2 doom-1
+    wm registry compare doom@candidate random
+    """
+    from worldmodels.cli_project import find_root
+    from worldmodels.cli_registry import compare_text, compare_versions
+
+    result = compare_versions(find_root(), version, reference, alpha)
+    _print_json(result) if as_json else typer.echo(compare_text(result))
+
+
+@registry.command("promote")
+def registry_promote(version: VersionName, alpha: Alpha = 0.05) -> None:
+    """Make a version the champion, if it is better than the champion with statistical evidence.
+
+    The first champion must beat the random policy. The reason is written on the version in any case; exit code 1 where the
+    champion stays.
+
+    \b
+    wm registry promote doom@candidate
+    """
+    from worldmodels.cli_project import find_root
+    from worldmodels.cli_registry import promote_version
+
+    typer.echo(promote_version(find_root(), version, alpha))
+
+
+@registry.command("rollback")
+def registry_rollback(
+    model: Annotated[str, typer.Argument(help="The game: doom, or worldmodels-doom.")],
+    retire: Annotated[bool, typer.Option("--retire", help="Leave no champion instead.")] = False,
+) -> None:
+    """Point `champion` at the champion before this one.
+
+    \b
+    wm registry rollback doom
+    """
+    from worldmodels.cli_project import find_root
+    from worldmodels.cli_registry import roll_back
+
+    typer.echo(roll_back(find_root(), model, retire=retire))
 
 
 def _print_json(value: Any) -> None:

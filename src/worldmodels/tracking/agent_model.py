@@ -2,7 +2,7 @@
 
 Stateful by value: what a stream of frames needs to be remembered travels with the request. Input, B streams at once:
 ``frame`` (B, 64, 64, 3) uint8, and ``memory`` (B, 2 H) float32 as the last answer gave it, zeros at the start of an episode.
-Output: ``action`` (B, A) float32 in [-1, 1], and ``memory``.
+Output: ``action`` (B, A) float32 in [-1, 1], and ``memory``. The protocol over HTTP: docs/serving.md.
 """
 
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 import mlflow
 import numpy as np
 import torch
+from mlflow.exceptions import MlflowException
 from mlflow.pyfunc.model import PythonModel
 
 from worldmodels.engine.agent import Agent, load_agent
@@ -25,10 +26,22 @@ class AgentModel(PythonModel):
 
     # No annotations: MLflow would take them for a schema. The signature is given where the model is logged.
     def predict(self, context, model_input, params=None):
-        """Answer one step of B streams: see the top of this file."""
-        memory = torch.from_numpy(np.ascontiguousarray(model_input["memory"], np.float32))
+        """Answer one step of B streams: see the top of this file.
+
+        Raises:
+            MlflowException: INVALID_PARAMETER_VALUE, over HTTP status 400, where the signature is met and the values are not.
+        """
         frames = np.ascontiguousarray(model_input["frame"], np.uint8)
-        action, state = self.agent.act(frames, MemoryState(*memory.chunk(2, 1)))
+        memory = np.ascontiguousarray(model_input["memory"], np.float32)
+        if len(frames) != len(memory):
+            raise MlflowException.invalid_parameter_value(
+                f"`frame` holds {len(frames)} streams, `memory` {len(memory)}: give one row of each for every stream."
+            )
+        if not np.isfinite(memory).all():
+            raise MlflowException.invalid_parameter_value(
+                "`memory` is not finite. Give zeros at the start of an episode, then the `memory` of the last answer."
+            )
+        action, state = self.agent.act(frames, MemoryState(*torch.from_numpy(memory).chunk(2, 1)))
         return {"action": action, "memory": torch.cat(state, 1).numpy()}
 
 

@@ -8,11 +8,15 @@ import ssl
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from filelock import FileLock
+
+from worldmodels.errors import WorldModelsError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -20,6 +24,10 @@ if TYPE_CHECKING:
 EXPERIMENT = "worldmodels"
 TIMEOUT = 3.0
 """Seconds that an MLflow server has to give a sign of life."""
+
+
+class StoreError(WorldModelsError):
+    """An MLflow store that cannot be used."""
 
 
 def project_root() -> Path:
@@ -46,9 +54,21 @@ def redact(text: str) -> str:
 
 
 def connect(root: Path) -> "tuple[MlflowClient, str] | None":
-    """Return a client and the experiment's id; None, and one warning on stderr, where the store cannot be used.
+    """Return what ``open_store`` does; None, and one warning on stderr, where the store cannot be used."""
+    try:
+        return open_store(root)
+    except StoreError as error:
+        print(f"warning: {error} The results do not need it: `wm track sync` delivers this run later.", file=sys.stderr)
+        return None
+
+
+def open_store(root: Path) -> "tuple[MlflowClient, str]":
+    """Return a client and the experiment's id.
 
     Several processes that touch a fresh database at once would corrupt it: it is made under a lock.
+
+    Raises:
+        StoreError: where the store cannot be used.
     """
     uri = tracking_uri(root)
     problem = _unreachable(uri)
@@ -57,12 +77,27 @@ def connect(root: Path) -> "tuple[MlflowClient, str] | None":
             return _open(root, uri)
         except Exception as error:  # whatever a store raises, a stage must not fail because of it
             problem = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-    print(
-        f"warning: MLflow at {redact(uri)} cannot be used ({redact(problem)}). The results do not need it: "
-        "`wm track sync` delivers this run later.",
-        file=sys.stderr,
-    )
-    return None
+    raise StoreError(f"MLflow at {redact(uri)} cannot be used ({redact(problem)}).")
+
+
+@contextmanager
+def opened(root: Path) -> "Iterator[tuple[MlflowClient, str]]":
+    """Open the store for a command.
+
+    Raises:
+        StoreError: one message where it cannot be used, or fails while the block runs.
+    """
+    try:
+        client, experiment = open_store(root)
+    except StoreError as error:
+        raise StoreError(f"{error} Start its server, or unset MLFLOW_TRACKING_URI, and try again.") from None
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield client, experiment
+    except MlflowException as error:
+        reason = redact(str(error).strip().splitlines()[0])
+        raise StoreError(f"MLflow at {redact(tracking_uri(root))} refused or failed: {reason}") from None
 
 
 def _open(root: Path, uri: str) -> "tuple[MlflowClient, str]":

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from worldmodels.errors import ArtifactError, WorldModelsError
+from worldmodels.errors import ArtifactError
 from worldmodels.storage.files import read_json
 from worldmodels.storage.layout import PRIMARY
 from worldmodels.tracking.lineage import artifact_hash, lock_tags
 from worldmodels.tracking.points import points
-from worldmodels.tracking.store import connect, lock
+from worldmodels.tracking.store import lock, opened
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -95,19 +95,14 @@ def sync(root: Path, *, registry: bool = True) -> SyncReport:
 
     Raises:
         ArtifactError: where there is no dvc.lock.
-        WorldModelsError: where MLflow cannot be reached.
+        StoreError: where MLflow cannot be used.
     """
     entries = read_lock(root / "dvc.lock")
-    connected = connect(root)
-    if connected is None:
-        raise WorldModelsError(
-            "nothing was synchronised. Start the MLflow server, or unset MLFLOW_TRACKING_URI, and try again."
-        )
-    from worldmodels.tracking.runs import RunStore, iteration_key
+    with opened(root) as (client, experiment), lock(root):
+        from worldmodels.tracking.runs import RunStore, iteration_key
 
-    keys = sorted({iteration_key(entry.key) for entry in entries if entry.key != "report"}, key=_order)
-    with lock(root):
-        mirror = _Mirror(RunStore(*connected), root, entries)
+        keys = sorted({iteration_key(entry.key) for entry in entries if entry.key != "report"}, key=_order)
+        mirror = _Mirror(RunStore(client, experiment), root, entries)
         for key in keys:
             mirror.iteration(key, [entry for entry in entries if iteration_key(entry.key) == key], registry=registry)
         for entry in entries:
@@ -246,11 +241,18 @@ class _Mirror:
         environment, _, number = evaluate.key.rpartition("-")
         version = find_version(self.runs.client, model_name(environment), fingerprint)
         if version is None:
-            folder, scores_path = self._on_disk(controller.path("agent")), self._on_disk(evaluate.path("scores.json"))
-            if folder is None or scores_path is None:
+            scores_path = self._on_disk(evaluate.path("scores.json"))
+            parts = {
+                "agent": self._on_disk(controller.path("agent")),
+                "returns": self._on_disk(evaluate.path("returns.parquet")),
+                "picture": self._on_disk(evaluate.path("dream.png")),
+            }
+            there = {label: path for label, path in parts.items() if path is not None}
+            if scores_path is None or len(there) < len(parts):
                 return
             scores = read_json(scores_path)
-            version = register(self.runs.client, parent, folder, scores, _version_tags(scores, own, fingerprint, self.git))
+            tags = _version_tags(scores, own, fingerprint, self.git)
+            version = register(self.runs.client, parent, there, scores, tags)
             self.versions_added += 1
         self._versions.setdefault(environment, {})[int(number)] = version
 

@@ -1,0 +1,95 @@
+"""A small project in a folder of its own, and servers on loopback: for the tests that run the real tools."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+from tiny import ROOT, tiny_params
+
+
+def run(folder, *command, check=True, **variables):
+    """Run a command in a project, with its own code and nothing of the caller's settings; return what it said."""
+    environment = {
+        "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
+        "HOME": str(folder.parent),
+        "PYTHONPATH": str(folder / "src"),
+        "DVC_NO_ANALYTICS": "1",
+        "GIT_CONFIG_GLOBAL": "/dev/null",
+        "WM_TRACKING": "off",
+        **{f"GIT_{who}_{what}": "someone" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
+        **variables,
+    }
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=900)
+    assert done.returncode == 0 or not check, f"{command} failed:\n{done.stdout[-3000:]}\n{done.stderr[-6000:]}"
+    return done
+
+
+def make_project(folder: Path) -> Path:
+    """Copy the project with params so small that one iteration of Take Cover takes half a minute; commit it."""
+    folder.mkdir(parents=True)
+    for name in ("pipeline", "src", "presets"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
+        shutil.copy(ROOT / name, folder)
+    params = tiny_params()
+    params["chain"] = {"doom-1": params["chain"]["doom-1"]}
+    params["environments"] = ["doom"]
+    del params["carracing"]
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    run(folder, "git", "init", "-q", "-b", "main")
+    run(folder, "dvc", "init", "-q")
+    shutil.copytree(ROOT / ".dvc/plots", folder / ".dvc/plots")
+    commit(folder, "The project")
+    return folder
+
+
+def commit(folder: Path, message: str) -> None:
+    """Commit everything that git does not ignore."""
+    run(folder, "git", "add", "-A")
+    run(folder, "git", "commit", "-q", "-m", message)
+
+
+def free_port() -> int:
+    """Return a port on loopback that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@contextmanager
+def serving(command: list[str], ready, log: Path, **options) -> Iterator[subprocess.Popen]:
+    """Run a server while the block runs; ``ready`` says whether it answers."""
+    with log.open("w") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True, **options)
+    try:
+        deadline = time.monotonic() + 240
+        while not ready():
+            assert process.poll() is None, f"{command} ended:\n{log.read_text()[-4000:]}"
+            assert time.monotonic() < deadline, f"{command} does not answer:\n{log.read_text()[-4000:]}"
+            time.sleep(0.2)
+        yield process
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
+        process.wait(60)
+
+
+def answers(address: str) -> bool:
+    """Return whether an HTTP server answers, whatever it says."""
+    try:
+        urllib.request.urlopen(address, timeout=5).close()
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+    return True
