@@ -101,20 +101,16 @@ class Stage:
         """Show how far a loop is."""
         return self.run.progress(steps, f"{self.name} {self.key}", unit=unit, total=total)
 
+    @property
+    def computation(self) -> str:
+        """Names what is computed, by params and code: a stage that is run again after a kill has the same."""
+        sources = [path for part in COMPUTING for path in sorted((PACKAGE / part).rglob("*.py"))]
+        told = [self.name, self.key, self.seed, self.threads, self._params.get(self.environment), torch.__version__]
+        return _digest([*told, code_fingerprint(sources)])
+
     def checkpoint(self, *inputs: Path) -> Checkpoint:
         """Return where this stage keeps how far it is. ``inputs``: the artifacts that it reads."""
-        told = [
-            self.name,
-            self.key,
-            self.seed,
-            self.threads,
-            str(self.device),
-            self._params.get(self.environment),
-            torch.__version__,
-        ]
-        sources = [path for part in COMPUTING for path in sorted((PACKAGE / part).rglob("*.py"))]
-        told += [*map(sha256, inputs), code_fingerprint(sources)]
-        identity = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+        identity = _digest([self.computation, str(self.device), *map(sha256, inputs)])
         return Checkpoint(STATE / f"{self.name}-{self.key}.safetensors", identity)
 
     @property
@@ -128,11 +124,16 @@ def run_stage(name: str, body: Callable[[Stage], None]) -> None:
     try:
         stage = Stage(name, *sys.argv[1:])
         torch.set_num_threads(stage.threads)
-        with stage_run(name, stage.key, flatten(stage._params.get(stage.environment, {}), stage.environment)) as stage.run:
+        params = flatten(stage._params.get(stage.environment, {}), stage.environment)
+        with stage_run(name, stage.key, params, computation=stage.computation) as stage.run:
             body(stage)
     except WorldModelsError as error:
         print(f"{name}: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+
+
+def _digest(told: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 def flatten(node: Any, prefix: str) -> dict[str, Any]:

@@ -87,7 +87,7 @@ def make_iteration(folder, key, number):
     (folder / "returns.parquet").write_bytes(b"returns")
     write_curve(folder / "calibration.csv", [{"policy": "random", "real": 4.0, "dream": 6.0, "ratio": 1.5}])
     for name in ("vision.png", "dream.png", "calibration.png"):
-        write_png(folder / name, np.full((8, 8, 3), 40 * number, np.uint8))
+        write_png(folder / name, np.full((8, 8, 3), 30 * number, np.uint8))
 
 
 OUTS = {
@@ -102,7 +102,7 @@ OUTS = {
 }
 
 
-def write_lock(root, without=()):
+def write_lock(root, without=(), keys=("doom-1", "doom-2")):
     def entry(stage, key):
         paths = [f"artifacts/{key}/{name}" for name in OUTS[stage]] if stage in OUTS else ["reports"]
         params = {"seed": 0, "doom.memory": {"model": {"hidden": 4}, "sequence": 64}} if stage == "memory" else {}
@@ -111,7 +111,7 @@ def write_lock(root, without=()):
         return {"cmd": f"python -m pipeline.{stage}", "deps": deps, "params": {"params.yaml": params}, "outs": outs}
 
     stages = {"initialise@doom": entry("initialise", "doom-0")}
-    for key in ("doom-1", "doom-2"):
+    for key in keys:
         stages |= {f"{stage}@{key}": entry(stage, key) for stage in STAGES if f"{stage}@{key}" not in without}
     stages["report"] = entry("report", "")
     (root / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}, sort_keys=False))
@@ -292,6 +292,48 @@ def test_a_terminated_stage_ends_killed_and_one_that_died_is_swept_by_the_next(p
         assert statuses == ["KILLED", "KILLED", "RUNNING", "FINISHED"]
 
 
+def test_a_killed_stage_goes_on_in_the_same_run_and_no_point_is_there_twice(project):
+    body = "with stage_run('vision', 'doom-1', {'a': 1}, computation='c1') as run:\n"
+    body += "    while True: run.metrics({'loss': 1.0}, 0); time.sleep(0.2)"
+    client, process = client_of(project), stage_process(project, body)
+    while not [run for run in runs(client, kind="stage") if run.data.metrics]:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.1)
+    process.kill()
+    process.wait(20)
+    (killed,) = runs(client, kind="stage")
+    sent = len(client.get_metric_history(killed.info.run_id, "loss"))
+    for _ in range(2):  # the second time nothing is left to go on with
+        with stage_run("vision", "doom-1", {"a": 1}, computation="c1") as run:
+            run.metrics({"loss": 1.0}, 0)
+            run.metrics({"loss": 0.5}, 1)
+    first, second = runs(client, kind="stage")
+    assert first.info.run_id == killed.info.run_id
+    for run in (first, second):
+        assert run.info.status == "FINISHED"
+        assert run.data.metrics["loss"] == 0.5
+    assert [point.step for point in client.get_metric_history(first.info.run_id, "loss")] == [0] * sent + [1]
+    with pytest.raises(KeyboardInterrupt), stage_run("vision", "doom-1", {"a": 2}, computation="c2"):
+        raise KeyboardInterrupt
+    with stage_run("vision", "doom-1", {"a": 3}, computation="c3"):  # other params: another run
+        pass
+    assert [run.info.status for run in runs(client, kind="stage")] == ["FINISHED", "FINISHED", "KILLED", "FINISHED"]
+
+
+def test_a_process_that_took_the_number_of_a_dead_stage_is_not_taken_for_it(project):
+    body = "with stage_run('vision', 'doom-1', {}) as run:\n    time.sleep(60)"
+    client, process = client_of(project), stage_process(project, body)
+    while not runs(client, kind="stage"):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.1)
+    process.kill()
+    process.wait(20)
+    (run,) = runs(client, kind="stage")
+    client.set_tag(run.info.run_id, "wm.process", f"{os.getpid()}@1")
+    sync(project, registry=False)  # sweeps as well, where the stage is never run again
+    assert client.get_run(run.info.run_id).info.status == "KILLED"
+
+
 def test_three_stages_at_once_on_a_fresh_store_do_not_harm_it(project):
     body = "with stage_run(sys.argv[0] and os.environ['STAGE'], 'doom-1', {'a': 1}) as run:\n    run.metrics({'loss': 1.0}, 0)"
     started = [stage_process(project, body, STAGE=stage) for stage in ("vision", "encode", "memory")]
@@ -468,12 +510,27 @@ def test_a_changed_m_makes_a_new_version_and_what_did_not_change_moves_to_the_ne
     assert aliases_of(client)["candidate"] == 2
 
 
+def test_a_sync_of_fifty_stages_that_are_there_takes_seconds(project):
+    keys = [f"doom-{number}" for number in range(1, 8)]
+    for number, key in enumerate(keys[2:], 3):
+        make_iteration(project / "artifacts" / key, key, number)
+    write_lock(project, keys=keys)
+    report = sync(project, registry=False)
+    assert (report.entries, report.runs_added) == (51, 51)
+    began = time.monotonic()
+    assert sync(project, registry=False).runs_added == 0
+    assert time.monotonic() - began < 10
+
+
 def test_an_unfinished_iteration_is_mirrored_open_and_closed_later(project):
     write_lock(project, without=("controller@doom-2", "evaluate@doom-2"))
     assert sync(project, registry=False).runs_added == 14
     client = client_of(project)
     (parent,) = runs(client, kind="iteration", key="doom-2")
-    assert (parent.info.status, parent.data.tags["wm.open"]) == ("RUNNING", "true")
+    assert (parent.info.status, parent.data.tags["wm.open"]) == ("SCHEDULED", "true")
+    with stage_run("controller", "doom-2", {}):
+        while client.get_run(parent.info.run_id).info.status != "RUNNING":
+            time.sleep(0.1)
     write_lock(project)
     assert sync(project, registry=False).runs_added == 2
     (closed,) = runs(client, kind="iteration", key="doom-2")

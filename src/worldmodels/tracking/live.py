@@ -48,11 +48,18 @@ class StageRun:
 
 
 @contextmanager
-def stage_run(stage: str, key: str, params: Mapping[str, Any]) -> Iterator[StageRun]:
-    """Track a stage while the block runs; ``WM_TRACKING=off`` shows progress only."""
+def stage_run(stage: str, key: str, params: Mapping[str, Any], *, computation: str = "") -> Iterator[StageRun]:
+    """Track a stage while the block runs; ``WM_TRACKING=off`` shows progress only.
+
+    Args:
+        stage: its name.
+        key: of its iteration.
+        params: flattened, by the names of params.yaml.
+        computation: names what it computes. A run of the same that did not finish is continued.
+    """
     run = StageRun()
     off = os.environ.get("WM_TRACKING", "").lower() in ("off", "0", "false")
-    sender = None if off else threading.Thread(target=_send, args=(run._outbox, stage, key, params), daemon=True)
+    sender = None if off else threading.Thread(target=_send, args=(run._outbox, stage, key, params, computation), daemon=True)
     if sender is not None:
         sender.start()
     previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143)) if _is_main() else None
@@ -73,7 +80,9 @@ def stage_run(stage: str, key: str, params: Mapping[str, Any]) -> Iterator[Stage
             signal.signal(signal.SIGTERM, previous)
 
 
-def _send(outbox: "queue.SimpleQueue[tuple[str, Any]]", stage: str, key: str, params: Mapping[str, Any]) -> None:
+def _send(
+    outbox: "queue.SimpleQueue[tuple[str, Any]]", stage: str, key: str, params: Mapping[str, Any], computation: str
+) -> None:
     """Send what a stage says until it ends; runs in a thread of its own."""
     try:
         root = project_root()
@@ -87,8 +96,9 @@ def _send(outbox: "queue.SimpleQueue[tuple[str, Any]]", stage: str, key: str, pa
 
         runs = RunStore(*connected)
         with lock(root):  # else two stages that begin at once would make two parents
-            run_id = runs.begin_live(stage, key, params, git_tags(root) | _experiment_tag())
-        machine = SystemMetricsMonitor(run_id, sampling_interval=MACHINE_SECONDS)
+            run_id = runs.begin_live(stage, key, params, git_tags(root) | _experiment_tag(), computation)
+        logged = runs.logged_points(run_id)  # a killed stage goes on from a little before where it was
+        machine = SystemMetricsMonitor(run_id, sampling_interval=MACHINE_SECONDS, resume_logging=bool(logged))
         machine.start()
         ended = False
         while not ended:
@@ -102,7 +112,7 @@ def _send(outbox: "queue.SimpleQueue[tuple[str, Any]]", stage: str, key: str, pa
                 else:
                     ended, status = True, content
             if metrics:
-                runs.log_metrics(run_id, metrics)
+                runs.log_metrics(run_id, metrics, logged=logged)
         machine.finish()
         runs.end(run_id, status)
     except Exception as error:  # tracking observes: it says what went wrong and lets the stage go on

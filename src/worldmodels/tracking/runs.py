@@ -2,7 +2,8 @@
 
 Tags: ``wm.kind`` (iteration, stage), ``wm.key``, ``wm.stage``; ``wm.artifact`` of a stage run is the hash of its primary out,
 the same as in dvc.lock, and so says which artifact the run made; ``wm.fingerprint`` of an iteration is the hash over those of
-its stages. A parent is ``wm.open`` while its iteration is being computed.
+its stages. A parent is ``wm.open`` until its iteration is complete. ``wm.computation`` of a stage run that is or was live names
+what it computes, ``wm.host`` and ``wm.process`` where.
 """
 
 import json
@@ -44,22 +45,32 @@ class RunStore:
         own = {"mlflow.runName": name, **tags} | ({"mlflow.parentRunId": parent} if parent else {})
         return self.client.create_run(self.experiment, tags=own).info.run_id
 
-    def begin_live(self, stage: str, key: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
-        """Start a stage's run under its iteration's open parent; earlier ones that never ended were killed."""
-        for run in self.find(kind="stage", stage=stage, key=key):
-            if run.info.status == "RUNNING" and not self.is_alive(run):
-                self.end(run.info.run_id, "KILLED")
+    def begin_live(
+        self, stage: str, key: str, params: Mapping[str, Any], tags: Mapping[str, str], computation: str = ""
+    ) -> str:
+        """Start a stage's run under its iteration's open parent, or go on with one of the same computation that was cut off."""
+        self.end_killed(stage=stage, key=key)
         parent = self.open_parent(iteration_key(key)) if key != "report" else None
-        own = {
-            "wm.kind": "stage",
-            "wm.stage": stage,
-            "wm.key": key,
-            "wm.host": socket.gethostname(),
-            "wm.pid": str(os.getpid()),
-        }
-        run_id = self.create(stage_name(stage, key), own | dict(tags), parent)
+        if parent is not None:
+            self.client.update_run(parent, status="RUNNING")
+        own = {"wm.kind": "stage", "wm.stage": stage, "wm.key": key, "wm.computation": computation}
+        own |= {"wm.host": socket.gethostname(), "wm.process": _process_name(os.getpid()), **tags}
+        for run in self.find(kind="stage", stage=stage, key=key, computation=computation) if computation else ():
+            same = run.data.tags.get("dvc.experiment") == tags.get("dvc.experiment")
+            if same and run.info.status in ("KILLED", "FAILED"):
+                run_id = run.info.run_id
+                self.client.update_run(run_id, status="RUNNING")
+                self.tag(run_id, own | ({"mlflow.parentRunId": parent} if parent else {}))
+                return run_id
+        run_id = self.create(stage_name(stage, key), own, parent)
         self.log_params(run_id, params)
         return run_id
+
+    def end_killed(self, **tags: str) -> None:
+        """End the stages' runs with these ``wm`` tags whose process is gone."""
+        for run in self.find(kind="stage", **tags):
+            if run.info.status == "RUNNING" and not self.is_alive(run):
+                self.end(run.info.run_id, "KILLED")
 
     def is_alive(self, run: Run) -> bool:
         """Return whether the process of a run that has not ended may still be at work.
@@ -70,18 +81,26 @@ class RunStore:
             return False
         if run.data.tags.get("wm.host") != socket.gethostname():
             return str(self.client.tracking_uri).startswith("http")
-        try:
-            os.kill(int(run.data.tags["wm.pid"]), 0)
-        except PermissionError:
-            return True
-        except (OSError, ValueError, KeyError):
-            return False
-        return True
+        name = run.data.tags.get("wm.process", "")
+        return name != "" and name == _process_name(int(name.partition("@")[0]))
 
     def open_parent(self, key: str) -> str:
-        """Return the parent of an iteration that is being computed; made if there is none."""
+        """Return the parent of an iteration that is not complete; made if there is none.
+
+        It is RUNNING while one of its stages is, else SCHEDULED (``rest``).
+        """
         found = self.find(kind="iteration", key=key, open="true")
         return found[0].info.run_id if found else self.create(key, {"wm.kind": "iteration", "wm.key": key, "wm.open": "true"})
+
+    def rest(self, parent: str) -> None:
+        """Show that nothing is at work below an open parent, if so."""
+        if not any(self.is_alive(run) for run in self.find(kind="stage") if run.data.tags.get("mlflow.parentRunId") == parent):
+            self.client.update_run(parent, status="SCHEDULED")
+
+    def logged_points(self, run_id: str) -> set[tuple[str, int]]:
+        """Return the names and steps of the metrics that a run holds; not the machine's, which have steps of their own."""
+        names = [name for name in self.client.get_run(run_id).data.metrics if not name.startswith("system/")]
+        return {(name, point.step) for name in names for point in self.client.get_metric_history(run_id, name)}
 
     def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Set tags."""
@@ -95,14 +114,22 @@ class RunStore:
             self.client.log_batch(run_id, params=rows[i : i + MOST_PARAMS])
 
     def log_metrics(
-        self, run_id: str, points: Iterable[tuple[Mapping[str, float], int, int]], *, without: Container[str] = ()
+        self,
+        run_id: str,
+        points: Iterable[tuple[Mapping[str, float], int, int]],
+        *,
+        without: Container[str] = (),
+        logged: Container[tuple[str, int]] = (),
     ) -> None:
-        """Log points (metrics, step, time in ms). Values that are no numbers, and metrics ``without``, are left out."""
+        """Log points (metrics, step, time in ms).
+
+        Values that are no numbers, metrics ``without``, and points that are ``logged`` already (name, step) are left out.
+        """
         rows = [
             Metric(name, float(value), time, step)
             for values, step, time in points
             for name, value in values.items()
-            if math.isfinite(value) and name not in without
+            if math.isfinite(value) and name not in without and (name, step) not in logged
         ]
         for i in range(0, len(rows), MOST_METRICS):
             self.client.log_batch(run_id, metrics=rows[i : i + MOST_METRICS])
@@ -129,6 +156,15 @@ class RunStore:
     def end(self, run_id: str, status: str) -> None:
         """End a run: FINISHED, FAILED or KILLED."""
         self.client.set_terminated(run_id, status)
+
+
+def _process_name(pid: int) -> str:
+    """Return a name of a process that no later one with its number has; empty where it has ended."""
+    try:
+        state, *others = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if state == "Z" else f"{pid}@{others[18]}"  # clock ticks from the machine's start to its own
 
 
 def iteration_key(key: str) -> str:

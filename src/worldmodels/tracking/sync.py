@@ -108,6 +108,7 @@ def sync(root: Path, *, registry: bool = True) -> SyncReport:
         for entry in entries:
             if entry.key == "report":
                 mirror.stage(entry, None)
+        mirror.runs.end_killed()
         mirror.alias()
     return SyncReport(len(entries), mirror.runs_added, mirror.parents_added, mirror.versions_added, tuple(mirror.notes))
 
@@ -161,6 +162,8 @@ class _Mirror:
             self._close(key, parent, fingerprint, own)
             if registry:
                 self._register(parent, fingerprint, own)
+        else:
+            self.runs.rest(parent)
 
     def stage(self, entry: Entry, parent: str | None) -> None:
         """Make sure that an entry has exactly one finished run, below its parent, with what is on disk of it."""
