@@ -1,9 +1,32 @@
-"""One thread for each test process: the suite runs on all cores at once."""
+"""One thread for each test process: the suite runs on all cores at once; what takes long is made once for all of them."""
 
+import os
 import sys
 from pathlib import Path
 
+import pytest
 import torch
+from filelock import FileLock
 
 sys.path.insert(0, str(Path(__file__).parent))
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def iteration(tmp_path_factory):
+    """A project with one committed iteration of Take Cover, untracked; copy it.
+
+    It was computed while its MLflow server could not be reached; the file ``said`` beside it holds what that said.
+    """
+    from lab import commit, free_port, make_project, one_iteration, run
+
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "iteration" / "project"
+    with FileLock(f"{folder.parent}.lock"):
+        if not (folder.parent / "said").exists():
+            make_project(folder, one_iteration())
+            nobody = f"http://someone:s3cret@127.0.0.1:{free_port()}"
+            done = run(folder, "dvc", "repro", WM_TRACKING="on", MLFLOW_TRACKING_URI=nobody)
+            commit(folder, "One iteration")
+            (folder.parent / "said").write_text(done.stdout + done.stderr)
+    return folder

@@ -12,14 +12,15 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import yaml
 from tiny import ROOT, tiny_params
 
 
-def run(folder, *command, check=True, **variables):
-    """Run a command in a project, with its own code and nothing of the caller's settings; return what it said."""
-    environment = {
+def environment(folder: Path) -> dict[str, str]:
+    """Return the variables with which a project's commands run: its own code, and nothing of the caller's settings."""
+    return {
         "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
         "HOME": str(folder.parent),
         "PYTHONPATH": str(folder / "src"),
@@ -27,30 +28,39 @@ def run(folder, *command, check=True, **variables):
         "GIT_CONFIG_GLOBAL": "/dev/null",
         "WM_TRACKING": "off",
         **{f"GIT_{who}_{what}": "someone" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
-        **variables,
     }
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=900)
+
+
+def run(folder, *command, check=True, **variables):
+    """Run a command in a project; return what it said."""
+    own = environment(folder) | variables
+    done = subprocess.run(command, cwd=folder, env=own, capture_output=True, text=True, check=False, timeout=900)
     assert done.returncode == 0 or not check, f"{command} failed:\n{done.stdout[-3000:]}\n{done.stderr[-6000:]}"
     return done
 
 
-def make_project(folder: Path) -> Path:
-    """Copy the project with params so small that one iteration of Take Cover takes half a minute; commit it."""
+def make_project(folder: Path, params: dict[str, Any]) -> Path:
+    """Copy the project, with these params; commit it."""
     folder.mkdir(parents=True)
     for name in ("pipeline", "src", "presets"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
         shutil.copy(ROOT / name, folder)
-    params = tiny_params()
-    params["chain"] = {"doom-1": params["chain"]["doom-1"]}
-    params["environments"] = ["doom"]
-    del params["carracing"]
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     run(folder, "git", "init", "-q", "-b", "main")
     run(folder, "dvc", "init", "-q")
     shutil.copytree(ROOT / ".dvc/plots", folder / ".dvc/plots")
     commit(folder, "The project")
     return folder
+
+
+def one_iteration() -> dict[str, Any]:
+    """Return params so small that one iteration of Take Cover takes half a minute."""
+    params = tiny_params()
+    params["chain"] = {"doom-1": params["chain"]["doom-1"]}
+    params["environments"] = ["doom"]
+    del params["carracing"]
+    return params
 
 
 def commit(folder: Path, message: str) -> None:

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import yaml
 from closure import ROOT, closure
+from lab import environment, make_project, run
 from tiny import tiny_params
 
 DAG = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -62,36 +63,6 @@ def test_presets_hold_the_same_keys_and_params_yaml_is_a_preset():
     assert yaml.safe_load((ROOT / "params.yaml").read_text()) in presets.values()
 
 
-def copy_project(target: Path) -> Path:
-    target.mkdir()
-    for name in ("pipeline", "src", "presets"):
-        shutil.copytree(ROOT / name, target / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-    for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
-        shutil.copy(ROOT / name, target)
-    (target / "params.yaml").write_text(yaml.safe_dump(tiny_params(), sort_keys=False))
-    run(target, "git", "init", "-q")
-    run(target, "dvc", "init", "-q")
-    return target
-
-
-def environment(folder):
-    binaries = str(Path(sys.executable).parent)
-    return {
-        "PATH": f"{binaries}:/usr/local/bin:/usr/bin:/bin",
-        "HOME": str(folder),
-        "PYTHONPATH": f"{folder / 'src'}",
-        "DVC_NO_ANALYTICS": "1",
-        "GIT_CONFIG_GLOBAL": "/dev/null",
-    }
-
-
-def run(folder, *command, check=True, **variables):
-    everything = environment(folder) | variables
-    done = subprocess.run(command, cwd=folder, env=everything, capture_output=True, text=True, check=False)
-    assert done.returncode == 0 or not check, f"{command} failed:\n{done.stdout[-3000:]}\n{done.stderr[-6000:]}"
-    return done
-
-
 def ran(output: str) -> set[str]:
     return set(re.findall(r"Running stage '([^']+)'", output))
 
@@ -99,7 +70,7 @@ def ran(output: str) -> set[str]:
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     """The chain doom-1, doom-2, carracing-1, run with tiny params on the real games."""
-    folder = copy_project(tmp_path_factory.mktemp("project") / "one")
+    folder = make_project(tmp_path_factory.mktemp("project") / "one", tiny_params())
     run(folder, "dvc", "repro")
     return folder
 
@@ -132,7 +103,7 @@ def test_everything_comes_back_from_the_run_cache(project):
 
 
 def test_computing_it_all_again_gives_the_same_lock_byte_for_byte(project, tmp_path):
-    again = copy_project(tmp_path / "two")
+    again = make_project(tmp_path / "two", tiny_params())
     run(again, "dvc", "repro")
     assert (again / "dvc.lock").read_text() == (project / "dvc.lock").read_text()
 
@@ -200,9 +171,7 @@ def test_a_stage_killed_at_random_moments_goes_on_and_gives_the_same_bytes(proje
 def test_a_stage_says_what_is_wrong_with_its_params_and_exits_with_2(project):
     params = tiny_params()
     params["doom"]["vision"]["model"] = {"latnt": 64}
-    folder = project.parent / "bad"
-    copy_project(folder)
-    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    folder = make_project(project.parent / "bad", params)
     done = run(folder, sys.executable, "-m", "pipeline.vision", "doom-1", "doom", "doom-0", check=False)
     assert done.returncode == 2
     assert "`doom.vision.model.latnt`. Did you mean `latent`?" in done.stderr

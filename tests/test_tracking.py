@@ -11,6 +11,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+import lab
 import numpy as np
 import pandas as pd
 import pytest
@@ -32,7 +33,7 @@ from worldmodels.storage.layout import PRIMARY
 from worldmodels.tracking.lineage import artifact_hash
 from worldmodels.tracking.live import stage_run
 from worldmodels.tracking.store import EXPERIMENT, connect
-from worldmodels.tracking.sync import sync
+from worldmodels.tracking.sync import read_lock, sync
 
 SOURCES = Path(__file__).resolve().parent.parent / "src"
 STAGES = ("collect", "vision", "encode", "memory", "calibrate", "controller", "evaluate")
@@ -318,6 +319,36 @@ def test_a_killed_stage_goes_on_in_the_same_run_and_no_point_is_there_twice(proj
     with stage_run("vision", "doom-1", {"a": 3}, computation="c3"):  # other params: another run
         pass
     assert [run.info.status for run in runs(client, kind="stage")] == ["FINISHED", "FINISHED", "KILLED", "FINISHED"]
+
+
+def test_a_real_stage_killed_under_dvc_goes_on_in_its_run_and_sync_finds_one_run_for_every_artifact(
+    iteration, tmp_path, monkeypatch
+):
+    folder = Path(shutil.copytree(iteration, tmp_path / "project"))
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    params["doom"]["vision"]["optimiser"]["updates"] = 60
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    tracked = {"WM_TRACKING": "on", "WM_CHECKPOINT_SECONDS": "0"}
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    client = client_of(folder)
+    with (tmp_path / "log").open("w") as log:
+        command, own = ["dvc", "repro", "vision@doom-1"], lab.environment(folder) | tracked
+        dvc = subprocess.Popen(command, cwd=folder, env=own, stdout=log, stderr=log)
+        while not (found := [run for run in runs(client, kind="stage") if "train/loss" in run.data.metrics]):
+            assert dvc.poll() is None, (tmp_path / "log").read_text()
+            time.sleep(0.1)
+        os.kill(int(found[0].data.tags["wm.process"].partition("@")[0]), signal.SIGKILL)
+        assert dvc.wait(60) != 0
+    assert "going on from" in lab.run(folder, *command, **tracked).stderr
+    lab.run(folder, "wm", "track", "sync")
+    stages = runs(client, kind="stage")
+    (vision,) = [run for run in stages if run.data.tags["wm.stage"] == "vision"]
+    assert vision.info.run_id == found[0].info.run_id
+    assert {run.info.status for run in stages} == {"FINISHED"}
+    steps = [point.step for point in client.get_metric_history(vision.info.run_id, "train/loss")]
+    assert steps == list(pd.read_csv(folder / "artifacts/doom-1/vision.csv").query("split == 'train'")["update"])
+    locked = [entry.artifact for entry in read_lock(folder / "dvc.lock")]
+    assert sorted(run.data.tags["wm.artifact"] for run in stages) == sorted(locked)
 
 
 def test_a_process_that_took_the_number_of_a_dead_stage_is_not_taken_for_it(project):

@@ -168,6 +168,35 @@ def check() -> None:
     typer.echo(check_params(find_root()))
 
 
+@app.command(short_help="Run experiments over several values of params.")
+def sweep(
+    assignments: Annotated[
+        list[str], typer.Argument(metavar="KEY=VALUE,VALUE...", help="Params by dotted key, and the values to try.")
+    ],
+    target: Annotated[
+        list[str] | None, typer.Option(help="A stage to run up to, such as evaluate@doom-1; may be repeated. Default: all.")
+    ] = None,
+    dry: Annotated[bool, typer.Option("--dry", help="Say what would run, and run nothing.")] = False,
+    queue: Annotated[bool, typer.Option("--queue", help="Only queue them, for `dvc queue start -j N`.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Run one DVC experiment for every combination of values, and print a table of their scores.
+
+    Each runs in a folder of its own and is a run in MLflow by its experiment's name. The same command again continues.
+
+    \b
+    wm sweep doom.evaluate.dream.temperature=0.5,1.0,1.3 --target evaluate@doom-1
+    wm sweep doom.controller.evolution.sigma=0.1,0.2 seed=0,1,2 --dry
+    """
+    from worldmodels import cli_sweep
+    from worldmodels.cli_project import find_root
+
+    table, failed = cli_sweep.sweep(find_root(), assignments, target or [], dry=dry, queue=queue)
+    _print_json(table) if as_json else typer.echo(cli_sweep.text(table))
+    if failed:
+        raise typer.Exit(1)
+
+
 @app.command(short_help="Check this machine; say what to do.")
 def doctor(as_json: Json = False) -> None:
     """Check this machine: Python, packages, rendering, GPU, disk, MLflow store, DVC; each with a verdict."""

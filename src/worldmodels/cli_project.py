@@ -92,10 +92,13 @@ def use_preset(root: Path, name: str, *, force: bool) -> str:
 
 
 def sync_tracking(root: Path) -> str:
-    """Rebuild MLflow from dvc.lock; return what was done."""
+    """Rebuild MLflow from dvc.lock and DVC's experiments; return what was done."""
+    from worldmodels.tracking.experiments import mirror_experiments
     from worldmodels.tracking.sync import sync
 
-    return f"MLflow holds what dvc.lock says: {sync(root)}"
+    said = f"MLflow holds what dvc.lock says: {sync(root)}"
+    added = mirror_experiments(root)
+    return said + (f"\n{added} experiments added." if added else "")
 
 
 def sqlite_file(uri: str) -> Path | None:

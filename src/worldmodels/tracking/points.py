@@ -1,7 +1,9 @@
 """What a stage left on disk, as the metrics that it logs live."""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from worldmodels.storage.files import read_json
 
@@ -29,9 +31,14 @@ def points(stage: str, path: Path) -> list[Point]:
         ]
     content = read_json(path)
     if stage == "evaluate":
-        worlds = [world for world in ("real", "dream", "baseline") if content[world]]
-        values = {f"{world}/{name}": content[world][name] for world in worlds for name in SUMMARY}
-        return [(values | ({} if content["gap"] is None else {"gap": content["gap"]}), 0, now)]
+        return [(score_metrics(content), 0, now)]
     if stage == "initialise":
         return [({f"baseline/{name}": content[name] for name in SUMMARY}, 0, now)]
     return [({name: content[name] for name in DATA}, 0, now)]
+
+
+def score_metrics(scores: Mapping[str, Any]) -> dict[str, float]:
+    """Return what scores.json says as metrics: ``real/mean``, ..., and the gap between dream and reality."""
+    worlds = [world for world in ("real", "dream", "baseline") if scores[world]]
+    values = {f"{world}/{name}": scores[world][name] for world in worlds for name in SUMMARY}
+    return values | ({} if scores["gap"] is None else {"gap": scores["gap"]})

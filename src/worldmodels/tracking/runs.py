@@ -1,9 +1,9 @@
-"""The runs of this project in MLflow: a parent for every iteration, a child for every stage.
+"""The runs of this project in MLflow: a parent for every iteration and every experiment, a child for every stage.
 
-Tags: ``wm.kind`` (iteration, stage), ``wm.key``, ``wm.stage``; ``wm.artifact`` of a stage run is the hash of its primary out,
-the same as in dvc.lock, and so says which artifact the run made; ``wm.fingerprint`` of an iteration is the hash over those of
-its stages. A parent is ``wm.open`` until its iteration is complete. ``wm.computation`` of a stage run that is or was live names
-what it computes, ``wm.host`` and ``wm.process`` where.
+Tags: ``wm.kind`` (iteration, experiment, stage), ``wm.key``, ``wm.stage``; ``wm.artifact`` of a stage run is the hash of its
+primary out, the same as in dvc.lock, and so says which artifact the run made; ``wm.fingerprint`` of an iteration is the hash
+over those of its stages. A parent is ``wm.open`` until it is complete. ``wm.computation`` of a stage run that is or was live
+names what it computes, ``wm.host`` and ``wm.process`` where. An experiment and its stages have ``dvc.experiment``, its name.
 """
 
 import json
@@ -28,9 +28,10 @@ class RunStore:
     def __init__(self, client: MlflowClient, experiment: str) -> None:
         self.client, self.experiment = client, experiment
 
-    def find(self, **tags: str) -> list[Run]:
-        """Return all runs with these ``wm`` tags, newest first."""
-        query = " and ".join(f"tags.`wm.{name}` = '{value}'" for name, value in tags.items())
+    def find(self, *, experiment: str | None = None, **tags: str) -> list[Run]:
+        """Return all runs with these ``wm`` tags, of a DVC experiment if one is named, newest first."""
+        terms = {f"wm.{name}": value for name, value in tags.items()} | ({"dvc.experiment": experiment} if experiment else {})
+        query = " and ".join(f"tags.`{name}` = '{value}'" for name, value in terms.items())
         found: list[Run] = []
         token = None
         while True:
@@ -48,15 +49,19 @@ class RunStore:
     def begin_live(
         self, stage: str, key: str, params: Mapping[str, Any], tags: Mapping[str, str], computation: str = ""
     ) -> str:
-        """Start a stage's run under its iteration's open parent, or go on with one of the same computation that was cut off."""
+        """Start a stage's run under its open parent, or go on with one of the same computation that was cut off."""
         self.end_killed(stage=stage, key=key)
-        parent = self.open_parent(iteration_key(key)) if key != "report" else None
+        experiment = tags.get("dvc.experiment")
+        if experiment:
+            parent: str | None = self.open_experiment(experiment)
+        else:
+            parent = self.open_parent(iteration_key(key)) if key != "report" else None
         if parent is not None:
             self.client.update_run(parent, status="RUNNING")
         own = {"wm.kind": "stage", "wm.stage": stage, "wm.key": key, "wm.computation": computation}
         own |= {"wm.host": socket.gethostname(), "wm.process": _process_name(os.getpid()), **tags}
         for run in self.find(kind="stage", stage=stage, key=key, computation=computation) if computation else ():
-            same = run.data.tags.get("dvc.experiment") == tags.get("dvc.experiment")
+            same = run.data.tags.get("dvc.experiment") == experiment
             if same and run.info.status in ("KILLED", "FAILED"):
                 run_id = run.info.run_id
                 self.client.update_run(run_id, status="RUNNING")
@@ -92,10 +97,18 @@ class RunStore:
         found = self.find(kind="iteration", key=key, open="true")
         return found[0].info.run_id if found else self.create(key, {"wm.kind": "iteration", "wm.key": key, "wm.open": "true"})
 
-    def rest(self, parent: str) -> None:
-        """Show that nothing is at work below an open parent, if so."""
-        if not any(self.is_alive(run) for run in self.find(kind="stage") if run.data.tags.get("mlflow.parentRunId") == parent):
-            self.client.update_run(parent, status="SCHEDULED")
+    def open_experiment(self, name: str) -> str:
+        """Return the run of an experiment that is not complete; made if there is none."""
+        found = self.find(kind="experiment", open="true", experiment=name)
+        tags = {"wm.kind": "experiment", "wm.open": "true", "dvc.experiment": name}
+        return found[0].info.run_id if found else self.create(name, tags)
+
+    def rest(self) -> None:
+        """Show of every open parent below which nothing is at work that it waits."""
+        at_work = {run.data.tags.get("mlflow.parentRunId") for run in self.find(kind="stage") if self.is_alive(run)}
+        for run in self.find(open="true"):
+            if run.info.run_id not in at_work and run.info.status == "RUNNING":
+                self.client.update_run(run.info.run_id, status="SCHEDULED")
 
     def logged_points(self, run_id: str) -> set[tuple[str, int]]:
         """Return the names and steps of the metrics that a run holds; not the machine's, which have steps of their own."""

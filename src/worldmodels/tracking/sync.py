@@ -109,6 +109,7 @@ def sync(root: Path, *, registry: bool = True) -> SyncReport:
             if entry.key == "report":
                 mirror.stage(entry, None)
         mirror.runs.end_killed()
+        mirror.runs.rest()
         mirror.alias()
     return SyncReport(len(entries), mirror.runs_added, mirror.parents_added, mirror.versions_added, tuple(mirror.notes))
 
@@ -120,12 +121,17 @@ def read_lock(path: Path) -> list[Entry]:
         ArtifactError: where it is missing or damaged.
     """
     try:
-        stages = yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))["stages"]
-        return [_entry(name, content) for name, content in stages.items() if name.partition("@")[0] in PRIMARY]
+        return parse_lock(path.read_text())
     except FileNotFoundError:
         raise ArtifactError(f"{path} does not exist: nothing was run yet. `make repro` runs the pipeline.") from None
     except (yaml.YAMLError, KeyError, TypeError, AttributeError, StopIteration) as error:
         raise ArtifactError(f"{path} is damaged ({error}). `git checkout dvc.lock`, or delete it and `dvc repro`.") from None
+
+
+def parse_lock(text: str) -> list[Entry]:
+    """Return the stages in the text of a dvc.lock, in its order; what is damaged raises what Python says of it."""
+    stages = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))["stages"]
+    return [_entry(name, content) for name, content in stages.items() if name.partition("@")[0] in PRIMARY]
 
 
 def _entry(name: str, content: Mapping[str, Any]) -> Entry:
@@ -162,13 +168,12 @@ class _Mirror:
             self._close(key, parent, fingerprint, own)
             if registry:
                 self._register(parent, fingerprint, own)
-        else:
-            self.runs.rest(parent)
 
     def stage(self, entry: Entry, parent: str | None) -> None:
         """Make sure that an entry has exactly one finished run, below its parent, with what is on disk of it."""
         found = [run for run in self._stages if _is_of(run, entry) and not self.runs.is_alive(run)]
         found = [run for run in found if run.info.status != "FAILED"]
+        found.sort(key=lambda run: run.data.tags.get("mlflow.parentRunId") != parent)  # an experiment may have made the same
         found.sort(key=lambda run: (run.info.status != "FINISHED", "wm.rebuilt" in run.data.tags))  # newest first within
         for double in found[1:]:
             self.runs.client.delete_run(double.info.run_id)

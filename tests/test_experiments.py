@@ -1,0 +1,207 @@
+"""Experiments: DVC's own commands and ``wm sweep``, on one real iteration, and what MLflow makes of them."""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from lab import run
+from mlflow import MlflowClient
+from tiny import ROOT
+
+from worldmodels.cli_sweep import parse
+from worldmodels.errors import ParamsError
+from worldmodels.tracking.experiments import in_force, list_experiments
+from worldmodels.tracking.sync import Entry
+
+TARGET = "evaluate@doom-1"
+TEMPERATURE = "doom.evaluate.dream.temperature"
+
+
+@pytest.fixture(scope="module")
+def project(iteration, tmp_path_factory):
+    """One iteration, computed and committed."""
+    return Path(shutil.copytree(iteration, tmp_path_factory.mktemp("lab") / "project"))
+
+
+@pytest.fixture(scope="module")
+def experiments(project):
+    """One experiment by each of DVC's ways: in the workspace, and queued."""
+    tracked = {"WM_TRACKING": "on"}
+    done = run(project, "dvc", "exp", "run", "-n", "bold", "-S", "doom.controller.evolution.sigma=0.2", TARGET, **tracked)
+    assert set(re.findall(r"Running stage '(.+?)'", done.stdout)) == {"controller@doom-1", TARGET}
+    run(project, "git", "checkout", "-q", ".")
+    run(project, "dvc", "checkout", "-q")
+    run(project, "dvc", "exp", "run", "--queue", "-n", "warm", "-S", f"{TEMPERATURE}=1.5", TARGET, **tracked)
+    run(project, "dvc", "exp", "run", "--run-all", **tracked)
+    assert {experiment.name for experiment in list_experiments(project)} == {"bold", "warm"}
+    return project
+
+
+@pytest.fixture(scope="module")
+def swept(experiments):
+    """The same project after a sweep; what the sweep said."""
+    command = ("wm", "sweep", f"{TEMPERATURE}=0.5,1.5", "seed=0", "--target", TARGET)
+    return run(experiments, *command, WM_TRACKING="on"), command
+
+
+def runs_of(folder, **tags):
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    experiment = client.get_experiment_by_name("worldmodels").experiment_id
+    query = " and ".join(f"tags.`{name.replace('_', '.')}` = '{value}'" for name, value in tags.items())
+    return client.search_runs([experiment], query)
+
+
+def test_a_sweep_runs_every_combination_and_every_experiment_is_a_run_of_its_name(experiments, swept):
+    folder, (done, _) = experiments, swept
+    names = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("temperature-")]
+    assert [re.sub(r"-[0-9a-f]{6}$", "", name) for name in names] == ["temperature-0.5-seed-0", "temperature-1.5-seed-0"]
+    assert all(line.split()[-1] == "done" for line in done.stdout.splitlines() if line.startswith("temperature-"))
+    assert run(folder, "git", "status", "--porcelain").stdout == ""  # the workspace is as it was
+
+    found = {run.info.run_name: run for run in runs_of(folder, wm_kind="experiment")}
+    assert set(found) == {"bold", "warm", *names}
+    for name, run_ in found.items():
+        assert run_.info.status == "FINISHED"
+        assert run_.data.tags["dvc.experiment"] == name
+        live = runs_of(folder, wm_kind="stage", dvc_experiment=name)
+        stages = {r.data.tags["wm.stage"] for r in live}
+        assert stages == {"bold": {"controller", "evaluate"}, names[1]: set()}.get(name, {"evaluate"})  # `warm` has the same
+        assert {r.data.tags["mlflow.parentRunId"] for r in live} <= {run_.info.run_id}
+    assert {name: found[name].data.params[TEMPERATURE] for name in ("warm", *names)} == {
+        "warm": "1.5", names[0]: "0.5", names[1]: "1.5"
+    }  # fmt: skip
+    assert found["bold"].data.params["doom.controller.evolution.sigma"] == "0.2"
+    scores = yaml.safe_load((folder / "artifacts/doom-1/scores.json").read_text())
+    assert found["warm"].data.metrics["doom-1/real/mean"] == scores["real"]["mean"]  # the dream's temperature is no matter
+    assert found["warm"].data.metrics["doom-1/real/n"] == 2
+    assert not runs_of(folder, wm_kind="iteration")
+
+
+def test_the_same_sweep_again_runs_nothing_and_adds_nothing(experiments, swept):
+    folder, (done, command) = experiments, swept
+    before = len(runs_of(folder, wm_kind="experiment"))
+    again = run(folder, *command, WM_TRACKING="on")
+    assert "Running stage" not in again.stderr
+    assert again.stderr.count("exists already") == 2
+    assert again.stdout == done.stdout
+    assert len(runs_of(folder, wm_kind="experiment")) == before
+    rows = json.loads(run(folder, *command, "--dry", "--json").stdout)
+    assert [(row["temperature"], row["state"], row["iteration"]) for row in rows] == [
+        ("0.5", "done", "doom-1"), ("1.5", "done", "doom-1")
+    ]  # fmt: skip
+
+
+def test_dvc_shows_experiments_with_params_and_scores_side_by_side(experiments):
+    shown = json.loads(run(experiments, "dvc", "exp", "show", "--json").stdout)
+    rows = {exp["name"]: exp["revs"][0]["data"] for entry in shown for exp in entry["experiments"] or []}
+    for name, (temperature, sigma) in {"bold": (1.0, 0.2), "warm": (1.5, 0.1)}.items():
+        params = rows[name]["params"]["params.yaml"]["data"]["doom"]
+        assert params["evaluate"]["dream"]["temperature"] == temperature
+        assert params["controller"]["evolution"]["sigma"] == sigma
+        scores = rows[name]["metrics"]["artifacts/doom-1/scores.json"]["data"]
+        assert scores["temperature"] == temperature
+        assert scores["real"]["n"] == 2
+
+
+def test_dvc_metrics_diff_names_what_changed_and_the_random_policy_s_score_is_a_metric(experiments):
+    changed = json.loads(run(experiments, "dvc", "metrics", "diff", "main", "warm", "--json").stdout)
+    temperature = changed["artifacts/doom-1/scores.json"]["temperature"]
+    assert (temperature["old"], temperature["new"], temperature["diff"]) == (1.0, 1.5, 0.5)
+    shown = json.loads(run(experiments, "dvc", "metrics", "show", "--json").stdout)[""]["data"]
+    assert shown["artifacts/doom-0/baseline.json"]["data"]["n"] == 2
+
+
+def test_dvc_plots_diff_draws_curves_with_titles_and_axes(experiments, tmp_path):
+    told = json.loads(run(experiments, "dvc", "plots", "diff", "main", "bold", "--json", "--out", str(tmp_path)).stdout)["data"]
+    shown = {name: plots[0]["content"] for name, plots in told.items() if plots and plots[0].get("content")}
+    games = {name.partition(",")[0] for name in shown}
+    assert games == {"Take Cover"}
+    for name, step, column in (("V", "update", "loss"), ("M", "update", "loss"), ("C", "generation", "mean")):
+        curve = shown[f"Take Cover, {name}"]
+        assert curve["title"]["text"].startswith(f"Take Cover, {name}: ")
+        axes = {axis: curve["spec"]["encoding"][axis] for axis in "xy"}
+        assert axes["x"]["title"] == step
+        assert axes["y"]["title"] not in ("", None, column)
+        (label,) = [key for key in ("split", "phase") if key in curve["data"]["values"][0]]
+        parts = {row[label] for row in curve["data"]["values"]}
+        assert parts == ({"train", "validation"} if label == "split" else {"dream", "selection"})
+        assert {row["rev"] for row in curve["data"]["values"]} == {"main", "bold"}
+    search = [row for row in shown["Take Cover, C"]["data"]["values"] if row["phase"] == "dream"]
+    assert {float(row["sigma"]) > 0.15 for row in search if row["rev"] == "bold"} == {True}
+
+
+def test_a_failing_experiment_is_reported_and_the_others_run(iteration, tmp_path):
+    folder = tmp_path / "project"
+    shutil.copytree(iteration, folder)
+    stage = folder / "pipeline" / "evaluate.py"
+    limit = "yaml.safe_load(open('params.yaml'))['doom']['evaluate']['dream']['limit']"
+    broken = f"import yaml\nif {limit} == 41:\n    raise SystemExit(3)\n"
+    stage.write_text(broken + stage.read_text())
+    done = run(folder, "wm", "sweep", "doom.evaluate.dream.limit=41,42", "--target", TARGET, "--json", check=False)
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert [row["state"] for row in json.loads(done.stdout)] == ["failed", "done"]
+    assert not (folder / "mlflow.db").exists()  # WM_TRACKING=off
+
+
+def test_a_sweep_is_checked_as_a_whole_before_anything_runs(project):
+    before = list_experiments(project)
+    for arguments, message in (
+        ([f"{TEMPERATURE}=0.5,-1"], "greater than 0"),
+        (["doom.evaluate.dream.temprature=1"], f"`{TEMPERATURE}`"),
+        (["doom.evaluate.dream=1"], "has no value"),
+        (["seed=0,0"], "twice"),
+        (["seed"], "key=value"),
+        (["seed=" + ",".join(map(str, range(201)))], "200 are the most"),
+    ):
+        done = run(project, "wm", "sweep", *arguments, "--target", TARGET, check=False)
+        assert (done.returncode, done.stdout) == (2, ""), done.stderr
+        assert message in done.stderr
+        assert "Running" not in done.stderr
+    assert list_experiments(project) == before
+
+
+def test_lists_are_values_and_the_axes_keep_the_order_they_were_typed_in(project):
+    axes = parse(project, ["doom.collect.strengths=[0.0,0.5],[1.0]", "seed=2,1"])
+    assert [(axis.key, axis.values) for axis in axes] == [
+        ("doom.collect.strengths", ("[0.0,0.5]", "[1.0]")), ("seed", ("2", "1"))
+    ]  # fmt: skip
+    with pytest.raises(ParamsError, match="nothing to sweep"):
+        parse(project, [])
+
+
+def test_outside_of_git_the_message_says_what_is_needed(tmp_path):
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    done = run(tmp_path, "wm", "sweep", "seed=0,1", PYTHONPATH=str(ROOT / "src"), check=False)
+    assert done.returncode == 1
+    assert "needs git and a first commit" in done.stderr
+
+
+def test_a_result_is_in_force_only_if_all_that_it_was_made_of_is():
+    first = Entry("vision", "doom-1", {"doom.vision.sigma": 1}, {}, {"artifacts/v": "1"})
+    second = Entry("evaluate", "doom-1", {"seed": 0}, {"artifacts/v": "1"}, {"artifacts/s": "2"})
+    params = {"doom": {"vision": {"sigma": 1}}, "seed": 0}
+    assert in_force([first, second], params) == [first, second]
+    assert in_force([first, second], {**params, "seed": 1}) == [first]
+    assert in_force([first, second], {"doom": {"vision": {"sigma": 2}}, "seed": 0}) == []
+    elsewhere = Entry("vision", "doom-1", {"doom.vision.sigma": 1}, {}, {"artifacts/v": "3"})
+    assert in_force([elsewhere, second], params) == [elsewhere]
+
+
+def test_the_plots_and_metrics_name_every_iteration_of_the_chain():
+    dag = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    files = {path for plot in dag["plots"] if isinstance(plot, dict) for body in plot.values() for path in body["y"]}
+    keys = set(params["chain"])
+    assert {path.split("/")[1] for path in files} == keys
+    assert {os.path.basename(path) for path in files} == {"vision.csv", "memory.csv", "controller.csv"}
+    assert set(dag["metrics"]) == {f"artifacts/{name}-0/baseline.json" for name in params["environments"]}
+    for plot in dag["plots"]:
+        for body in plot.values() if isinstance(plot, dict) else ():
+            assert body["title"]
+            assert body["x_label"]
+            assert body["y_label"]
