@@ -102,6 +102,7 @@ def opened(root: Path) -> "Iterator[tuple[MlflowClient, str]]":
 
 def _open(root: Path, uri: str) -> "tuple[MlflowClient, str]":
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     # Else a server that dies in the middle of a run holds the stage for minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
