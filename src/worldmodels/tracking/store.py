@@ -103,12 +103,13 @@ def opened(root: Path) -> "Iterator[tuple[MlflowClient, str]]":
 def _open(root: Path, uri: str) -> "tuple[MlflowClient, str]":
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     # Else a server that dies in the middle of a run holds the stage for minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     import mlflow
 
-    for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking", "mlflow.system_metrics"):
+    for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking", "mlflow.system_metrics", "mlflow.store.model_registry"):
         logging.getLogger(name).setLevel(logging.WARNING)
     local = uri.startswith("sqlite:")
     with lock(root):
