@@ -51,12 +51,12 @@ def s3(tmp_path_factory):
 @pytest.fixture(scope="module")
 def postgres():
     """A PostgreSQL server with a database ``mlflow`` and a password; its URI."""
-    need("psycopg2")
+    need("psycopg")
     places = os.pathsep.join([os.environ["PATH"], *map(str, Path("/usr/lib/postgresql").glob("*/bin"))])  # Debian's
     binaries = {name: shutil.which(name, path=places) for name in ("initdb", "postgres")}
     if None in binaries.values():
         pytest.skip("PostgreSQL is not installed: there is no initdb. .ci/run installs it.")
-    import psycopg2
+    import psycopg
 
     # Neither below pytest's folder, which only its owner may enter, nor as root, whom PostgreSQL refuses.
     place = Path(tempfile.mkdtemp(prefix="wm-postgres-"))
@@ -74,12 +74,12 @@ def postgres():
     port = free_port()
 
     def connect(database):
-        return psycopg2.connect(host="127.0.0.1", port=port, user="mlflow", password="s3cret", dbname=database)
+        return psycopg.connect(host="127.0.0.1", port=port, user="mlflow", password="s3cret", dbname=database)
 
     def ready():
         try:
             connect("postgres").close()
-        except psycopg2.OperationalError:
+        except psycopg.OperationalError:
             return False
         return True
 
@@ -146,9 +146,9 @@ def test_without_its_server_the_chain_runs_and_a_later_sync_delivers(iteration, 
     assert "note" not in first
     assert not (folder / "mlflow.db").exists()
 
-    import psycopg2
+    import psycopg
 
-    with psycopg2.connect(postgres) as connection, connection.cursor() as cursor:
+    with psycopg.connect(postgres) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM runs WHERE status = 'FINISHED'")
         assert cursor.fetchone() == (len(STAGES) + 2,)  # the report and the iteration as well
     stored = [entry["Key"] for entry in s3.list_objects_v2(Bucket="mlflow")["Contents"]]

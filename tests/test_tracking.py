@@ -227,7 +227,7 @@ def test_a_live_run_streams_to_a_server_and_ends_with_its_artifact_and_pictures(
     monkeypatch.setenv("DVC_EXP_NAME", "busy-bee")
     client = MlflowClient(server)
     with stage_run("evaluate", "doom-1", {"doom.evaluate.real.episodes": 20}) as run:
-        deadline, seen = time.monotonic() + 20, []
+        deadline, seen = time.monotonic() + 240, []
         while not seen and time.monotonic() < deadline:  # metrics arrive while the stage runs
             run.metrics({"train/loss": 3.0}, 0)
             time.sleep(0.5)
@@ -239,10 +239,11 @@ def test_a_live_run_streams_to_a_server_and_ends_with_its_artifact_and_pictures(
             run.metrics({"train/loss": 1.0 / step, "train/kl": float("nan")}, step)
         run.done(Path("artifacts/doom-1/scores.json"), images=[Path("artifacts/doom-1/dream.png")])
     (child,) = runs(client, kind="stage")
-    (parent,) = runs(client, kind="iteration")
+    (parent,) = runs(client, kind="experiment")
     assert child.info.status == "FINISHED"
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
-    assert (parent.info.run_name, parent.data.tags["wm.open"]) == ("doom-1", "true")
+    assert (parent.info.run_name, parent.data.tags["wm.open"]) == ("busy-bee", "true")
+    assert not runs(client, kind="iteration")  # the workspace's iteration is not this one
     assert child.data.tags["wm.artifact"] == artifact_hash(project / "artifacts/doom-1/scores.json")
     assert child.data.tags["dvc.experiment"] == "busy-bee"
     assert child.data.params == {"doom.evaluate.real.episodes": "20"}
