@@ -58,7 +58,6 @@ def main(stage: Stage) -> None:
     write_table(stage.files.returns, pd.concat(tables, ignore_index=True))
     write_json(stage.files.scores, scores)
     stage.run.metrics(flat_scores(scores), 0)
-    checkpoint.clear()
     stage.run.done(stage.files.scores, images=[stage.files.reconstructions, stage.files.filmstrip])
 
 
