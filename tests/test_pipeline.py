@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import yaml
 from closure import ROOT, closure
+from project import copy_project, environment, run
 from tiny import tiny_params
 
 DAG = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -60,36 +61,6 @@ def test_presets_hold_the_same_keys_and_params_yaml_is_a_preset():
     assert all(content["preset"] == name for name, content in presets.items())
     assert len({frozenset(keys(content)) for content in presets.values()}) == 1
     assert yaml.safe_load((ROOT / "params.yaml").read_text()) in presets.values()
-
-
-def copy_project(target: Path) -> Path:
-    target.mkdir()
-    for name in ("pipeline", "src", "presets"):
-        shutil.copytree(ROOT / name, target / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-    for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
-        shutil.copy(ROOT / name, target)
-    (target / "params.yaml").write_text(yaml.safe_dump(tiny_params(), sort_keys=False))
-    run(target, "git", "init", "-q")
-    run(target, "dvc", "init", "-q")
-    return target
-
-
-def environment(folder):
-    binaries = str(Path(sys.executable).parent)
-    return {
-        "PATH": f"{binaries}:/usr/local/bin:/usr/bin:/bin",
-        "HOME": str(folder),
-        "PYTHONPATH": f"{folder / 'src'}",
-        "DVC_NO_ANALYTICS": "1",
-        "GIT_CONFIG_GLOBAL": "/dev/null",
-    }
-
-
-def run(folder, *command, check=True, **variables):
-    everything = environment(folder) | variables
-    done = subprocess.run(command, cwd=folder, env=everything, capture_output=True, text=True, check=False)
-    assert done.returncode == 0 or not check, f"{command} failed:\n{done.stdout[-3000:]}\n{done.stderr[-6000:]}"
-    return done
 
 
 def ran(output: str) -> set[str]:
