@@ -4,13 +4,13 @@ PYTHON ?= python3
 VENV ?= .venv
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 export PYTHONUNBUFFERED := 1
-
-.PHONY: help setup setup-dev repro test lint ui bench clean
+.PHONY: help setup setup-dev repro test test-slow lint ui bench clean
 
 help:
 	@echo "make repro [PRESET=quick|laptop|paper] [TARGET=evaluate@doom-2]   the main job: everything, up to scores and report"
 	@echo "make test    set up and pass the tests          make lint    ruff, mypy, import-linter"
 	@echo "make ui      open MLflow                        make bench   the benchmarks"
+	@echo "make test-slow   kills, signals and faults by the dozen, thousands of bad inputs (an hour)"
 
 # The lock is a constraints file: `setup` installs what the project needs, `setup-dev` the tools as well, both as locked.
 setup: $(VENV)/.setup
@@ -37,6 +37,10 @@ repro: setup
 
 test: setup-dev
 	python -m pytest -n 2 --dist loadfile
+
+test-slow: setup-dev
+	python -m pytest -m slow -s
+	WM_FUZZ_EXAMPLES=2000 python -m pytest tests/test_fuzz.py
 
 lint: setup-dev
 	ruff check .

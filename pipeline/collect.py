@@ -1,13 +1,17 @@
 """Play with the policy of the iteration before; keep what was seen and done (paper, section 5, step 2)."""
 
 import importlib
+from collections.abc import Sequence
+from contextlib import closing
 
 from pipeline.stage import Stage, run_stage
 from worldmodels.engine.bare import BareWorld
 from worldmodels.engine.collection import CollectConfig, collect_episodes
-from worldmodels.engine.policies import ExploringPolicy, RandomPolicy
+from worldmodels.engine.policies import ExploringPolicy, Policy, RandomPolicy
+from worldmodels.engine.world import World
 from worldmodels.envs.make import EnvironmentConfig, make_env
 from worldmodels.seeds import episode_seeds
+from worldmodels.shapes import Episode
 from worldmodels.storage.agents import read_card
 from worldmodels.storage.episodes import EpisodeWriter
 from worldmodels.storage.layout import require
@@ -20,26 +24,31 @@ def main(stage: Stage) -> None:
     card = read_card(require(stage.before.agent))
     seeds = episode_seeds("collection", config.episodes, stream=stage.stream)
     by_random = len(seeds) if card.kind == "random" else round(config.random_share * len(seeds))
-    writer = EpisodeWriter(stage.files.episodes, len(config.random.mean))
-    bar = iter(stage.progress(range(len(seeds)), "episode", len(seeds)))
+    checkpoint = stage.checkpoint(*sorted(stage.before.agent.iterdir()))
+    writer = EpisodeWriter(checkpoint.folder, len(config.random.mean), state=checkpoint.load()[1])
+    done = len(writer.rows)
+    bar = iter(stage.progress(range(done, len(seeds)), "episode", len(seeds) - done))
 
-    def play(world, policy, seeds, name) -> None:
-        try:
-            collect_episodes(
-                world, policy, seeds, lanes=config.lanes, writer=writer, name=name, on_episode=lambda _: next(bar, None)
-            )
-        finally:
-            world.close()
+    def play(world: World, policy: Policy, seeds: Sequence[int], name: str) -> None:
+        def keep(episode: Episode) -> None:
+            writer.write(episode, name)
+            next(bar, None)
+            if checkpoint.due():
+                checkpoint.save({}, writer.state())
 
-    if by_random:
-        play(BareWorld(make_env(game, threads=stage.threads)), RandomPolicy(config.random), seeds[:by_random], "random")
-    if by_random < len(seeds):
+        with closing(world):
+            collect_episodes(world, policy, seeds, lanes=config.lanes, name=name, keep=keep)
+
+    first, rest = seeds[done:by_random], seeds[max(done, by_random) :]
+    if first:
+        play(BareWorld(make_env(game, threads=stage.threads)), RandomPolicy(config.random), first, "random")
+    if rest:
         # By name: the code of V, M and C is a dependency only where there is such an agent, through its card.
         agent = importlib.import_module("worldmodels.engine.agent").load_agent(stage.before.agent)
         policy = ExploringPolicy(agent.policy(), RandomPolicy(config.random), config.strengths)
-        play(agent.real_world(make_env(game, threads=stage.threads)), policy, seeds[by_random:], stage.after)
+        play(agent.real_world(make_env(game, threads=stage.threads)), policy, rest, stage.after)
     next(bar, None)
-    summary = writer.finish(stage.files.data, stage.before.data)
+    summary = writer.finish(stage.files.data, stage.before.data, stage.files.episodes)
     stage.run.metrics({name: summary[name] for name in ("episodes", "frames", "mean_return", "mean_length")}, 0)
     stage.run.done(stage.files.data)
 

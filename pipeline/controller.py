@@ -72,7 +72,6 @@ def main(stage: Stage) -> None:
     save_agent(stage.files.agent, Agent(card, vision, memory, parameters, starts))
     save_tensors(stage.files.controller, {"parameters": parameters}, config.model.model_dump())
     write_curve(stage.files.controller_curve, curve)
-    checkpoint.clear()
     stage.run.done(stage.files.controller)
 
 

@@ -13,7 +13,7 @@ from worldmodels.engine.scores import episodes_table, join, summarise
 from worldmodels.envs.make import EnvironmentConfig, make_env
 from worldmodels.report.pictures import filmstrip, reconstruction_grid, write_png
 from worldmodels.seeds import episode_seeds
-from worldmodels.storage.files import read_json, write_json, write_table
+from worldmodels.storage.files import read_json, read_table, write_json, write_table
 from worldmodels.storage.layout import require
 
 PICTURES = 12
@@ -31,7 +31,7 @@ def main(stage: Stage) -> None:
     ]
     checkpoint = stage.checkpoint(*sorted(stage.files.agent.iterdir()))
     real = join(play(stage, play_real, tasks, checkpoint))
-    blind = pd.read_parquet(stage.origin.baseline_returns)
+    blind = read_table(stage.origin.baseline_returns)
     tables = [episodes_table(real, "real"), blind[blind["world"] == "random"]]
     dream = None
     if config.dream.episodes:
@@ -58,7 +58,6 @@ def main(stage: Stage) -> None:
     write_table(stage.files.returns, pd.concat(tables, ignore_index=True))
     write_json(stage.files.scores, scores)
     stage.run.metrics(flat_scores(scores), 0)
-    checkpoint.clear()
     stage.run.done(stage.files.scores, images=[stage.files.reconstructions, stage.files.filmstrip])
 
 

@@ -28,7 +28,6 @@ def main(stage: Stage) -> None:
     write_curve(stage.files.blind, [policy_row(name, summarise(each)) for name, each in returns.items()])
     write_json(stage.files.data, {"shards": []})
     write_card(stage.files.agent, AgentCard(kind="random", environment=stage.environment, game=game.model_dump()))
-    checkpoint.clear()
     stage.run.done(stage.files.baseline)
 
 

@@ -24,7 +24,6 @@ def main(stage: Stage) -> None:
     )
     save_model(stage.files.memory, model)
     write_curve(stage.files.memory_curve, curve)
-    checkpoint.clear()
     stage.run.done(stage.files.memory)
 
 

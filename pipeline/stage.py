@@ -1,5 +1,6 @@
 """What all stage scripts share: arguments, threads, tracking, and errors as messages."""
 
+import errno
 import hashlib
 import json
 import sys
@@ -12,17 +13,19 @@ from typing import Any, TypeVar
 import torch
 
 import worldmodels
+from pipeline.ending import Ended, ended_from_outside
 from worldmodels.compute.engine import ComputeConfig, Engine, open_engine
 from worldmodels.errors import WorldModelsError
 from worldmodels.params import load_yaml, section
 from worldmodels.storage.agents import code_fingerprint
 from worldmodels.storage.checkpoint import Checkpoint
 from worldmodels.storage.files import sha256
-from worldmodels.storage.layout import STATE, Iteration
+from worldmodels.storage.layout import PRIMARY, STATE, Iteration, command_for
 from worldmodels.tracking.live import StageRun, stage_run
 
 T = TypeVar("T")
 PACKAGE = Path(str(worldmodels.__file__)).parent
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 COMPUTING = ("engine", "envs", "models", "storage", "training")
 
 
@@ -36,6 +39,7 @@ class Stage:
         environment: name of its section in params.yaml.
         after: key of the iteration before.
         run: its MLflow run, set while the stage runs.
+        kept: its checkpoint, where it has one.
     """
 
     name: str
@@ -43,6 +47,7 @@ class Stage:
     environment: str = ""
     after: str = ""
     run: StageRun = field(init=False)
+    kept: Checkpoint | None = field(init=False, default=None)
     _params: dict[str, Any] = field(default_factory=load_yaml, kw_only=True)
 
     def params(self, name: str, kind: Any) -> Any:
@@ -109,9 +114,10 @@ class Stage:
         return _digest([*told, code_fingerprint(sources)])
 
     def checkpoint(self, *inputs: Path) -> Checkpoint:
-        """Return where this stage keeps how far it is. ``inputs``: the artifacts that it reads."""
+        """Return where this stage keeps how far it is, until it is done. ``inputs``: the artifacts that it reads."""
         identity = _digest([self.computation, str(self.device), *map(sha256, inputs)])
-        return Checkpoint(STATE / f"{self.name}-{self.key}.safetensors", identity)
+        self.kept = Checkpoint(STATE / f"{self.name}-{self.key}.safetensors", identity)
+        return self.kept
 
     @property
     def stream(self) -> str:
@@ -121,15 +127,27 @@ class Stage:
 
 def run_stage(name: str, body: Callable[[Stage], None]) -> None:
     """Run a stage script: ``python -m pipeline.NAME KEY [ENVIRONMENT AFTER]``."""
+    again = "make repro"
     try:
         stage = Stage(name, *sys.argv[1:])
+        again = "dvc repro report" if name == "report" else command_for(stage.files.folder / PRIMARY[name])
         torch.set_num_threads(stage.threads)
         params = flatten(stage._params.get(stage.environment, {}), stage.environment)
-        with stage_run(name, stage.key, params, computation=stage.computation) as stage.run:
+        with ended_from_outside(stage), stage_run(name, stage.key, params, computation=stage.computation) as stage.run:
             body(stage)
+        if stage.kept is not None:
+            stage.kept.clear()
+    except Ended as end:
+        print(f"{name}: ended by {end}. `{again}` goes on where it was.", file=sys.stderr)
+        raise
     except WorldModelsError as error:
         print(f"{name}: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        print(f"{name}: {error}. Make room on the disk; then `{again}` goes on where it was.", file=sys.stderr)
+        sys.exit(1)
 
 
 def _digest(told: list[Any]) -> str:

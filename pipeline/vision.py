@@ -25,7 +25,6 @@ def main(stage: Stage) -> None:
     )
     save_model(stage.files.vision, model)
     write_curve(stage.files.vision_curve, curve)
-    checkpoint.clear()
     stage.run.done(stage.files.vision)
 
 

@@ -371,18 +371,51 @@ def test_many_engines_start_at_once() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_a_dead_engine_is_named_with_its_seed() -> None:
+@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
+def test_an_engine_that_dies_or_hangs_in_mid_episode_is_replaced_and_the_episode_is_the_same(fault, monkeypatch, capfd) -> None:
+    monkeypatch.setattr(doom, "ANSWER_SECONDS", 2.0)
+    actions = np.random.default_rng(0).uniform(-1, 1, (20, 3, 1)).astype(np.float32)
+
+    def play(harm: bool) -> list[np.ndarray]:
+        before = set(engines())
+        with closing(make_env(DoomConfig(), threads=2)) as env:
+            frames = [env.start([7])]
+            (engine,) = set(engines()) - before
+            env.start([8, 9])
+            for step, action in enumerate(actions):
+                if step in (0, 10) and harm:
+                    os.kill(engine if step == 0 else max(set(engines()) - before), fault)
+                result = env.step(action)
+                frames.append(result.frames)
+        assert set(engines()) == before
+        return frames
+
+    expected = play(harm=False)
+    assert all((one == other).all() for one, other in zip(play(harm=True), expected, strict=True))
+    warnings = capfd.readouterr().err
+    assert "lane 0 (seed 7) died" in warnings
+    assert warnings.count("another one plays its") == 2
+    assert "its 10 tics again" in warnings
+
+
+def test_engines_that_die_again_and_again_are_named_with_their_seed(monkeypatch) -> None:
+    start = doom.start_surely
     before = set(engines())
-    env = make_env(DoomConfig(), threads=2)
-    try:
+
+    def start_dead(config):
+        alive = set(engines())
+        game = start(config)
+        (engine,) = set(engines()) - alive
+        os.kill(engine, signal.SIGKILL)
+        return game
+
+    with closing(make_env(DoomConfig(), threads=2)) as env:
         env.start([7])
         (engine,) = set(engines()) - before
-        env.start([8])
         os.kill(engine, signal.SIGKILL)
-        with pytest.raises(EnvironmentFault, match=r"lane 0 \(seed 7\) died"):
-            env.step(np.zeros((2, 1), np.float32))
-    finally:
-        env.close()
+        monkeypatch.setattr(doom, "start_surely", start_dead)
+        with pytest.raises(EnvironmentFault, match=r"lane 0 \(seed 7\) died 4 times in a row"):
+            env.step(np.zeros((1, 1), np.float32))
     assert set(engines()) == before
 
 

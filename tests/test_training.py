@@ -277,9 +277,8 @@ def test_black_and_frozen_frames_are_refused_at_collection(tmp_path):
             self.lanes = len(lanes)
 
     policy = RandomPolicy(RandomPolicyConfig(holds=[1], mean=[0.0], scale=[1.0], bias=[0.0]))
-    writer = EpisodeWriter(tmp_path / "episodes", 1)
     with pytest.raises(EnvironmentFault, match="single colour"):
-        collect_episodes(Black(), policy, [1], lanes=1, writer=writer, name="random", on_episode=lambda _: None)
+        collect_episodes(Black(), policy, [1], lanes=1, name="random", keep=lambda _: None)
 
 
 def test_a_manifest_says_what_is_in_the_data(manifest):

@@ -21,11 +21,11 @@ class ErrorGroup(TyperGroup):
 
         try:
             return super().invoke(ctx)
-        except WorldModelsError as error:
+        except (WorldModelsError, OSError) as error:  # OSError: a file that cannot be written, a full disk
             if ctx.params.get("debug") or os.environ.get("WM_DEBUG", "0") not in ("", "0"):
                 raise
             typer.echo(f"wm: {error}", err=True)
-            raise typer.Exit(error.exit_code) from None
+            raise typer.Exit(error.exit_code if isinstance(error, WorldModelsError) else 1) from None
 
 
 app = typer.Typer(

@@ -5,11 +5,11 @@ import os
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 from worldmodels.cli_project import chain, known_keys, nearest, sqlite_file
 from worldmodels.errors import ArtifactError, ParamsError
-from worldmodels.params import PARAMS_FILE, load_yaml, validate
+from worldmodels.params import PARAMS_FILE, load_yaml
 from worldmodels.storage.layout import Iteration, require
 from worldmodels.tracking.store import tracking_uri
 
@@ -89,7 +89,7 @@ def find_agent(root: Path, text: str) -> Found:
     if text.startswith(REGISTRY):
         return Found(text, _download(root, text))
     for folder in (Path(text), Path(text) / "agent"):
-        if (folder / "agent.json").is_file():
+        if os.path.isfile(folder / "agent.json"):  # False, no error, for what can be no path
             return Found(text.rstrip("/"), folder)
     known = known_keys(root)
     random = {f"{entry.get('env')}-0" for entry in chain(root).values()}
@@ -122,14 +122,14 @@ def evaluate_agent(
 
     torch.set_num_threads(1)  # as in the evaluate stage: other counts can change the last bits
     agent = load_agent(found.folder)
-    game = _game(agent)
+    game = _game(found, agent)
     tau: float | None = None
     with closing(make_env(game, scoring=True)) as env:
         place: World = agent.real_world(env)
         backend = env.backend
         if world == "dream":
             tau, backend = _temperature(root, found, agent, temperature), "dream"
-            place = agent.dream_world(temperature=tau, limit=_dream_limit(root, agent))
+            place = agent.dream_world(temperature=tau, limit=_dream_limit(root, found, agent))
             seeds = episode_seeds("dream", episodes, stream="test", start=start)  # those of the evaluate stage
             returns = run_episodes(place, agent.policy(), seeds)
         else:
@@ -214,10 +214,11 @@ def _write_video(path: Path, frames: "np.ndarray", environment: str) -> None:
     write_video(path, iter(frames), fps=FRAMES_A_SECOND.get(environment, 30.0))
 
 
-def _game(agent: "Agent") -> "EnvironmentConfig":
+def _game(found: Found, agent: "Agent") -> "EnvironmentConfig":
     from worldmodels.envs.make import EnvironmentConfig
+    from worldmodels.storage.agents import read_part
 
-    game: EnvironmentConfig = validate(agent.card.game, "agent.json: game", cast("Any", EnvironmentConfig))
+    game: EnvironmentConfig = read_part(found.folder, agent.card.game, "game", EnvironmentConfig)
     return game
 
 
@@ -234,8 +235,8 @@ def _temperature(root: Path, found: Found, agent: "Agent", given: float | None) 
     return float(_setting(root, f"{agent.card.environment}.evaluate.dream.temperature", 1.0))
 
 
-def _dream_limit(root: Path, agent: "Agent") -> int:
-    return int(_setting(root, f"{agent.card.environment}.evaluate.dream.limit", agent.card.game["limit"]))
+def _dream_limit(root: Path, found: Found, agent: "Agent") -> int:
+    return int(_setting(root, f"{agent.card.environment}.evaluate.dream.limit", _game(found, agent).limit))
 
 
 def _setting(root: Path, key: str, default: Any) -> Any:

@@ -1,6 +1,7 @@
 """params.yaml -> validated config. Each section's class stands beside what it configures and derives from ``Config``."""
 
 import difflib
+import reprlib
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,12 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from worldmodels.errors import ParamsError
 
 PARAMS_FILE = Path("params.yaml")
+MOST_VALUES = 100_000
+"""That a params file may hold, its aliases written out."""
+MOST_PROBLEMS = 20
+"""That one message tells of."""
+_SHOWN = reprlib.Repr()
+_SHOWN.maxlevel, _SHOWN.maxstring, _SHOWN.maxother = 3, 100, 100
 
 
 class Config(BaseModel):
@@ -22,17 +29,30 @@ def load_yaml(path: Path = PARAMS_FILE) -> dict[str, Any]:
     """Read a params file without validating its values.
 
     Raises:
-        ParamsError: where it is missing, is not YAML, or is not a mapping.
+        ParamsError: where it is missing, is not YAML, is not a mapping, or is larger than any params are.
     """
     try:
         data = yaml.safe_load(path.read_text())
+        size = _size(data, {})
     except FileNotFoundError:
         raise ParamsError(f"{path} does not exist. `wm preset quick` writes it.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ParamsError(f"{path} is not valid YAML: {error}") from None
+    except RecursionError:
+        size = MOST_VALUES + 1
+    if size > MOST_VALUES:
+        raise ParamsError(f"{path} is nested too deeply, or its aliases make it larger than {MOST_VALUES:,} values.")
     if not isinstance(data, dict):
         raise ParamsError(f"{path} must be a mapping of sections. `wm preset quick` writes a valid one.")
     return data
+
+
+def _size(node: Any, known: dict[int, int]) -> int:
+    """Return how many values a node holds, aliases written out. RecursionError where it holds itself."""
+    if id(node) not in known:
+        inside = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+        known[id(node)] = 1 + sum(_size(child, known) for child in inside)
+    return known[id(node)]
 
 
 def section(data: dict[str, Any], key: str, kind: Any) -> Any:
@@ -57,7 +77,14 @@ def validate(node: Any, key: str, kind: Any) -> Any:
     try:
         return TypeAdapter(kind).validate_python(node)
     except ValidationError as error:
-        raise ParamsError("\n".join(_explain(detail, node, key) for detail in error.errors())) from None
+        raise ParamsError("\n".join(f"{PARAMS_FILE}: {line}" for line in explain(error, node, key))) from None
+
+
+def explain(error: ValidationError, node: Any, key: str = "") -> list[str]:
+    """Return a sentence for every problem of ``node``: the key path, the value, what is allowed."""
+    details = error.errors()
+    more = [f"and {len(details) - MOST_PROBLEMS} more problems."] if len(details) > MOST_PROBLEMS else []
+    return [_explain(detail, node, key) for detail in details[:MOST_PROBLEMS]] + more
 
 
 def _explain(detail: Any, node: Any, key: str) -> str:
@@ -69,11 +96,11 @@ def _explain(detail: Any, node: Any, key: str) -> str:
             parent = parent.get(part, {}) if isinstance(parent, dict) else {}
         known = sorted(_allowed_keys(detail, parent))
         near = difflib.get_close_matches(parts[-1], known, n=1)
-        return f"{PARAMS_FILE}: unknown key `{path}`." + (f" Did you mean `{near[0]}`?" if near else "")
+        return f"unknown key `{path}`." + (f" Did you mean `{near[0]}`?" if near else "")
     message = detail["msg"].removeprefix("Value error, ")
     if detail["type"] == "missing":
-        return f"{PARAMS_FILE}: `{path}` is missing."
-    return f"{PARAMS_FILE}: `{path}` = {detail['input']!r}: {message}."
+        return f"`{path}` is missing."
+    return f"`{path}` = {_SHOWN.repr(detail['input'])}: {message}."
 
 
 def _path(node: Any, location: tuple[Any, ...]) -> list[str]:

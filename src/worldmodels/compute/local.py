@@ -1,18 +1,35 @@
-"""Work spread over the processes of this machine."""
+"""Work spread over the processes of this machine, each of them watched: one that dies or hangs is replaced."""
 
+import faulthandler
 import multiprocessing
+import os
+import signal
+import sys
+import time
+import traceback
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from multiprocessing import connection
+from typing import Any, TypeVar
 
+import psutil
+
+from worldmodels.compute.lifeline import when_gone
 from worldmodels.errors import WorldModelsError
 
 Result = TypeVar("Result")
+TRIES = 3
+"""Workers that one task may lose before it is given up."""
+STALL_SECONDS = 300.0
+"""Without any CPU time in a worker and its children, after which it is taken to hang; ``WM_STALL_SECONDS`` overrides it."""
+LOOK_SECONDS = 1.0
+"""Between two looks at the workers."""
 
 
 def run_tasks(task: Callable[..., Result], arguments: Sequence[tuple], workers: int) -> Iterator[tuple[int, Result]]:
     """Run ``task(*arguments[i])`` for every i; yield (i, result) as each is done.
+
+    A worker that dies or hangs is named on stderr, and where it hangs, its traceback is shown; another one does its task again.
 
     Args:
         task: a function of a module, so that a worker can import it.
@@ -20,21 +37,137 @@ def run_tasks(task: Callable[..., Result], arguments: Sequence[tuple], workers: 
         workers: processes; 1 runs in this process.
 
     Raises:
-        WorldModelsError: where a worker died; the exception of the task where one was raised.
+        WorldModelsError: where a task lost ``TRIES`` workers; the exception of the task where one was raised.
     """
     if workers == 1 or len(arguments) <= 1:
         for index, each in enumerate(arguments):
             yield index, task(*each)
         return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(arguments)), mp_context=context) as pool:
-        futures = {pool.submit(task, *each): index for index, each in enumerate(arguments)}
+    waiting = deque(range(len(arguments)))
+    lost = [0] * len(arguments)
+    crew = [_Worker(f"worker {number}") for number in range(1, 1 + min(workers, len(arguments)))]
+    try:
+        while waiting or any(worker.task is not None for worker in crew):
+            for worker in crew:
+                if worker.task is None and waiting:
+                    worker.give(waiting.popleft(), task, arguments)
+            busy = [worker for worker in crew if worker.task is not None]
+            connection.wait([worker.pipe for worker in busy], LOOK_SECONDS)
+            for worker in busy:
+                doing = worker.task
+                assert doing is not None
+                try:
+                    answer = worker.answer()
+                except _LostWorker as fault:
+                    lost[doing] += 1
+                    print(f"warning: task {doing + 1} of {len(arguments)}: {fault}.", file=sys.stderr)
+                    if lost[doing] == TRIES:
+                        raise WorldModelsError(
+                            f"task {doing + 1} of {len(arguments)} lost {TRIES} workers: {fault}. If memory is short, lower "
+                            "`compute.threads` or the number of lanes in params.yaml. Run again: what is done is kept."
+                        ) from None
+                    waiting.append(doing)  # behind the others: the next worker that is free has another task first
+                    crew[crew.index(worker)] = _Worker(worker.name)
+                else:
+                    if answer is not None:
+                        yield doing, answer[0]
+    finally:
+        for worker in crew:
+            worker.end()
+
+
+class _LostWorker(Exception):
+    """A worker that will not answer any more."""
+
+
+class _Worker:
+    """A process that does one task after the other, and what it is doing."""
+
+    def __init__(self, name: str) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_work, args=(theirs, os.getpid()), name=name, daemon=True)
+        self._process.start()
+        theirs.close()
+        self.name = name
+        self.task: int | None = None
+        self._stall = float(os.environ.get("WM_STALL_SECONDS", STALL_SECONDS))
+        self._cpu = 0.0
+        self._looked = self._moved = time.monotonic()
+
+    def give(self, index: int, task: Callable[..., Any], arguments: Sequence[tuple]) -> None:
+        """Send it a task."""
+        self.task, self._moved = index, time.monotonic()
         try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        except BrokenProcessPool:
-            raise WorldModelsError(
-                "a worker process died (out of memory, or killed). Lower `compute.threads` in params.yaml and run again."
-            ) from None
-        finally:
-            pool.shutdown(cancel_futures=True)
+            self.pipe.send((task, arguments[index]))
+        except OSError:
+            return  # it died; the next look says so
+
+    def answer(self) -> tuple[Any] | None:
+        """Return the result of its task, or None while there is none.
+
+        Raises:
+            _LostWorker: where it died or hangs. It is gone then.
+        """
+        try:
+            answer = self.pipe.recv() if self.pipe.poll() else None
+        except (EOFError, OSError):
+            self._process.join()
+            code = self._process.exitcode or 0
+            how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+            raise _LostWorker(f"{self.name} (process {self._process.pid}) died ({how})") from None
+        if answer is not None:
+            self.task = None
+            result, error = answer
+            if error is not None:
+                raise error
+            return (result,)
+        if self._hangs():
+            pid = self._process.pid or 0
+            os.kill(pid, signal.SIGUSR1)  # its traceback, on stderr
+            self._process.join(LOOK_SECONDS)
+            self.end()
+            raise _LostWorker(f"{self.name} (process {pid}) did nothing for {self._stall:g} s and was ended")
+        return None
+
+    def end(self) -> None:
+        """End it at once."""
+        self._process.kill()
+        self._process.join()
+        self.pipe.close()
+
+    def _hangs(self) -> bool:
+        now = time.monotonic()
+        if now - self._looked > self._stall / 10:  # seldom: it reads about every process of the machine
+            self._looked = now
+            cpu = _cpu_seconds(self._process.pid or 0)
+            if cpu != self._cpu:
+                self._cpu, self._moved = cpu, now
+        return now - self._moved > self._stall
+
+
+def _cpu_seconds(pid: int) -> float:
+    """Return the CPU time of a process and its children so far."""
+    try:
+        process = psutil.Process(pid)
+        times = [each.cpu_times() for each in (process, *process.children(recursive=True))]
+    except psutil.NoSuchProcess:
+        return -1.0  # something ended just now: that is movement
+    return sum(each.user + each.system for each in times)
+
+
+def _work(pipe: connection.Connection, employer: int) -> None:
+    """Do tasks until there are no more; in the worker's process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the employer, which ends this process
+    when_gone(employer, lambda: os._exit(1))
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
+    while True:
+        try:
+            task, arguments = pipe.recv()
+        except EOFError:
+            return
+        try:
+            pipe.send((task(*arguments), None))
+        except Exception as error:
+            error.add_note(f"In a worker process:\n{''.join(traceback.format_exception(error))}")
+            pipe.send((None, error))

@@ -20,7 +20,7 @@ from worldmodels.models import vision as vision_module
 from worldmodels.models.controller import ControllerConfig, Controllers, act, feature_size
 from worldmodels.models.memory import Memory, MemoryState
 from worldmodels.models.vision import Vision, sample_latent, to_images
-from worldmodels.storage.agents import AgentCard, code_fingerprint, read_card, write_card
+from worldmodels.storage.agents import AgentCard, code_fingerprint, read_card, read_part, write_card
 from worldmodels.storage.layout import damaged
 from worldmodels.storage.weights import load_model, load_tensors, save_model, save_tensors
 
@@ -116,6 +116,7 @@ def load_agent(folder: Path) -> Agent:
     card = read_card(folder)
     if card.kind == "random":
         raise ArtifactError(f"{folder} is the random policy: it has no V, M and C. Name a later iteration.")
+    read_part(folder, card.controller, "controller", ControllerConfig)
     vision = load_model(folder / "vision.safetensors", Vision.from_description)
     memory = load_model(folder / "memory.safetensors", Memory.from_description)
     path = folder / "controller.safetensors"

@@ -1,7 +1,6 @@
 """Playing to gather data."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 
 from pydantic import Field
 
@@ -12,7 +11,6 @@ from worldmodels.engine.world import World
 from worldmodels.envs.base import check_frames
 from worldmodels.params import Config
 from worldmodels.shapes import Episode
-from worldmodels.storage.episodes import EpisodeWriter
 
 
 class CollectConfig(Config):
@@ -42,19 +40,26 @@ def collect_episodes(
     seeds: Sequence[int],
     *,
     lanes: int,
-    writer: EpisodeWriter,
     name: str,
-    on_episode: Callable[[Episode], object],
+    keep: Callable[[Episode], object],
 ) -> None:
-    """Play the episodes and write them; ``name`` says in the table what played.
+    """Play the episodes; hand them to ``keep`` in the order of ``seeds``, whichever ends first. ``name`` is the policy's.
+
+    What has ended waits in memory for those before it: no more than ``lanes`` times the limit of frames.
 
     Raises:
         EnvironmentFault: where an episode shows nothing but one colour, or never changes.
     """
-    run_episodes(world, policy, seeds, lanes=lanes, recorder=EpisodeRecorder(partial(_keep, writer, name, on_episode)))
+    waiting: dict[int, Episode] = {}
+    order = iter(seeds)
+    expected = next(order, None)
 
+    def sort(episode: Episode) -> None:
+        nonlocal expected
+        check_frames(episode.frames, f"episode {episode.seed} ({name})")
+        waiting[episode.seed] = episode
+        while expected in waiting:
+            keep(waiting.pop(expected))
+            expected = next(order, None)
 
-def _keep(writer: EpisodeWriter, name: str, on_episode: Callable[[Episode], object], episode: Episode) -> None:
-    check_frames(episode.frames, f"episode {episode.seed} ({name})")
-    writer.write(episode, name)
-    on_episode(episode)
+    run_episodes(world, policy, seeds, lanes=lanes, recorder=EpisodeRecorder(sort))

@@ -6,7 +6,8 @@ Reward: +1 per step. A step is one tic, 1/35 s, rendered once.
 End: the player's death (terminal), or the limit, 2100 tics = 60 s (truncated).
 
 ``set_seed`` before ``new_episode`` fixes an episode, on whichever engine it runs and whatever that engine played
-before. Each engine is a process of its own (17 MB), headless and silent.
+before. Each engine is a process of its own (17 MB), headless and silent. One that dies or hangs is replaced by another, which
+plays the same actions again: the episode goes on as if nothing had been.
 """
 
 import glob
@@ -18,11 +19,13 @@ import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+import psutil
 from pydantic import Field
 
 from worldmodels.envs.base import EnvStep, LaneClock
@@ -37,6 +40,10 @@ START_TIC = 1
 START_SECONDS = 30.0
 """That an engine may take to start; it takes 0.1 to 0.3 s on an idle machine."""
 START_TRIES = 3
+ANSWER_SECONDS = 60.0
+"""That an engine may take for one tic; it takes a fraction of a millisecond on an idle machine."""
+REPLACEMENTS = 3
+"""Engines in a row that may die at the same tic of a lane."""
 LEFT, STAY, RIGHT = [True, False], [False, False], [False, True]
 
 
@@ -80,6 +87,7 @@ class DoomEnv:
         self._clock = LaneClock(config.limit)
         width, height = map(int, config.resolution.split("x"))
         self._pictures = np.zeros((0, height * 400 // 480, width, 3), np.uint8)  # each lane's last one
+        self._played: list[list[list[bool]]] = []  # each lane's buttons, tic by tic
         self._engines: list[vizdoom.DoomGame] = []
         self._free: list[vizdoom.DoomGame] = []
         # A thread mostly waits for its engine's process: two a core keep the cores busy (measured: +18%).
@@ -101,6 +109,7 @@ class DoomEnv:
             future.result()  # raises; the engines that did start are in the free list, to be closed
         for _ in seeds:
             self._engines.append(self._free.pop())
+            self._played.append([])
         self._clock.start(seeds)
         self._pictures = np.concatenate([self._pictures, np.zeros((len(seeds), *self._pictures.shape[1:]), np.uint8)])
         new = range(present, len(self._clock))
@@ -111,15 +120,18 @@ class DoomEnv:
         """Advance all lanes by one tic. ``actions``: (B, 1) float32 in [-1, 1]."""
         self._clock.check(actions, self.action_size)
         terminal = np.zeros(len(self._clock), bool)
+        pressed = [buttons(action) for action in actions[:, 0]]
 
         def advance(lane: int) -> None:
             game = self._engines[lane]
-            game.make_action(buttons(actions[lane, 0]), 1)
+            game.make_action(pressed[lane], 1)
             terminal[lane] = game.is_episode_finished()
             if not terminal[lane]:  # an ended game has no state: the last picture stays
                 self._look(lane)
 
         self._each_lane(range(len(terminal)), advance)
+        for played, held in zip(self._played, pressed, strict=True):
+            played.append(held)
         return EnvStep(resize(self._pictures), np.ones(len(terminal), np.float32), terminal, self._clock.advance(terminal))
 
     def keep(self, lanes: np.ndarray) -> None:
@@ -127,6 +139,7 @@ class DoomEnv:
         kept = set(lanes.tolist())
         self._free += [game for lane, game in enumerate(self._engines) if lane not in kept]
         self._engines = [self._engines[lane] for lane in lanes]
+        self._played = [self._played[lane] for lane in lanes]
         self._pictures = self._pictures[lanes]
         self._clock.keep(lanes)
 
@@ -148,32 +161,79 @@ class DoomEnv:
         self._pictures[lane] = picture[: self._pictures.shape[1]]
 
     def _each_lane(self, lanes: range, act: Callable[[int], None]) -> None:
-        """Call ``act(lane)`` for all lanes, on all threads; name the lane and the seed of an engine that fails."""
-        import vizdoom
+        """Call ``act(lane)`` for all lanes, on all threads; then again for those whose engine died or hung, on another one."""
+        faults = _faults()
+        failed: dict[int, Exception] = {}
+        doing: dict[int, int] = {}  # thread -> lane
 
-        faults = (
-            vizdoom.ViZDoomUnexpectedExitException,
-            vizdoom.ViZDoomIsNotRunningException,
-            vizdoom.ViZDoomErrorException,
-            vizdoom.MessageQueueException,
-            vizdoom.SharedMemoryException,
-        )
-
-        def work(part: range) -> None:
-            for lane in part:
+        def work(thread: int) -> None:
+            for lane in lanes[thread::workers]:
+                doing[thread] = lane
                 try:
                     act(lane)
                 except faults as error:
-                    raise EnvironmentFault(
-                        f"the ViZDoom engine of lane {lane} (seed {self._clock.seeds[lane]}) died: {error} Run the "
-                        "same command again; if memory is short, lower the number of lanes in params.yaml."
-                    ) from error
+                    failed[lane] = error
 
         workers = min(self._workers, len(lanes))
-        futures = [self._pool.submit(work, lanes[k::workers]) for k in range(workers)]
-        wait(futures)
+        futures = [self._pool.submit(work, thread) for thread in range(workers)]
+        waiting = wait(futures, ANSWER_SECONDS).not_done
+        while waiting:
+            before = dict(doing)
+            waiting = wait(futures, ANSWER_SECONDS).not_done
+            for thread, future in enumerate(futures):
+                if future in waiting and doing.get(thread) == before.get(thread):
+                    _kill(self._engines[doing[thread]])  # which frees the thread, with one of the faults
         for future in futures:
             future.result()
+        for lane, error in failed.items():
+            self._replace(lane, act, error)
+
+    def _replace(self, lane: int, act: Callable[[int], None], error: Exception) -> None:
+        """Bring a lane to where it was, on a new engine, and call ``act(lane)``; name the lane and its seed.
+
+        Raises:
+            EnvironmentFault: where ``REPLACEMENTS`` engines died one after the other.
+        """
+        who = f"the ViZDoom engine of lane {lane} (seed {self._clock.seeds[lane]})"
+        faults = _faults()
+        for _ in range(REPLACEMENTS):
+            print(f"warning: {who} died ({error}); another one plays its {len(self._played[lane])} tics again", file=sys.stderr)
+            self._engines[lane].close()
+            self._engines[lane] = start_surely(self._config)
+            try:
+                self._begin(lane)
+                for held in self._played[lane]:
+                    self._engines[lane].make_action(held, 1)
+                act(lane)
+                return
+            except faults as fault:
+                error = fault
+        raise EnvironmentFault(
+            f"{who} died {1 + REPLACEMENTS} times in a row: {error} Run the same command again; if memory is short, lower the "
+            "number of lanes in params.yaml."
+        ) from error
+
+
+def _faults() -> tuple[type[Exception], ...]:
+    """Return what ViZDoom raises where an engine is gone."""
+    import vizdoom
+
+    return (
+        vizdoom.ViZDoomUnexpectedExitException,
+        vizdoom.ViZDoomIsNotRunningException,
+        vizdoom.ViZDoomErrorException,
+        vizdoom.MessageQueueException,
+        vizdoom.SharedMemoryException,
+    )
+
+
+def _kill(game: "vizdoom.DoomGame") -> None:
+    """Kill the process of an engine, a child of this one."""
+    instance = game.get_instance_id()
+    for engine in psutil.Process().children():
+        with suppress(psutil.Error):
+            if instance in engine.cmdline():
+                engine.kill()
 
 
 def buttons(action: float) -> list[bool]:

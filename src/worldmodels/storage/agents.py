@@ -4,10 +4,11 @@ import hashlib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from worldmodels.params import validate
+from worldmodels.params import explain
 from worldmodels.storage.files import read_json, write_json
+from worldmodels.storage.layout import damaged
 
 CARD = "agent.json"
 
@@ -39,8 +40,16 @@ def write_card(folder: Path, card: AgentCard) -> None:
 
 
 def read_card(folder: Path) -> AgentCard:
-    """Read the card of an agent's folder; ArtifactError where there is none."""
-    return validate(read_json(folder / CARD), f"{folder / CARD}", AgentCard)
+    """Read the card of an agent's folder; ArtifactError where there is none, or it is no card."""
+    return read_part(folder, read_json(folder / CARD), "", AgentCard)
+
+
+def read_part(folder: Path, node: Any, key: str, kind: Any) -> Any:
+    """Return what stands at ``key`` of an agent's card as a ``kind``; ArtifactError where it is none."""
+    try:
+        return TypeAdapter(kind).validate_python(node)
+    except ValidationError as error:
+        raise damaged(folder / CARD, " ".join(explain(error, node, key))) from None
 
 
 def code_fingerprint(sources: list[Path]) -> str:

@@ -5,7 +5,10 @@ a reader takes any of them without touching the rest, so that a data set need no
 ``frame`` (12,288 bytes), ``action``, ``reward``, ``terminal``, ``first``. The last frame of an episode has no action: zeros.
 """
 
-from collections.abc import Sequence
+import hashlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,27 +18,32 @@ import pandas as pd
 import pyarrow as pa
 
 from worldmodels.shapes import FRAME_SHAPE, Episode
-from worldmodels.storage.files import read_json, sha256, write_json, write_table
+from worldmodels.storage.files import link, read_json, sha256, write_json, write_table
 from worldmodels.storage.layout import damaged, require
 
 CHUNK = 64
 FRAME_BYTES = int(np.prod(FRAME_SHAPE))
+MAGIC_BYTES = 8
+"""Of an Arrow file, before what is an Arrow stream."""
 
 
 class EpisodeWriter:
-    """Writes episodes into a folder as they end.
+    """Writes episodes into a folder, one after the other. Another writer can go on where one was cut off (``state``).
 
     Args:
-        folder: where; made if missing, must be empty.
+        folder: where; made if missing.
         actions: A.
         shard_frames: frames after which the next episode opens a new shard.
+        state: of the writer that was cut off. Its episodes are kept, and the same episodes after them give the same bytes as
+            without the cut; shards that are no longer what they were are left out, with all after them. Empty: begin anew.
     """
 
-    def __init__(self, folder: Path, actions: int, shard_frames: int = 20_000) -> None:
+    def __init__(self, folder: Path, actions: int, shard_frames: int = 20_000, state: Mapping[str, Any] | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.shard_frames = folder, shard_frames
         self.rows: list[dict[str, Any]] = []
         self.shards: list[dict[str, Any]] = []
+        self._open: _OpenShard | None = None
         self._schema = pa.schema(
             [
                 ("frame", pa.binary(FRAME_BYTES)),
@@ -45,15 +53,13 @@ class EpisodeWriter:
                 ("first", pa.bool_()),
             ]
         )
-        self._writer: pa.ipc.RecordBatchFileWriter | None = None
+        if state:
+            self._go_on(state)
 
     def write(self, episode: Episode, policy: str) -> None:
         """Append an episode; ``policy`` names what played it."""
-        if self._writer is None:
-            path = self.folder / f"shard-{len(self.shards):03d}.arrow"
-            options = pa.ipc.IpcWriteOptions(compression="zstd")
-            self._writer = pa.ipc.new_file(str(path), self._schema, options=options)
-            self.shards.append({"path": path, "frames": 0})
+        if self._open is None:
+            self._open = _OpenShard(self._path(), self._schema)
         count = len(episode.frames)
         actions = np.concatenate([episode.actions, np.zeros_like(episode.actions[:1])])
         rewards = np.append(episode.rewards, np.float32(0))
@@ -70,8 +76,7 @@ class EpisodeWriter:
                 pa.array(terminal[part]),
                 pa.array(first[part]),
             ]
-            self._writer.write_batch(pa.record_batch(columns, schema=self._schema))
-        self.shards[-1]["frames"] += count
+            self._open.append(pa.record_batch(columns, schema=self._schema))
         self.rows.append(
             {
                 "episode": len(self.rows),
@@ -80,22 +85,31 @@ class EpisodeWriter:
                 "steps": count - 1,
                 "total": float(episode.rewards.sum(dtype=np.float64)),
                 "terminal": episode.terminal,
-                "shard": len(self.shards) - 1,
+                "shard": len(self.shards),
             }
         )
-        if self.shards[-1]["frames"] >= self.shard_frames:
+        if self._open.frames >= self.shard_frames:
             self._close_shard()
 
-    def finish(self, manifest: Path, earlier: Path) -> dict[str, Any]:
-        """Close the files and write the manifest: this iteration's shards after those of the ``earlier`` manifest."""
+    def state(self) -> dict[str, Any]:
+        """Return what another writer needs to go on from here, beside the folder."""
+        return {"rows": self.rows, "shards": self.shards, "open": self._open.state() if self._open else None}
+
+    def finish(self, manifest: Path, earlier: Path, target: Path | None = None) -> dict[str, Any]:
+        """Close the files and write the manifest: this iteration's shards after those of the ``earlier`` manifest.
+
+        With ``target``, the files are put there, and the folder keeps its own.
+        """
         self._close_shard()
+        place = target or self.folder
         table = pd.DataFrame(self.rows)
-        write_table(self.folder / "episodes.parquet", table)
+        mine = []
+        for shard in self.shards:
+            if target is not None:
+                link(self.folder / shard["name"], target / shard["name"])
+            mine.append({"path": (place / shard["name"]).as_posix(), "sha256": shard["sha256"], "frames": shard["frames"]})
+        write_table(place / "episodes.parquet", table)
         before = read_json(earlier)["shards"]
-        mine = [
-            {"path": shard["path"].as_posix(), "sha256": sha256(shard["path"]), "frames": shard["frames"]}
-            for shard in self.shards
-        ]
         summary = {
             "episodes": len(table),
             "frames": sum(shard["frames"] for shard in mine),
@@ -108,10 +122,95 @@ class EpisodeWriter:
         write_json(manifest, summary)
         return summary
 
+    def _path(self) -> Path:
+        return self.folder / f"shard-{len(self.shards):03d}.arrow"
+
     def _close_shard(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        if self._open is not None:
+            self._open.close()
+            self.shards.append({"name": self._path().name, **self._open.state()})
+            self._open = None
+
+    def _go_on(self, state: Mapping[str, Any]) -> None:
+        try:
+            for shard in state["shards"]:
+                if sha256(self._path()) != shard["sha256"]:
+                    raise OSError("its checksum is another")
+                self.shards.append(shard)
+            if state["open"]:
+                self._open = _OpenShard.again(self._path(), self._schema, state["open"])
+        except (OSError, pa.ArrowInvalid) as error:
+            print(f"warning: {self._path()} is damaged ({error}): its episodes are played again.", file=sys.stderr)
+        there = len(self.shards) + (self._open is not None)
+        self.rows = [row for row in state["rows"] if row["shard"] < there]
+
+
+class _HashedFile:
+    """A file that is being written, unbuffered, and knows its length and SHA-256 without being read again."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("wb", buffering=0)
+        self._length, self.digest = 0, hashlib.sha256()
+
+    def write(self, content: Any) -> None:
+        left = memoryview(content)
+        self.digest.update(left)
+        self._length += len(left)
+        while left:
+            left = left[self._file.write(left) :]
+
+    def tell(self) -> int:
+        return self._length
+
+    def flush(self) -> None:
+        os.fsync(self._file.fileno())
+
+    @property
+    def closed(self) -> bool:
+        return self._file.closed
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _OpenShard:
+    """An Arrow file to which frames are appended."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self.frames = 0
+        self._file = _HashedFile(path)
+        self._writer = pa.ipc.new_file(self._file, schema, options=pa.ipc.IpcWriteOptions(compression="zstd"))
+
+    @classmethod
+    def again(cls, path: Path, schema: pa.Schema, state: Mapping[str, Any]) -> "_OpenShard":
+        """Return the shard as it was at ``state``, though what wrote it is gone.
+
+        Raises:
+            OSError: where the file is missing, or not what it was.
+        """
+        with path.open("rb") as file:
+            content = file.read(state["bytes"])
+        if hashlib.sha256(content).hexdigest() != state["sha256"]:
+            raise OSError("its checksum is another")
+        copy = path.with_suffix(".again")  # until it is whole, the old one stays
+        shard = cls(copy, schema)
+        with pa.ipc.open_stream(pa.py_buffer(content)[MAGIC_BYTES:]) as batches:
+            while shard.frames < state["frames"]:
+                shard.append(batches.read_next_batch())
+        copy.replace(path)
+        return shard
+
+    def append(self, batch: pa.RecordBatch) -> None:
+        self._writer.write_batch(batch)
+        self.frames += len(batch)
+
+    def state(self) -> dict[str, Any]:
+        return {"frames": self.frames, "bytes": self._file.tell(), "sha256": self._file.digest.hexdigest()}
+
+    def close(self) -> None:
+        self._writer.close()
+        self._file.flush()
+        self._file.close()
 
 
 @dataclass(frozen=True)

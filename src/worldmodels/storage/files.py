@@ -3,10 +3,13 @@
 import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from worldmodels.storage.layout import damaged, require
 
@@ -49,6 +52,31 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def link(source: Path, target: Path) -> None:
+    """Put a file at a second place, at once where the file system can; folders are made."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
 def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a table as parquet."""
-    write_bytes(path, table.to_parquet(index=False))
+    """Write a table as parquet, with checksums."""
+    write_bytes(path, table.to_parquet(index=False, write_page_checksum=True))
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a table; ArtifactError where it is missing, or not what was written.
+
+    Its values have checksums; the names of its columns stand in it twice.
+    """
+    try:
+        table = pq.read_table(require(path), page_checksum_verification=True)
+        names = [column["name"] for column in json.loads(table.schema.metadata[b"pandas"])["columns"]]
+        if names != table.column_names:
+            raise ValueError("the names of its columns are others")
+        return table.to_pandas()
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+        raise damaged(path, error) from None

@@ -1,9 +1,10 @@
 """Where the artifacts of an iteration are, and which command makes each."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from worldmodels.errors import ArtifactError
+from worldmodels.errors import ArtifactError, ParamsError
 
 ARTIFACTS = Path("artifacts")
 REPORTS = Path("reports")
@@ -27,10 +28,18 @@ PRIMARY = {
 
 @dataclass(frozen=True)
 class Iteration:
-    """The files of one iteration, by chain key (``doom-2``). Key ``<environment>-0`` is the random policy."""
+    """The files of one iteration, by chain key (``doom-2``). Key ``<environment>-0`` is the random policy.
+
+    Raises:
+        ParamsError: where the key would lead out of the folder of artifacts.
+    """
 
     key: str
     root: Path = Path()
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"\w[\w.-]*", self.key):
+            raise ParamsError(f"chain: {self.key!r} cannot be a key: letters, digits, `_` and `-`, such as `doom-1`.")
 
     @property
     def folder(self) -> Path:

@@ -1,10 +1,12 @@
 """Weights as safetensors: nothing that is loaded can run code."""
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -21,26 +23,44 @@ class Described(Protocol):
 
 
 M = TypeVar("M", bound=nn.Module)
+CHECKSUM = "sha256"
+"""Key of the description under which the checksum of the rest is kept."""
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], description: dict[str, Any]) -> None:
-    """Write tensors with a description. One metadata key only: the format does not keep the order of several."""
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
+    """Write tensors with a description and a SHA-256 of both.
+
+    One metadata key only: the format does not keep the order of several.
+    """
     named = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_bytes(path, save(named, {"description": json.dumps(description)}))
+    told = {**description, CHECKSUM: _checksum(named, description)}
+    write_bytes(path, save(named, {"description": json.dumps(told)}))
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read tensors and their description.
 
     Raises:
-        ArtifactError: where the file is missing, truncated, or not ours.
+        ArtifactError: where the file is missing, truncated, not ours, or its checksum is another.
     """
     try:
         with safe_open(require(path), framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return tensors, json.loads((file.metadata() or {})["description"])
-    except (SafetensorError, KeyError, ValueError, OSError) as error:
+            description = json.loads((file.metadata() or {})["description"])
+        expected = description.pop(CHECKSUM, None)  # files of before it was kept have none
+    except (SafetensorError, KeyError, ValueError, OSError, AttributeError, TypeError) as error:
         raise damaged(path, error) from None
+    if expected is not None and _checksum(tensors, description) != expected:
+        raise damaged(path, "its checksum is another")
+    return tensors, description
+
+
+def _checksum(tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(description).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def save_model(path: Path, model: Described) -> None:

@@ -62,7 +62,8 @@ def stage_run(stage: str, key: str, params: Mapping[str, Any], *, computation: s
     sender = None if off else threading.Thread(target=_send, args=(run._outbox, stage, key, params, computation), daemon=True)
     if sender is not None:
         sender.start()
-    previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143)) if _is_main() else None
+    bare = _is_main() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143)) if bare else None
     status = "FAILED"
     try:
         yield run

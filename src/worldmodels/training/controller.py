@@ -8,6 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from worldmodels.errors import WorldModelsError
 from worldmodels.models.controller import ControllerConfig, parameter_count
 from worldmodels.params import Config
 from worldmodels.seeds import Purpose, episode_seeds
@@ -150,6 +151,11 @@ def _fitness(
     seeds = episode_seeds(purpose, phase.rollouts, stream=stream, start=generation * phase.rollouts)
     lanes = None if phase.world == "dream" else phase.lanes
     returns = arena.play(config.model, candidates, seeds, lanes)
+    if not np.isfinite(returns.total).all():
+        raise WorldModelsError(
+            f"a return of generation {generation} is not a number: M or C grew beyond bounds. Lower "
+            f"controller.evolution.sigma (now {config.evolution.sigma:g}) or memory.optimiser.learning_rate."
+        )
     return [*returns.total.mean(1).tolist(), returns.steps]
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from worldmodels.errors import WorldModelsError
 from worldmodels.models.vision import Vision, to_images
 from worldmodels.storage.episodes import FrameReader
 
@@ -20,4 +21,7 @@ def encode_rows(model: Vision, reader: FrameReader, chunks: Iterable[int]) -> di
         parts.setdefault("log_variance", []).append(log_variance.half().cpu())
         for name, column in rows.items():
             parts.setdefault(name, []).append(torch.from_numpy(column.copy()))
-    return {name: torch.cat(tensors) for name, tensors in parts.items()}
+    latents = {name: torch.cat(tensors) for name, tensors in parts.items()}
+    if not bool(latents["mean"].isfinite().all() & latents["log_variance"].isfinite().all()):
+        raise WorldModelsError("V gives latents that are not numbers. Lower vision.optimiser.learning_rate and train it again.")
+    return latents

@@ -1,0 +1,44 @@
+"""Tasks for worker processes that do not behave."""
+
+import os
+import signal
+import threading
+from pathlib import Path
+
+
+def square(number: int) -> int:
+    return number * number
+
+
+def die_once(marker: Path, number: int) -> int:
+    """Kill the worker where ``marker`` is not there yet and the number is 2."""
+    if number == 2 and not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return square(number)
+
+
+def hang_once(marker: Path, number: int) -> int:
+    """Wait for ever where ``marker`` is not there yet and the number is 2."""
+    if number == 2 and not marker.exists():
+        marker.touch()
+        wait_for_what_never_comes()
+    return square(number)
+
+
+def wait_for_what_never_comes() -> None:
+    threading.Event().wait()
+
+
+def die(number: int) -> int:
+    os._exit(7)
+
+
+def fail(number: int) -> int:
+    raise ZeroDivisionError(f"task {number}")
+
+
+def sit(marker: Path) -> None:
+    """Say which process this is, and wait."""
+    (marker / str(os.getpid())).touch()
+    wait_for_what_never_comes()

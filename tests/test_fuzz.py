@@ -1,0 +1,220 @@
+"""Whatever stands in params.yaml or on the command line: never a traceback, always a message; exit code 2 for what is wrong."""
+
+import copy
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from test_cli import make_agent
+from tiny import ROOT
+from typer.testing import CliRunner
+
+from worldmodels.cli import app
+
+EXAMPLES = int(os.environ.get("WM_FUZZ_EXAMPLES", "150"))
+"""Inputs that each test tries; `make test-slow` tries more."""
+fuzz = settings(max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+QUICK: dict[str, Any] = yaml.safe_load((ROOT / "presets" / "quick.yaml").read_text())
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    shutil.copytree(ROOT / "presets", tmp_path / "presets")
+    shutil.copy(ROOT / "presets" / "quick.yaml", tmp_path / "params.yaml")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def wm(*arguments: str) -> tuple[int, str]:
+    """Run a command; return its exit code and all it said. An exception that is not caught fails the test."""
+    result = CliRunner().invoke(app, list(arguments))
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert "Traceback" not in result.output
+    return result.exit_code, result.output
+
+
+def places(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Return the paths of everything in nested params."""
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    return [found for key, child in items for found in ((*path, key), *places(child, (*path, key)))]
+
+
+NUMBERS = st.integers() | st.floats() | st.sampled_from([-1, 0, 10**9, 10**30, -(10**400), 1e308, float("inf"), float("nan")])
+ATOMS = st.none() | st.booleans() | NUMBERS | st.text(max_size=20) | st.dates() | st.binary(max_size=5)
+NAMES = st.sampled_from(
+    ["doom", "doom-0", "doom-1", "doom-7", "../x", "/etc", "doom-1/../..", "a" * 300, "", "latnt", "${seed}"]
+)
+VALUES = st.recursive(
+    ATOMS | NAMES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES | st.text(max_size=5) | st.integers(), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@st.composite
+def changed(draw: st.DrawFn, original: Any, most: int = 3) -> tuple[Any, list[tuple[Any, ...]]]:
+    """Return nested values with one change or a few, and where they are."""
+    changed = copy.deepcopy(original)
+    paths = []
+    for _ in range(draw(st.integers(1, most))):
+        found = places(changed)
+        if not found:
+            break
+        *above, last = path = draw(st.sampled_from(found))
+        node = changed
+        for key in above:
+            node = node[key]
+        change = draw(st.sampled_from(["replace", "replace", "delete", "add"]))
+        if change == "delete":
+            del node[last]
+        elif change == "add" and isinstance(node, dict):
+            node[draw(NAMES | st.text(max_size=8))] = draw(VALUES)
+        else:
+            node[last] = draw(VALUES)
+        paths.append(path)
+    return changed, paths
+
+
+@fuzz
+@given(changed(QUICK))
+def test_any_change_of_params_is_accepted_or_refused_with_a_message_that_says_where(project, change):
+    params, paths = change
+    Path("params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    code, said = wm("check")
+    assert code in (0, 2), said
+    assert len(said) < 20_000, "a value that is long is cut"
+    if code == 2:
+        assert said.startswith("wm: params.yaml")
+        assert any(str(key) in said for path in paths for key in path), (paths, said)
+    assert wm("show")[0] in (0, 2)
+
+
+@fuzz
+@given(st.binary(max_size=60) | st.text(max_size=200).map(str.encode))
+@example(b"a: " * 3 + b"b")
+@example(b"[" * 3000)
+@example(b"&a [*a]")
+@example(b"environments: &a [*a]\nchain: *a")
+@example(b"a: &a [x,x]\n" + b"".join(b"%c: &%c [*%c,*%c]\n" % (c, c, c - 1, c - 1) for c in range(98, 123)) + b"preset: *z")
+@example(b"!!python/object/apply:os.system ['touch hacked']")
+@example(b"a: 2020-99-99")
+@example(b"seed: " + b"1" * 5000)
+@example(b"\xff\xfe\x00")
+@example(b"\x00")
+def test_any_bytes_in_params_are_refused_with_a_message(project, content):
+    Path("params.yaml").write_bytes(content)
+    code, said = wm("check")
+    assert code == 2
+    assert said.startswith("wm: params.yaml")
+    assert len(said) < 20_000
+    assert wm("show")[0] in (0, 2)
+    assert not Path("hacked").exists()
+
+
+@pytest.mark.parametrize(
+    ("chain", "message"),
+    [
+        ({"doom-1": "doom-0", "doom-2": "doom-3", "doom-3": "doom-2"}, "does not come before it"),
+        ({"doom-1": "doom-1"}, "does not come before it"),
+        ({"doom-1": "doom-0", "doom-2": "doom-1", "doom-3": "doom-1"}, "cannot fork"),
+        ({"doom-1": "doom-0", "doom-2": "doom-0"}, "cannot fork"),
+        ({"doom-1": "doom-0", "doom-3": "doom-2"}, "is no iteration"),
+        ({"doom-1": "carracing-0"}, "is no iteration"),
+        ({"doom-1/../../x": "doom-0"}, "the key must be"),
+        ({"doom-1": "../doom-0"}, "is no iteration"),
+    ],
+)
+def test_a_chain_that_loops_forks_or_misses_a_predecessor_is_refused_before_anything_runs(project, chain, message):
+    links = {key: {"env": "doom", "after": after} for key, after in chain.items()}
+    Path("params.yaml").write_text(yaml.safe_dump(QUICK | {"chain": links}, sort_keys=False))
+    code, said = wm("check")
+    assert code == 2
+    assert message in said
+    assert sorted(path.name for path in project.iterdir()) == ["params.yaml", "presets"]
+
+
+WORDS = [
+    "evaluate",
+    "dream",
+    "show",
+    "preset",
+    "check",
+    "track",
+    "sync",
+    "--json",
+    "--episodes",
+    "--seed",
+    "--steps",
+    "--out",
+    "--video",
+    "--world",
+    "dream",
+    "--temperature",
+    "--force",
+    "--help",
+    "-h",
+    "doom-1",
+    "doom-0",
+    "doom-9",
+    "../doom-1",
+    "quick",
+    "models:/x@y",
+    "models:/",
+    "0",
+    "-1",
+    "1",
+    "1e400",
+    "nan",
+    "99999999999999999999",
+    "a.png",
+    "a.mp4",
+    "/nowhere/a.gif",
+    ".",
+]
+SLOW_OR_ENDLESS = ("ui", "doctor", "--debug")
+
+
+@fuzz
+@given(st.lists(st.sampled_from(WORDS) | st.text(max_size=12).filter(lambda text: text not in SLOW_OR_ENDLESS), max_size=6))
+@example(["dream", "doom-1", "--steps", "2", "--out", "/nowhere/a.png"])
+@example(["dream", "doom-1", "--steps", "2", "--out", "."])
+@example(["dream", "doom-1", "--steps", "2", "--out", "presets/.png"])
+@example(["evaluate", "doom-1", "--world", "dream", "--video", "/nowhere/a.mp4"])
+@example(["evaluate", "a" * 5000])
+@example(["evaluate", "doom-1\0"])
+@example(["preset", "../params"])
+def test_any_command_line_is_done_or_refused_with_a_message(agent, words):
+    code, said = wm(*words)
+    assert code in (0, 1, 2), said
+    assert said.strip()
+
+
+@pytest.fixture
+def agent(project, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///nothing.db")
+    make_agent(project / "artifacts/doom-1/agent")
+    (project / "artifacts/doom-1/scores.json").write_text('{"temperature": 1.0}')
+    return project
+
+
+@fuzz
+@given(data=st.data())
+def test_any_change_of_an_agents_card_is_named_as_damage_of_that_file(agent, data):
+    card = Path("artifacts/doom-1/agent/agent.json")
+    original = json.loads(card.read_text())
+    change, _ = data.draw(changed(original, most=1))
+    try:
+        card.write_text(json.dumps(change, default=str))
+        code, said = wm("evaluate", "doom-1", "--world", "dream", "--episodes", "1")
+    finally:
+        card.write_text(json.dumps(original))
+    assert code in (0, 1), said
+    assert "params.yaml" not in said
+    assert code == 0 or "agent.json" in said
