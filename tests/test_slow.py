@@ -81,7 +81,7 @@ def test_two_evaluations_a_pipeline_and_the_pages_of_mlflow_at_once(undisturbed)
         subprocess.Popen(
             command,
             cwd=undisturbed,
-            env=environment(undisturbed) | TRACKED,
+            env=variables,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
