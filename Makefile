@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 export PYTHONUNBUFFERED := 1
-.PHONY: help setup setup-dev repro test test-slow lint ui bench clean
+.PHONY: help setup setup-dev repro test test-slow lint audit ui bench clean
 
 help:
 	@echo "make repro [PRESET=quick|laptop|paper] [TARGET=evaluate@doom-2]   the main job: everything, up to scores and report"
@@ -47,6 +47,10 @@ lint: setup-dev
 	ruff format --check .
 	mypy
 	lint-imports
+
+audit: setup-dev
+	python -m pip install --quiet --disable-pip-version-check "pip-audit>=2"
+	pip-audit --requirement requirements.lock --no-deps --disable-pip
 
 ui: setup
 	wm track ui

@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
+from contextlib import suppress
 
 import numpy as np
 import psutil
@@ -129,6 +130,58 @@ def answer(port: str, host: str) -> int:
         return error.code
     except OSError:
         return 0
+
+
+SOAK_MINUTES = float(os.environ.get("WM_SOAK_MINUTES", "30"))
+
+
+def test_the_quick_preset_again_and_again_leaves_nothing_behind(tmp_path):
+    params = yaml.safe_load((ROOT / "presets/quick.yaml").read_text())
+    params["compute"]["threads"] = 1  # beside others, two threads wait for each other
+    folder = make_project(tmp_path / "soaked", params)
+    (folder / "tmp").mkdir()
+    variables = environment(folder) | TRACKED | {"TMPDIR": str(folder / "tmp")}
+    rounds: list[dict[str, tuple[float, int]]] = []
+    locks, kept, end = [], [], time.monotonic() + 60 * SOAK_MINUTES
+    while time.monotonic() < end or len(rounds) < 2:
+        peaks: dict[str, tuple[float, int]] = {}
+        with (tmp_path / "log").open("w") as said, subprocess.Popen(
+            ["dvc", "repro", "--force"], cwd=folder, env=variables, stdout=said, stderr=said, start_new_session=True
+        ) as process:  # fmt: skip
+            while process.poll() is None:
+                for stage, memory, files in usage(family_of(folder)):
+                    before = peaks.get(stage, (0.0, 0))
+                    peaks[stage] = (max(before[0], memory), max(before[1], files))
+                time.sleep(1)
+        assert process.returncode == 0, (tmp_path / "log").read_text()[-3000:]
+        until(lambda: not family_of(folder), "all processes to end")
+        assert not list((folder / ".state").iterdir())
+        assert not list(folder.rglob("*.partial"))
+        rounds.append(peaks)
+        locks.append((folder / "dvc.lock").read_bytes())
+        left = sum(1 for _ in (folder / "tmp").rglob("*"))
+        print(f"round {len(rounds)}: {json.dumps(peaks)}; {left} files in the folder for temporary ones")
+        kept.append(left)
+    assert len(set(locks)) == 1
+    assert kept[-1] == kept[0], "temporary files are left behind"
+    for stage, (memory, files) in rounds[-1].items():
+        first_memory, first_files = rounds[0][stage]
+        assert memory < 1.1 * first_memory + 30, f"{stage}: {first_memory} MB of memory at first, {memory} MB at last"
+        assert files <= first_files + 10, f"{stage}: {first_files} open files at first, {files} at last"
+
+
+def usage(family: list[psutil.Process]) -> list[tuple[str, float, int]]:
+    """Return of every stage that is at work: its name, the memory that it has for itself in MB, its open files."""
+    found = []
+    for process in family:
+        with suppress(psutil.Error):
+            line = process.cmdline()
+            if "-m" in line and line[line.index("-m") + 1].startswith("pipeline."):
+                memory = process.memory_info()
+                found.append(
+                    (" ".join(line[line.index("-m") + 1 :][:2]), (memory.rss - memory.shared) / 1e6, process.num_fds())
+                )
+    return found
 
 
 TRAIN = """

@@ -68,6 +68,7 @@ class RayEngine:
         try:
             while waiting:
                 (done,), _ = ray.wait(list(waiting))
+                index = waiting.pop(done)
                 try:
                     result = ray.get(done)
                 except ray.exceptions.RayTaskError as error:
@@ -77,7 +78,7 @@ class RayEngine:
                         f"the Ray cluster lost a task {RETRIES + 1} times ({type(error).__name__}). "
                         "`ray status` shows its nodes; run again: what is done is kept."
                     ) from None
-                yield waiting.pop(done), result
+                yield index, result
         finally:
             for left in waiting:
-                ray.cancel(left, force=True)
+                ray.cancel(left)  # not by force: Ray 2.60 aborts this process where such a task is just ending

@@ -13,7 +13,6 @@ plays the same actions again: the episode goes on as if nothing had been.
 import glob
 import os
 import queue
-import shutil
 import sys
 import tempfile
 import threading
@@ -275,7 +274,7 @@ def _answer(config: DoomConfig, answer: "queue.SimpleQueue[vizdoom.DoomGame | Ex
 
 
 def start_engine(config: DoomConfig) -> "vizdoom.DoomGame":
-    """Start one engine, headless and silent, which leaves nothing behind: no file, no process, no shared memory.
+    """Start one engine, headless and silent, which leaves nothing behind: no process, no shared memory, no file of its own.
 
     Raises:
         EnvironmentFault: where it will not start.
@@ -295,27 +294,27 @@ def start_engine(config: DoomConfig) -> "vizdoom.DoomGame":
     game.set_window_visible(False)
     game.set_sound_enabled(False)
     game.set_doom_config_path(os.devnull)  # else each engine writes _vizdoom.ini into the working directory
-    folder = Path(tempfile.mkdtemp(prefix="worldmodels-doom-"))
     try:
-        game.set_vizdoom_path(str(_launcher(folder)))
+        game.set_vizdoom_path(str(_launcher()))
         game.init()
     except Exception as error:
         raise EnvironmentFault(
             f"the ViZDoom engine does not start: {error} Run `wm doctor`; a game needs 10 MB of free space in /dev/shm."
         ) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     # Both processes have the shared memory mapped by now. Unlinked, it goes when they do, even if they are killed.
     for path in glob.glob(f"/dev/shm/ViZDoom*{game.get_instance_id()}"):
         os.unlink(path)
     return game
 
 
-def _launcher(folder: Path) -> Path:
-    """Return the path, inside ``folder``, that starts the engine there as ``vizdoom.sh`` says.
+def _launcher() -> Path:
+    """Return the path of the script that starts an engine, with what it needs to know in the environment.
 
-    Both are links: a script written here could not be executed while another thread's fork holds it open (ETXTBSY), and
-    ViZDoom crashes Python where its engine cannot be executed.
+    All engines of a user share one folder to start in, which stays: one for each would be left behind by every process
+    that is killed while its engines start.
+
+    Raises:
+        OSError: where an engine could not be executed there, for which ViZDoom crashes Python.
     """
     import vizdoom
 
@@ -323,6 +322,9 @@ def _launcher(folder: Path) -> Path:
     for path in (engine, script):
         if not os.access(path, os.X_OK):
             raise FileNotFoundError(f"{path} is missing or not executable: install its package again.")
-    (folder / "engine").symlink_to(engine)
-    (folder / "start").symlink_to(script)
-    return folder / "start"
+    folder = Path(tempfile.gettempdir()) / f"worldmodels-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        raise PermissionError(f"{folder} is not yours: remove it, or set TMPDIR to another folder.")
+    os.environ |= {"WM_VIZDOOM": str(engine), "WM_VIZDOOM_FOLDER": str(folder)}
+    return script

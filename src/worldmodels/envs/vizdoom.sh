@@ -1,11 +1,10 @@
 #!/bin/sh
-# Starts the ViZDoom engine that the link `engine` beside $0 names (see doom.py: $0 is a link in a temporary folder).
+# Starts the ViZDoom engine WM_VIZDOOM in the folder WM_VIZDOOM_FOLDER (see doom.py).
 #
 # There, because the engine makes a directory `_vizdoom` where it starts. In a session of its own, because Ctrl-C is for
 # the parent. Killed with the parent, because an engine ignores SIGTERM, and would outlive a parent that was killed.
-cd "$(dirname "$0")" || exit 1
-engine=$(readlink -f engine)
+cd "$WM_VIZDOOM_FOLDER" || exit 1
 if command -v setsid >/dev/null && command -v setpriv >/dev/null; then
-    exec setsid setpriv --pdeathsig KILL "$engine" "$@"
+    exec setsid setpriv --pdeathsig KILL "$WM_VIZDOOM" "$@"
 fi
-exec "$engine" "$@"
+exec "$WM_VIZDOOM" "$@"
