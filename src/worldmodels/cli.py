@@ -40,6 +40,8 @@ app = typer.Typer(
 )
 track = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="MLflow: the record of what the pipeline made.")
 app.add_typer(track, name="track")
+export = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Take an agent elsewhere.")
+app.add_typer(export, name="export")
 registry = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Release agents: compare versions, move `champion`.")
 app.add_typer(registry, name="registry")
 
@@ -125,6 +127,42 @@ def dream(
     from worldmodels.cli_project import find_root
 
     typer.echo(film_dream(find_root(), agent, steps=steps, temperature=temperature, start=seed, out=out))
+
+
+@app.command(short_help="Play inside an agent's dream, in a browser.")
+def play(
+    agent: AgentName,
+    temperature: Temperature = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="On 127.0.0.1; 0 takes a free one.")] = 8750,
+    rate: Annotated[float | None, typer.Option(min=1, max=120, help="Steps a second. Default: the game's own.")] = None,
+) -> None:
+    """Serve a page on this machine where a dream is played: by you, or by the agent; beside the real game, if you like.
+
+    \b
+    wm play doom-2
+    wm play models:/worldmodels-doom@champion --port 9000
+    """
+    from worldmodels.cli_play import serve
+    from worldmodels.cli_project import find_root
+
+    serve(find_root(), agent, temperature=temperature, port=port, rate=rate)
+
+
+@export.command("web", short_help="A folder that plays the dream in any browser, without Python.")
+def export_web(
+    agent: AgentName,
+    out: Annotated[Path, typer.Argument(help="The folder to write; made if it is not there.")],
+    temperature: Temperature = None,
+) -> None:
+    """Write a folder for any static web server that plays an agent's dream in the browser: V and M as ONNX, and all else.
+
+    \b
+    wm export web doom-2 site && python -m http.server --directory site
+    """
+    from worldmodels.cli_play import export_page
+    from worldmodels.cli_project import find_root
+
+    typer.echo(export_page(find_root(), agent, out, temperature=temperature))
 
 
 @app.command(short_help="What exists: iterations, scores, hashes.")

@@ -122,13 +122,13 @@ def evaluate_agent(
 
     torch.set_num_threads(1)  # as in the evaluate stage: other counts can change the last bits
     agent = load_agent(found.folder)
-    game = _game(found, agent)
+    game = game_of(found, agent)
     tau: float | None = None
     with closing(make_env(game, scoring=True)) as env:
         place: World = agent.real_world(env)
         backend = env.backend
         if world == "dream":
-            tau, backend = _temperature(root, found, agent, temperature), "dream"
+            tau, backend = temperature_of(root, found, agent, temperature), "dream"
             place = agent.dream_world(temperature=tau, limit=_dream_limit(root, found, agent))
             seeds = episode_seeds("dream", episodes, stream="test", start=start)  # those of the evaluate stage
             returns = run_episodes(place, agent.policy(), seeds)
@@ -184,7 +184,7 @@ def film_dream(root: Path, text: str, *, steps: int, temperature: float | None, 
 
     torch.set_num_threads(1)
     agent = load_agent(found.folder)
-    tau = _temperature(root, found, agent, temperature)
+    tau = temperature_of(root, found, agent, temperature)
     seed = episode_seeds("demonstration", 1, start=start)[0]
     episode = _record(agent.dream_world(temperature=tau, limit=steps), agent, seed)
     played = len(episode.actions)
@@ -214,7 +214,8 @@ def _write_video(path: Path, frames: "np.ndarray", environment: str) -> None:
     write_video(path, iter(frames), fps=FRAMES_A_SECOND.get(environment, 30.0))
 
 
-def _game(found: Found, agent: "Agent") -> "EnvironmentConfig":
+def game_of(found: Found, agent: "Agent") -> "EnvironmentConfig":
+    """Return the rules of an agent's game."""
     from worldmodels.envs.make import EnvironmentConfig
     from worldmodels.storage.agents import read_part
 
@@ -222,7 +223,7 @@ def _game(found: Found, agent: "Agent") -> "EnvironmentConfig":
     return game
 
 
-def _temperature(root: Path, found: Found, agent: "Agent", given: float | None) -> float:
+def temperature_of(root: Path, found: Found, agent: "Agent", given: float | None) -> float:
     """Return the temperature given, else the one the agent was evaluated at, else the params' one, else 1."""
     if given is not None:
         return given
@@ -236,7 +237,7 @@ def _temperature(root: Path, found: Found, agent: "Agent", given: float | None) 
 
 
 def _dream_limit(root: Path, found: Found, agent: "Agent") -> int:
-    return int(_setting(root, f"{agent.card.environment}.evaluate.dream.limit", _game(found, agent).limit))
+    return int(_setting(root, f"{agent.card.environment}.evaluate.dream.limit", game_of(found, agent).limit))
 
 
 def _setting(root: Path, key: str, default: Any) -> Any:

@@ -48,6 +48,10 @@ class EpisodeNoise:
         self._step[lanes] += 1
         return noise
 
+    def at(self, seed: int, step: int) -> Tensor:
+        """Return what ``draw`` gives to the episode of this seed at a step, (1, width), whatever was drawn before."""
+        return self._make(seed, step // BLOCK)[step % BLOCK][None]
+
     def _refresh(self) -> None:
         needed = [(seed, step // BLOCK) for seed, step in zip(self._seeds, self._step.tolist(), strict=True)]
         rows = {block: row for row, block in enumerate(dict.fromkeys(needed))}

@@ -1,0 +1,221 @@
+"""The dream as a folder of static files: V's decoder, M and C as ONNX, and a page that runs them in the browser."""
+
+import base64
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from worldmodels.engine.agent import Agent
+from worldmodels.engine.features import select_features
+from worldmodels.errors import WorldModelsError
+from worldmodels.models.controller import act
+from worldmodels.models.memory import MemoryState
+from worldmodels.play.server import PAGE
+from worldmodels.play.session import widest_latents
+
+RUNTIME = "onnxruntime-web"
+RUNTIME_VERSION = "1.30.0"
+RUNTIME_SHA512 = "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
+RUNTIME_FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
+MOST_STARTS = 100
+"""First frames that a page can begin with."""
+
+
+class Decoder(nn.Module):
+    """z (1, Z) -> the picture's values in 0..255, rows of pixels, (64, 64, 3)."""
+
+    def __init__(self, agent: Agent) -> None:
+        super().__init__()
+        self.vision = agent.vision
+
+    def forward(self, z: Tensor) -> Tensor:
+        return (self.vision.decode(z)[0].permute(1, 2, 0) * 255).round()
+
+
+class DreamStep(nn.Module):
+    """One step of ``DreamWorld``: what M makes of z, the action, its state, the noise and the temperature.
+
+    Returns the next z (1, Z), the state h and c (1, H), the reward and the hazard (1,), and the mean standard deviation (1,)
+    of what M predicted.
+    """
+
+    def __init__(self, agent: Agent) -> None:
+        super().__init__()
+        self.memory = agent.memory
+
+    def forward(
+        self, z: Tensor, action: Tensor, restart: Tensor, h: Tensor, c: Tensor, uniform: Tensor, normal: Tensor, tau: Tensor
+    ) -> tuple[Tensor, ...]:
+        # As Memory.observe, with the restart flag as a number: a graph has no branches.
+        carry = 1 - restart
+        state = MemoryState(h * carry, c * carry)
+        flag = [restart] if self.memory.config.done else []
+        gates = torch.cat([z, action, *flag], 1) @ self.memory.input_weight.T + self.memory.bias
+        i, g, f, o = (gates + state.h @ self.memory.hidden_weight.T).chunk(4, 1)
+        c = torch.sigmoid(f + 1) * state.c + torch.sigmoid(i) * torch.tanh(g)
+        h = torch.sigmoid(o) * torch.tanh(c)
+        prediction = self.memory.predict(h)
+        logits, mean, log_std = prediction.latent
+        weights = (logits / tau).softmax(1)
+        # The component by its cumulative weight: the first that reaches the uniform number.
+        above = weights.cumsum(1)
+        chosen = ((above > uniform[:, None]) & (above - weights <= uniform[:, None])).float()
+        chosen = chosen + (above[:, -1:] <= uniform[:, None]).float() * _last(chosen)
+        after = (chosen * mean).sum(1) + (chosen * log_std.exp()).sum(1) * normal * tau.sqrt()
+        spread = prediction.latent.mean_and_std()[1].mean(1)
+        reward = torch.ones_like(spread) if prediction.reward is None else prediction.reward
+        done = prediction.done
+        if done is None:
+            hazard = torch.zeros_like(spread)
+        elif self.memory.config.ending == "threshold":
+            hazard = (done > 0).float()
+        else:
+            hazard = torch.sigmoid(done)
+        return after, h, c, reward, hazard, spread
+
+
+def _last(components: Tensor) -> Tensor:
+    """Return 1 at the last component, 0 before, (1, K, 1)."""
+    return (torch.arange(components.shape[1]) == components.shape[1] - 1).float()[None, :, None]
+
+
+class Act(nn.Module):
+    """z, h, c -> the agent's action, (1, A)."""
+
+    def __init__(self, agent: Agent) -> None:
+        super().__init__()
+        self.kind = agent.config.features
+        self.layers = agent.controllers().weights(torch.zeros(1, dtype=torch.int64))
+
+    def forward(self, z: Tensor, h: Tensor, c: Tensor) -> Tensor:
+        return act(select_features(self.kind, z, MemoryState(h, c)), self.layers)
+
+
+def export_web(out: Path, agent: Agent, *, name: str, temperature: float, rate: float) -> int:
+    """Write the folder; return its size in bytes.
+
+    Args:
+        out: made if it is not there; what is there is kept or replaced.
+        agent: V, M and C.
+        name: of the agent, for people.
+        temperature: dreams begin at.
+        rate: steps a second, at first.
+
+    Raises:
+        WorldModelsError: where the packages of the extra ``web`` or the browser's runtime cannot be had.
+    """
+    runtime = browser_runtime()
+    out.mkdir(parents=True, exist_ok=True)
+    for file in ("index.html", "style.css", "app.js", "local.js"):
+        shutil.copy(PAGE / file, out)
+    (out / "source.js").write_text('export { connect } from "./local.js";\n')
+    for file in RUNTIME_FILES:
+        shutil.copy(runtime / file, out)
+    write_graphs(out, agent)
+    (out / "about.json").write_text(json.dumps(about(agent, name=name, temperature=temperature, rate=rate)))
+    return sum(path.stat().st_size for path in out.iterdir() if path.is_file())
+
+
+def about(agent: Agent, *, name: str, temperature: float, rate: float) -> dict[str, Any]:
+    """Return what the page needs to know besides the graphs."""
+    starts = agent.starts
+    return {
+        "name": name, "environment": agent.card.environment, "temperature": temperature, "rate": rate,
+        "actions": agent.memory.action, "hidden": agent.memory.config.hidden, "latents": widest_latents(agent),
+        "reward": agent.memory.config.reward, "done": agent.memory.config.done, "real": False,
+        "starts": {"mean": starts.mean[:MOST_STARTS].tolist(), "log_variance": starts.log_variance[:MOST_STARTS].tolist()},
+    }  # fmt: skip
+
+
+@torch.no_grad()
+def write_graphs(out: Path, agent: Agent) -> None:
+    """Write vision.onnx, memory.onnx and controller.onnx.
+
+    Raises:
+        WorldModelsError: where the packages of the extra ``web`` are not installed.
+    """
+    try:
+        import onnx
+        import onnxscript  # noqa: F401  torch's exporter needs it
+    except ImportError:
+        raise WorldModelsError("onnx is not installed: pip install --constraint requirements.lock -e '.[web]'") from None
+    latent, hidden, actions = agent.memory.latent, agent.memory.config.hidden, agent.memory.action
+    sizes = {
+        "z": latent,
+        "action": actions,
+        "restart": 1,
+        "h": hidden,
+        "c": hidden,
+        "uniform": latent,
+        "normal": latent,
+        "tau": 1,
+    }
+    # A tensor of its own for each: torch takes two inputs that are the same tensor for one.
+    step = {name: torch.full((1, size), 0.5) for name, size in sizes.items()}
+    graphs: dict[str, tuple[nn.Module, list[str], list[str]]] = {
+        "vision": (Decoder(agent), ["z"], ["frame"]),
+        "memory": (DreamStep(agent), list(step), ["next", "h_next", "c_next", "reward", "hazard", "spread"]),
+        "controller": (Act(agent), ["z", "h", "c"], ["action"]),
+    }
+    for name, (module, inputs, outputs) in graphs.items():
+        program = torch.onnx.export(
+            module.eval(),
+            tuple(step[each] for each in inputs),
+            input_names=inputs,
+            output_names=outputs,
+            dynamo=True,
+            verbose=False,
+        )
+        assert program is not None
+        onnx.save_model(program.model_proto, out / f"{name}.onnx")
+
+
+def browser_runtime() -> Path:
+    """Return the folder with the files of onnxruntime-web, fetched once with npm and checked against its known hash.
+
+    ``WM_ONNXRUNTIME_WEB`` names a folder that has them already.
+
+    Raises:
+        WorldModelsError: where npm is missing, fails, or brings something else.
+    """
+    given = os.environ.get("WM_ONNXRUNTIME_WEB")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "worldmodels" / f"{RUNTIME}-{RUNTIME_VERSION}"
+    folder = Path(given) if given else cache
+    if all((folder / file).is_file() for file in RUNTIME_FILES):
+        return folder
+    wanted = f"{RUNTIME}@{RUNTIME_VERSION}"
+    if given:
+        raise WorldModelsError(f"WM_ONNXRUNTIME_WEB = {given} does not hold {', '.join(RUNTIME_FILES)} of {wanted}.")
+    npm = shutil.which("npm")
+    if npm is None:
+        raise WorldModelsError(
+            f"the page needs {wanted}, which npm fetches, and npm is not installed. Install it, or unpack that package "
+            "and name its folder `dist` in WM_ONNXRUNTIME_WEB."
+        )
+    with tempfile.TemporaryDirectory(prefix="worldmodels-npm-") as place:
+        command = [npm, "pack", wanted, "--silent", "--pack-destination", place]
+        done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
+        packed = next(Path(place).glob("*.tgz"), None)
+        if done.returncode or packed is None:
+            reason = (done.stderr.strip().splitlines() or ["no output"])[-1]
+            raise WorldModelsError(f"npm could not fetch {wanted} ({reason}). WM_ONNXRUNTIME_WEB can name a copy.")
+        if base64.b64encode(hashlib.sha512(packed.read_bytes()).digest()).decode() != RUNTIME_SHA512:
+            raise WorldModelsError(f"what npm fetched as {wanted} is not that package: its SHA-512 differs.")
+        folder.mkdir(parents=True, exist_ok=True)
+        with tarfile.open(packed) as archive:
+            for file in RUNTIME_FILES:
+                content = archive.extractfile(f"package/dist/{file}")
+                assert content is not None
+                partial = folder / f"{file}.partial"
+                partial.write_bytes(content.read())
+                partial.replace(folder / file)
+    return folder

@@ -1,0 +1,212 @@
+// The page of `wm play` and of `wm export web`: what differs between the two is where the dream comes from.
+import { connect } from "./source.js";
+
+const $ = (id) => document.getElementById(id);
+const KEPT = 300;
+const traces = { spread: [], hazard: [], reward: [] };
+let source = null, last = null, dragging = null, frames = 0, since = performance.now(), rate = 0;
+const sliders = new Map();
+
+function draw(canvas, rgb) {
+  const context = canvas.getContext("2d"), image = context.createImageData(64, 64);
+  for (let i = 0, j = 0; i < rgb.length; i += 3, j += 4) {
+    image.data[j] = rgb[i]; image.data[j + 1] = rgb[i + 1]; image.data[j + 2] = rgb[i + 2]; image.data[j + 3] = 255;
+  }
+  context.putImageData(image, 0, 0);
+}
+
+function show(moment, dream, real) {
+  draw($("dream"), dream);
+  $("beside").hidden = !moment.beside;
+  $("wake").hidden = !real;
+  if (real) draw($("real"), real);
+  $("realfacts").textContent = real ? "same actions" : "over, or taken back";
+  const end = moment.ended ? ", ended" : moment.watching ? ", replay" : "";
+  $("facts").textContent = `step ${moment.step}, return ${moment.total.toFixed(0)}${end}, ${rate.toFixed(0)} a second`;
+  press("driver", moment.driven); press("pause", moment.paused); press("besidebutton", moment.beside);
+  if (!dragging) {
+    put("temperature", Math.log(moment.temperature), moment.temperature.toFixed(2));
+    for (const [index, slider] of sliders) { slider.value = moment.z[index]; label(slider, moment.z[index]); }
+  }
+  if (last && moment.step <= last.step) cut(moment.step);
+  if (!last || moment.step !== last.step || moment.seed !== last.seed) remember(moment);
+  last = moment;
+  frames += 1;
+  const now = performance.now();
+  if (now - since > 500) { rate = 1000 * frames / (now - since); frames = 0; since = now; }
+  if (moment.ended && !moment.paused && !moment.watching) scheduleStart();
+}
+
+let restart = null;
+function scheduleStart() { // another dream a moment after the end, unless the visitor does something
+  if (!restart) restart = setTimeout(() => { restart = null; if (last.ended && !last.paused) say({ do: "start" }); }, 1500);
+}
+
+function press(id, on) { $(id).setAttribute("aria-pressed", String(Boolean(on))); }
+function put(id, value, text) { $(id).value = value; $(id + "value").textContent = text; }
+function label(slider, value) { slider.nextElementSibling.textContent = Number(value).toFixed(2); }
+function say(order) { source.say(order); }
+function tell(text) { $("message").textContent = text; }
+
+function cut(step) { for (const name in traces) traces[name] = traces[name].filter(([at]) => at < step); }
+function remember(moment) {
+  for (const name in traces) {
+    if (moment.step === 0 || moment[name] === null || moment[name] === undefined) continue;
+    traces[name].push([moment.step, moment[name]]);
+    if (traces[name].length > KEPT) traces[name].shift();
+  }
+  plot();
+}
+
+const LINES = { spread: ["--dream", "uncertainty of M"], hazard: ["--ink", "hazard (log)"], reward: ["--real", "reward"] };
+function plot() {
+  const canvas = $("traces"), ratio = devicePixelRatio || 1, style = getComputedStyle(document.documentElement);
+  if (canvas.width !== canvas.clientWidth * ratio) { canvas.width = canvas.clientWidth * ratio; canvas.height = 150 * ratio; }
+  const context = canvas.getContext("2d");
+  context.clearRect(0, 0, canvas.width, canvas.height);
+  for (const name in traces) {
+    if (!shown(name) || traces[name].length < 2) continue;
+    const points = traces[name].map(([step, value]) => [step, name === "hazard" ? Math.log10(Math.max(value, 1e-5)) : value]);
+    let low = Math.min(...points.map((p) => p[1])), high = Math.max(...points.map((p) => p[1]));
+    if (name === "hazard") { low = -5; high = 0; }
+    if (high - low < 1e-6) high = low + 1;
+    const begin = points[0][0], width = Math.max(KEPT, points[points.length - 1][0] - begin);
+    context.beginPath();
+    for (const [step, value] of points) {
+      context.lineTo((step - begin) / width * canvas.width, (0.95 - 0.9 * (value - low) / (high - low)) * canvas.height);
+    }
+    context.strokeStyle = style.getPropertyValue(LINES[name][0]);
+    context.lineWidth = 1.5 * ratio;
+    context.stroke();
+  }
+}
+function shown(name) { return name === "spread" || (name === "hazard" ? source.about.done : source.about.reward); }
+
+// Driving: keys, and buttons for fingers and mice.
+const DRIVES = {
+  1: { keys: { ArrowLeft: [-1], ArrowRight: [1], a: [-1], d: [1] }, pads: { "◀ left": "ArrowLeft", "right ▶": "ArrowRight" } },
+  3: {
+    keys: { ArrowLeft: [-1, 0, 0], ArrowRight: [1, 0, 0], ArrowUp: [0, 2, 0], ArrowDown: [0, 0, 2] },
+    pads: { "◀ left": "ArrowLeft", "▲ gas": "ArrowUp", "▼ brake": "ArrowDown", "right ▶": "ArrowRight" },
+  },
+};
+const down = new Set();
+let drives = null;
+
+function hold() {
+  // Gas and brake rest at -1, which is none: two more is all.
+  const action = source.about.actions === 3 ? [0, -1, -1] : new Array(source.about.actions).fill(0);
+  for (const key of down) drives.keys[key].forEach((value, axis) => { action[axis] += value; });
+  say({ do: "hold", action: action.map((value) => Math.max(-1, Math.min(1, value))) });
+}
+function pressKey(key, on) {
+  if (on === down.has(key)) return;
+  on ? down.add(key) : down.delete(key);
+  hold();
+}
+
+const COMMANDS = {
+  " ": () => $("pause").click(), ".": () => $("step").click(), ",": () => $("back").click(), r: () => $("start").click(),
+  g: () => $("besidebutton").click(), w: () => $("wake").click(), m: () => $("driver").click(),
+};
+function keyboard(event, on) {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  const typing = event.target.matches("input[type=range]");
+  if (drives.keys[event.key] && !(typing && event.key.startsWith("Arrow"))) {
+    pressKey(event.key, on);
+    event.preventDefault();
+  } else if (on && !event.repeat && COMMANDS[event.key] && !(event.key === " " && event.target.matches("button, summary, label, input"))) {
+    COMMANDS[event.key]();
+    event.preventDefault();
+  }
+}
+
+function build(about) {
+  const size = about.latents.length;
+  $("about").textContent = `${about.name} (${about.environment})`;
+  $("latentcount").textContent = `${size} dimensions`;
+  put("rate", about.rate, about.rate);
+  drives = DRIVES[about.actions] || { keys: {}, pads: {} };
+  for (const [text, key] of Object.entries(drives.pads)) {
+    const button = document.createElement("button");
+    button.textContent = text;
+    button.dataset.key = key;
+    button.onpointerdown = (event) => { button.setPointerCapture(event.pointerId); pressKey(key, true); };
+    button.onpointerup = button.onpointercancel = () => pressKey(key, false);
+    $("pads").append(button);
+  }
+  for (const [index, mean, std] of about.latents) {
+    const line = document.createElement("label"), name = document.createElement("span");
+    const slider = document.createElement("input"), value = document.createElement("span");
+    name.textContent = `z${index}`;
+    const reach = Math.max(3 * std, 0.5);
+    Object.assign(slider, { type: "range", min: (mean - reach).toFixed(3), max: (mean + reach).toFixed(3), step: "0.01" });
+    slider.setAttribute("aria-label", `latent ${index}`);
+    slider.oninput = () => { dragging = slider; label(slider, slider.value); say({ do: "latent", index, value: Number(slider.value) }); };
+    slider.onchange = () => { dragging = null; };
+    sliders.set(index, slider);
+    line.append(name, slider, value);
+    $("latents").append(line);
+  }
+  if (!about.real) for (const id of ["besidebutton", "wake", "film"]) $(id).hidden = true;
+  $("legend").replaceChildren(...Object.keys(LINES).filter(shown).map((name) => {
+    const item = document.createElement("span"), mark = document.createElement("i");
+    mark.style.background = `var(${LINES[name][0]})`;
+    item.append(mark, LINES[name][1]);
+    return item;
+  }));
+  const drive = about.actions === 3 ? "Arrow keys steer, gas and brake" : "Arrow keys move";
+  $("help").textContent = `${drive}; M hands over to the agent and back, Space pauses, . steps, , goes 35 steps back, R dreams another dream` +
+    (about.real ? ", G plays the real game beside, W sets the dream to what is real." : ".");
+}
+
+function wire() {
+  $("driver").onclick = () => (last && last.driven ? say({ do: "agent" }) : hold());
+  $("pause").onclick = () => say({ do: "pause", on: !(last && last.paused) });
+  $("step").onclick = () => say({ do: "step" });
+  $("back").onclick = () => say({ do: "back", steps: 35 });
+  $("start").onclick = () => say({ do: "start" });
+  $("save").onclick = () => say({ do: "save" });
+  if (source.about.real) {
+    $("besidebutton").onclick = () => say({ do: "beside", on: !(last && last.beside) });
+    $("wake").onclick = () => say({ do: "wake" });
+    $("film").onclick = () => { tell("Drawing the video…"); say({ do: "film" }); };
+  }
+  $("replay").onchange = async ({ target }) => {
+    try { say({ do: "replay", recording: JSON.parse(await target.files[0].text()) }); } catch { tell("That file is no recording."); }
+    target.value = "";
+  };
+  $("temperature").oninput = ({ target }) => {
+    dragging = target;
+    const value = Math.exp(Number(target.value));
+    $("temperaturevalue").textContent = value.toFixed(2);
+    say({ do: "temperature", value });
+  };
+  $("temperature").onchange = () => { dragging = null; };
+  $("rate").oninput = ({ target }) => { $("ratevalue").textContent = target.value; say({ do: "rate", value: Number(target.value) }); };
+  addEventListener("keydown", (event) => keyboard(event, true));
+  addEventListener("keyup", (event) => keyboard(event, false));
+  addEventListener("blur", () => { if (down.size) { down.clear(); hold(); } });
+}
+
+function download(name, content) {
+  tell("");
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([content]));
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+}
+
+const early = []; // what arrives before the page is built
+const ready = (handler) => (...all) => (source ? handler(...all) : early.push(() => handler(...all)));
+try {
+  const found = await connect({ moment: ready(show), message: ready(tell), file: ready(download) });
+  source = found;
+  build(found.about);
+  wire();
+  early.forEach((act) => act());
+  window.dream = { source, get last() { return last; } };
+} catch (error) {
+  $("about").textContent = `It does not work: ${error.message}`;
+}

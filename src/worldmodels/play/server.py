@@ -1,0 +1,345 @@
+"""The web app of ``wm play``: a page, and a socket for every visitor, who has a dream of their own.
+
+What a visitor says is JSON, ``{"do": NAME, ...}`` (``_ORDERS``). What they are told is binary: the length of a JSON header, 4
+bytes little-endian, the header, and what it announces: the dream's frame and the game's, 64x64 RGB each, or a file.
+"""
+
+import asyncio
+import json
+import math
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.responses import JSONResponse
+from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.staticfiles import StaticFiles
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from worldmodels.engine.agent import Agent
+from worldmodels.envs.base import BatchEnv
+from worldmodels.errors import WorldModelsError
+from worldmodels.play.session import Moment, Session, widest_latents
+
+PAGE = Path(__file__).with_name("page")
+MOST_VISITORS = 16
+"""Dreams that are kept at once; the one that was left longest ago makes room."""
+SLOWEST, FASTEST = 1.0, 120.0
+"""Steps a second."""
+LOOPBACK = ("127.0.0.1", "localhost")
+
+
+@dataclass
+class Visitor:
+    """A dream, and how it is played.
+
+    Attributes:
+        session: the dream.
+        rate: steps a second.
+        paused: whether it waits.
+        driven: by the visitor, not by the agent.
+        held: the visitor's action.
+        watching: which moment of a replayed dream is shown; None while it is dreamt.
+        connected: sockets.
+        lock: held by who uses the session.
+    """
+
+    session: Session
+    rate: float
+    paused: bool = False
+    driven: bool = False
+    held: list[float] = field(default_factory=list)
+    watching: int | None = None
+    connected: int = 0
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def shown(self) -> Moment:
+        """What is on show."""
+        return self.session.now if self.watching is None else self.session.moments[self.watching]
+
+    @property
+    def waiting(self) -> bool:
+        """Whether nothing moves until something is said."""
+        return self.paused or (self.watching is None and self.session.now.ended)
+
+    def advance(self) -> None:
+        """Dream, or watch, one step on."""
+        if self.watching is None:
+            self.session.step(self.held if self.driven else None)
+        elif self.watching + 1 < len(self.session.moments):
+            self.watching += 1
+        else:
+            self.paused, self.watching = True, None
+
+    def go_on_from_here(self) -> None:
+        """Leave what follows of a replayed dream: it is dreamt from here."""
+        if self.watching is not None:
+            self.session.back(len(self.session.moments) - 1 - self.watching)
+            self.watching = None
+
+
+class Stage:
+    """All visitors of one agent.
+
+    Args:
+        name: of the agent, for people.
+        agent: V, M and C.
+        temperature: dreams begin at.
+        rate: steps a second, at first.
+        open_game: opens a game of one lane.
+    """
+
+    def __init__(self, name: str, agent: Agent, *, temperature: float, rate: float, open_game: Callable[[], BatchEnv]) -> None:
+        self.name, self.agent, self.temperature, self.rate, self.open_game = name, agent, temperature, rate, open_game
+        self.visitors: OrderedDict[str, Visitor] = OrderedDict()
+        self.latents = widest_latents(agent)
+
+    def visit(self, key: str) -> tuple[str, Visitor]:
+        """Return the visitor of this key, who comes back, or a new one under a new key."""
+        if key not in self.visitors:
+            while len(self.visitors) >= MOST_VISITORS:
+                left = next((each for each, visitor in self.visitors.items() if not visitor.connected), None)
+                if left is None:
+                    raise WorldModelsError(f"{MOST_VISITORS} visitors are here already: close one of their pages.")
+                self.close(left)
+            key, seed = secrets.token_urlsafe(12), secrets.randbelow(2**31)
+            session = Session(self.agent, temperature=self.temperature, seed=seed)
+            self.visitors[key] = Visitor(session, self.rate, held=[0.0] * self.agent.memory.action)
+        self.visitors.move_to_end(key)
+        return key, self.visitors[key]
+
+    def close(self, key: str) -> None:
+        """Forget a visitor; end the game beside their dream."""
+        game = self.visitors.pop(key).session.game
+        if game is not None:
+            game.close()
+
+    def about(self) -> dict[str, Any]:
+        """Return what a page needs to know before anything is dreamt."""
+        return {"name": self.name, "environment": self.agent.card.environment, "temperature": self.temperature,
+                "rate": self.rate, "actions": self.agent.memory.action, "latents": self.latents, "real": True,
+                "reward": self.agent.memory.config.reward, "done": self.agent.memory.config.done}  # fmt: skip
+
+
+def make_app(stage: Stage, hosts: tuple[str, ...] = LOOPBACK) -> Starlette:
+    """Return the app. It answers requests to these hosts only, and sockets of its own pages only."""
+
+    async def about(_: Any) -> JSONResponse:
+        return JSONResponse(stage.about())
+
+    async def dream(socket: WebSocket) -> None:
+        origin = socket.headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc != socket.headers.get("host"):
+            await socket.close(1008)
+            return
+        await socket.accept()
+        try:
+            key, visitor = stage.visit(socket.query_params.get("visitor", ""))
+        except WorldModelsError as error:
+            await socket.send_bytes(pack({"kind": "error", "text": str(error)}))
+            await socket.close(1013)
+            return
+        visitor.connected += 1
+        try:
+            await socket.send_bytes(pack({"kind": "hello", "visitor": key}))
+            await _serve(socket, stage, visitor)
+        finally:
+            visitor.connected -= 1
+
+    routes = [
+        Route("/about", about),
+        WebSocketRoute("/dream", dream),
+        Mount("/", StaticFiles(directory=PAGE, html=True)),
+    ]
+    return Starlette(routes=routes, middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))])
+
+
+def pack(header: dict[str, Any], *parts: bytes) -> bytes:
+    """Return a message: a header and what it announces."""
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(4, "little") + text + b"".join(parts)
+
+
+async def _serve(socket: WebSocket, stage: Stage, visitor: Visitor) -> None:
+    """Dream for one connection, and do what it says, until it ends."""
+    changed = asyncio.Event()
+
+    async def show() -> None:
+        async with visitor.lock:
+            moment = visitor.shown
+            frame = (await asyncio.to_thread(visitor.session.frames, [moment]))[0]
+        await socket.send_bytes(picture(visitor, moment, frame))
+
+    async def dream() -> None:
+        await show()
+        due = time.monotonic()
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(changed.wait(), None if visitor.waiting else max(0.0, due - time.monotonic()))
+                changed.clear()
+                await show()
+                continue
+            async with visitor.lock:
+                if not visitor.waiting:  # an order may have come first
+                    await asyncio.to_thread(visitor.advance)
+            await show()
+            due = max(due + 1 / visitor.rate, time.monotonic() - 1 / visitor.rate)
+
+    async def listen() -> None:
+        while True:
+            text = await socket.receive_text()
+            try:
+                async with visitor.lock:
+                    answer = await asyncio.to_thread(_obey, stage, visitor, text)
+            except WorldModelsError as error:
+                answer = pack({"kind": "error", "text": str(error)})
+            if answer is not None:
+                await socket.send_bytes(answer)
+            changed.set()
+
+    tasks = [asyncio.create_task(dream()), asyncio.create_task(listen())]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            with suppress(WebSocketDisconnect, RuntimeError, OSError):  # what a socket that was closed raises
+                task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def picture(visitor: Visitor, moment: Moment, frame: np.ndarray) -> bytes:
+    """Return a moment as a message."""
+    header = {
+        "kind": "moment", "step": moment.step, "total": moment.total, "reward": moment.reward, "hazard": moment.hazard,
+        "spread": moment.spread, "ended": moment.ended, "paused": visitor.paused, "driven": visitor.driven,
+        "temperature": visitor.session.temperature, "seed": visitor.session.seed, "real": moment.real is not None,
+        "beside": visitor.session.game is not None, "watching": visitor.watching is not None,
+        "action": None if moment.action is None else [round(float(each), 3) for each in moment.action],
+        "z": [round(each, 3) for each in moment.z[0].tolist()],
+    }  # fmt: skip
+    return pack(header, frame.tobytes(), b"" if moment.real is None else moment.real.tobytes())
+
+
+def _obey(stage: Stage, visitor: Visitor, text: str) -> bytes | None:
+    """Do what a visitor says; return an answer, if there is one.
+
+    Raises:
+        WorldModelsError: where it cannot be done.
+    """
+    try:
+        order = json.loads(text)
+        name = order.pop("do")
+        do = _ORDERS[name]
+        if name not in ("pause", "step", "back", "rate", "save", "film"):
+            visitor.go_on_from_here()
+        return do(stage, visitor, **order)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise WorldModelsError(f"this is no order: {text[:200]} ({type(error).__name__}: {error})") from None
+
+
+def _number(value: Any, low: float, high: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise TypeError(f"{value!r} is no number")
+    return float(min(max(value, low), high))
+
+
+def _hold(_: Stage, visitor: Visitor, action: list[float]) -> None:
+    held = [_number(each, -1, 1) for each in action]
+    if len(held) != len(visitor.held):
+        raise ValueError(f"an action has {len(visitor.held)} numbers")
+    visitor.held, visitor.driven = held, True
+
+
+def _pause(_: Stage, visitor: Visitor, on: bool) -> None:
+    visitor.paused = bool(on)
+
+
+def _step(_: Stage, visitor: Visitor) -> None:
+    visitor.paused = True
+    visitor.advance()
+
+
+def _back(_: Stage, visitor: Visitor, steps: int) -> None:
+    visitor.paused, far = True, int(_number(steps, 0, 1e6))
+    if visitor.watching is not None:
+        visitor.watching = max(0, visitor.watching - far)
+    else:
+        visitor.session.back(far)
+
+
+def _start(_: Stage, visitor: Visitor, seed: int | None = None) -> None:
+    visitor.session.start(secrets.randbelow(2**31) if seed is None else int(_number(seed, 0, 2**31 - 1)))
+
+
+def _beside(stage: Stage, visitor: Visitor, on: bool) -> None:
+    game, session = visitor.session.game, visitor.session
+    if on and game is None:
+        session.put_beside(stage.open_game())
+    elif not on and game is not None:
+        session.put_beside(None)
+        game.close()
+
+
+def _file(kind: str, content: bytes) -> bytes:
+    return pack({"kind": "file", "name": f"dream.{kind}"}, content)
+
+
+def _save(_: Stage, visitor: Visitor) -> bytes:
+    return _file("json", json.dumps(visitor.session.recording()).encode())
+
+
+def _film(_: Stage, visitor: Visitor) -> bytes:
+    from tempfile import TemporaryDirectory
+
+    from worldmodels.report.video import write_video
+
+    session = visitor.session
+    frames = session.frames(session.moments)
+    blank = np.zeros_like(frames[0])
+    beside = [frame if m.real is None else m.real for frame, m in zip([blank] * len(frames), session.moments, strict=True)]
+    if any(moment.real is not None for moment in session.moments):
+        frames = np.concatenate([frames, np.stack(beside)], 2)
+    with TemporaryDirectory(prefix="worldmodels-film-") as folder:
+        path = Path(folder) / "dream.mp4"
+        write_video(path, iter(frames), fps=visitor.rate)
+        return _file("mp4", path.read_bytes())
+
+
+def _replay(_: Stage, visitor: Visitor, recording: dict[str, Any]) -> None:
+    game = visitor.session.game
+    visitor.session.replay(recording)
+    visitor.paused, visitor.watching = False, 0
+    if game is not None:
+        game.close()
+
+
+_ORDERS: dict[str, Callable[..., bytes | None]] = {
+    "hold": _hold,
+    "agent": lambda _, visitor: setattr(visitor, "driven", False),
+    "pause": _pause,
+    "step": _step,
+    "back": _back,
+    "start": _start,
+    "temperature": lambda _, visitor, value: visitor.session.set_temperature(_number(value, -1e9, 1e9)),
+    "latent": lambda _, visitor, index, value: visitor.session.set_latent(int(index), _number(value, -1e9, 1e9)) and None,
+    "rate": lambda _, visitor, value: setattr(visitor, "rate", _number(value, SLOWEST, FASTEST)),
+    "beside": _beside,
+    "wake": lambda _, visitor: visitor.session.wake() and None,
+    "save": _save,
+    "film": _film,
+    "replay": _replay,
+}
+"""What a visitor can say, and with which further keys."""

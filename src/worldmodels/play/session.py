@@ -1,0 +1,283 @@
+"""One visitor's dream: it can be driven, bent, stopped, taken back, and replayed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from worldmodels.engine.agent import Agent
+from worldmodels.engine.dream import DreamWorld
+from worldmodels.engine.features import select_features
+from worldmodels.engine.noise import EpisodeNoise
+from worldmodels.engine.world import pad_lanes
+from worldmodels.envs.base import BatchEnv
+from worldmodels.errors import ParamsError
+from worldmodels.models.controller import act
+from worldmodels.models.memory import MemoryState
+from worldmodels.models.vision import to_frames, to_images
+
+LONGEST = 5000
+"""Steps after which any dream ends: all of them are kept, to go back to."""
+COLDEST, HOTTEST = 0.01, 10.0
+"""Range of the temperature."""
+FURTHEST = 10.0
+"""Largest latent that a slider sets, in absolute value."""
+BATCH = 64
+"""Frames that are decoded at once."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A dream at one step: all that is needed to show it, and to go on from it.
+
+    Attributes:
+        step: since the start.
+        z: (1, Z).
+        state: M's, before it reads ``z``; (1, H) each.
+        action: that led here, (A,); None at the start.
+        total: return so far.
+        reward: of the last step.
+        hazard: probability with which M ended the dream in the last step; None where M has no such head.
+        spread: mean standard deviation of what M predicted for the last step, over the latent's dimensions.
+        ended: whether M ended the dream here.
+        real: the game's frame beside it, (64, 64, 3) uint8; None without a game, or where it is over.
+        seen: z and M's state in that game, (1, Z) and (1, H) each.
+    """
+
+    step: int
+    z: Tensor
+    state: MemoryState
+    action: np.ndarray | None = None
+    total: float = 0.0
+    reward: float = 0.0
+    hazard: float | None = None
+    spread: float = 0.0
+    ended: bool = False
+    real: np.ndarray | None = None
+    seen: tuple[Tensor, MemoryState] | None = None
+
+
+class Session:
+    """A dream, step by step. Left alone it is the dream that ``DreamWorld`` dreams of the same seed, bit by bit.
+
+    Not for several threads at once.
+
+    Args:
+        agent: whose dream it is, and who drives where nobody else does.
+        temperature: at first.
+        seed: of the dream.
+    """
+
+    def __init__(self, agent: Agent, *, temperature: float, seed: int = 0) -> None:
+        self.agent, self.temperature = agent, temperature
+        self.game: BatchEnv | None = None
+        self._layers = agent.controllers().weights(torch.zeros(1, dtype=torch.int64))
+        self.start(seed)
+
+    @property
+    def now(self) -> Moment:
+        """Where the dream is."""
+        return self.moments[-1]
+
+    @torch.inference_mode()
+    def start(self, seed: int) -> Moment:
+        """Begin another dream, where the episode of this seed begins; with a game, on its first frame."""
+        self.seed = seed
+        self._changes: dict[int, dict[str, Any]] = {0: {"temperature": self.temperature}}
+        if self.game is not None:
+            self.game.keep(np.zeros(0, np.int64))
+            frame = self.game.start([seed])[0]
+            z = self._look(frame)
+            first = Moment(0, z, self.agent.initial_state(1), real=frame, seen=(z, self.agent.initial_state(1)))
+        else:
+            world = DreamWorld(self.agent.memory, self.agent.starts, "z", temperature=self.temperature, limit=1)
+            world.start([seed])
+            first = Moment(0, world.features(), self.agent.initial_state(1))
+        self._first = first.z
+        self.moments = [first]
+        return first
+
+    def put_beside(self, game: BatchEnv | None) -> None:
+        """Play a game on the same actions from the next start on; None plays none. The game stays its owner's."""
+        self.game = game
+        self.start(self.seed)
+
+    @torch.inference_mode()
+    def step(self, action: Sequence[float] | None = None) -> Moment:
+        """Dream one step on, and play it beside. An ended dream stays where it is.
+
+        Args:
+            action: in [-1, 1], (A,); None leaves it to the agent.
+
+        Raises:
+            ParamsError: where the action has another size or is no number.
+        """
+        before = self.now
+        if before.ended:
+            return before
+        action_size = self.agent.memory.action
+        if action is None:
+            chosen = act(select_features(self.agent.config.features, before.z, before.state), self._layers)
+        else:
+            chosen = torch.tensor([action], dtype=torch.float32)
+            if chosen.shape != (1, action_size) or not bool(chosen.isfinite().all()):
+                raise ParamsError(f"action: must be {action_size} numbers in [-1, 1]")
+            chosen = chosen.clamp(-1, 1)
+        memory = self.agent.memory
+        first = torch.tensor([before.step == 0])
+        z, acted, restart, h, c = pad_lanes(before.z, chosen, first, *before.state)
+        prediction, _, state = memory(z[:, None], acted[:, None], restart[:, None], MemoryState(h, c))
+        latent = type(prediction.latent)(*(part[:1, 0] for part in prediction.latent))
+        noise = self._noise(before.step + 1)
+        uniform = torch.special.ndtr(noise[:, memory.latent :])
+        after = latent.sample(uniform[:, :-1], noise[:, : memory.latent], self.temperature)
+        hazard, ended = None, False
+        if prediction.done is not None:
+            done = prediction.done[0, 0]
+            hazard = float((done > 0) if memory.config.ending == "threshold" else torch.sigmoid(done))
+            ended = float(uniform[0, -1]) < hazard
+        ended |= before.step + 1 >= LONGEST
+        reward = 1.0 if prediction.reward is None else float(prediction.reward[0, 0])
+        moment = Moment(
+            step=before.step + 1,
+            z=after,
+            state=MemoryState(*(part[:1] for part in state)),
+            action=chosen[0].numpy(),
+            total=before.total + reward,
+            reward=reward,
+            hazard=hazard,
+            spread=float(latent.mean_and_std()[1].mean()),
+            ended=ended,
+        )
+        self.moments.append(self._play_beside(before, moment, chosen))
+        return self.now
+
+    def back(self, steps: int) -> Moment:
+        """Take the dream back. The game beside it cannot be, and leaves until the next start.
+
+        What follows is the same again, unless something is changed.
+        """
+        steps = max(0, min(steps, len(self.moments) - 1))
+        if steps:
+            del self.moments[len(self.moments) - steps :]
+            self._changes = {step: change for step, change in self._changes.items() if step <= self.now.step}
+            self.moments[-1] = replace(self.now, real=None, seen=None)
+        return self.now
+
+    def set_temperature(self, temperature: float) -> None:
+        """Dream on at another temperature; ParamsError out of [0.01, 10]."""
+        if not COLDEST <= temperature <= HOTTEST:
+            raise ParamsError(f"temperature: must be from {COLDEST:g} to {HOTTEST:g}")
+        self.temperature = temperature
+        self._changes.setdefault(self.now.step, {})["temperature"] = temperature
+
+    def set_latent(self, index: int, value: float) -> Moment:
+        """Bend the dream: it goes on from here with another value in one dimension of z."""
+        if not 0 <= index < self.agent.memory.latent:
+            raise ParamsError(f"latent: must be from 0 to {self.agent.memory.latent - 1}")
+        if not -FURTHEST <= value <= FURTHEST:
+            raise ParamsError(f"value: must be from {-FURTHEST:g} to {FURTHEST:g}")
+        z = self.now.z.clone()
+        z[0, index] = value
+        self.moments[-1] = replace(self.now, z=z)
+        self._changes.setdefault(self.now.step, {}).setdefault("latents", {})[str(index)] = value
+        return self.now
+
+    def wake(self) -> Moment:
+        """Set the dream to what is real now: z and M's state of the game beside it.
+
+        Raises:
+            ParamsError: where there is no game, or it is over.
+        """
+        if self.now.seen is None:
+            raise ParamsError("there is no game beside this dream, or it is over: start again with one")
+        z, state = self.now.seen
+        self.moments[-1] = replace(self.now, z=z, state=state, ended=False)
+        self._changes.setdefault(self.now.step, {})["wake"] = [z[0].tolist(), state.h[0].tolist(), state.c[0].tolist()]
+        return self.now
+
+    def recording(self) -> dict[str, Any]:
+        """Return what ``replay`` needs to dream the same again, as JSON values."""
+        actions = [moment.action.tolist() for moment in self.moments if moment.action is not None]
+        changes = {str(step): change for step, change in self._changes.items()}
+        return {"seed": self.seed, "first": self._first[0].tolist(), "actions": actions, "changes": changes}
+
+    @torch.inference_mode()
+    def replay(self, recording: Mapping[str, Any]) -> Moment:
+        """Dream a recorded episode again, without a game, to its end.
+
+        Raises:
+            ParamsError: where it is no recording of a dream of this agent.
+        """
+        try:
+            actions, changes = recording["actions"], recording["changes"]
+            first = torch.tensor([recording["first"]], dtype=torch.float32)
+            if first.shape != (1, self.agent.memory.latent) or len(actions) > LONGEST:
+                raise ValueError("another size")
+            self.game = None
+            self.start(int(recording["seed"]))
+            self._first = first
+            self.moments = [Moment(0, first, self.agent.initial_state(1))]
+            for action in [*actions, None]:
+                self._apply(changes.get(str(self.now.step), {}))
+                if action is not None:
+                    self.step(action)
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
+            raise ParamsError(f"this is no recording of a dream of this agent ({error})") from None
+        return self.now
+
+    @torch.inference_mode()
+    def frames(self, moments: Sequence[Moment]) -> np.ndarray:
+        """Return what moments look like, (N, 64, 64, 3) uint8."""
+        parts = []
+        for begin in range(0, len(moments), BATCH):
+            batch = moments[begin : begin + BATCH]
+            z = torch.cat([moment.z for moment in batch])
+            parts.append(to_frames(self.agent.vision.decode(z)).numpy())
+        return np.concatenate(parts)
+
+    def _apply(self, change: Mapping[str, Any]) -> None:
+        if "wake" in change:
+            z, h, c = (torch.tensor([part], dtype=torch.float32) for part in change["wake"])
+            self.moments[-1] = replace(self.now, z=z, state=MemoryState(h, c), ended=False)
+            self._changes.setdefault(self.now.step, {})["wake"] = change["wake"]
+        for index, value in change.get("latents", {}).items():
+            self.set_latent(int(index), float(value))
+        if "temperature" in change:
+            self.set_temperature(float(change["temperature"]))
+
+    def _noise(self, step: int) -> Tensor:
+        """Return the dream's noise at a step, (1, 2Z + 1), as ``DreamWorld`` draws it."""
+        return EpisodeNoise("dream", 2 * self.agent.memory.latent + 1).at(self.seed, step)
+
+    def _look(self, frame: np.ndarray) -> Tensor:
+        (padded,) = pad_lanes(torch.from_numpy(frame[None]))
+        return self.agent.vision.encode(to_images(padded))[0][:1]
+
+    def _play_beside(self, before: Moment, moment: Moment, action: Tensor) -> Moment:
+        if self.game is None or before.seen is None:
+            return moment
+        result = self.game.step(action.numpy())
+        if result.terminal[0] or result.truncated[0]:
+            return moment
+        z, state = before.seen
+        _, state = self.agent.memory.observe(z[:, None], action[:, None], torch.tensor([[before.step == 0]]), state)
+        frame = result.frames[0]
+        return replace(moment, real=frame, seen=(self._look(frame), state))
+
+
+def widest_latents(agent: Agent, *, lanes: int = 16, steps: int = 100) -> list[tuple[int, float, float]]:
+    """Return every dimension of z with its mean and standard deviation over dreams of the agent, the widest first."""
+    world = agent.dream_world(temperature=1.0, limit=steps)
+    world.start(range(lanes))
+    controllers = agent.controllers().weights(torch.zeros(lanes, dtype=torch.int64))
+    seen = []
+    for _ in range(steps):
+        world.step(act(world.features(), controllers))  # also after ends: what follows is still a picture of the game
+        seen.append(world.features()[:, : agent.memory.latent])
+    z = torch.cat(seen)
+    mean, std = z.mean(0).tolist(), z.std(0).tolist()
+    return sorted(((index, mean[index], std[index]) for index in range(len(mean))), key=lambda each: -each[2])

@@ -1,0 +1,434 @@
+"""`wm play` and `wm export web`: the dream as it should be, sockets of several visitors, and real pages in Chromium."""
+
+import functools
+import http.server
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from contextlib import closing, contextmanager
+
+import numpy as np
+import pytest
+import torch
+from lab import answers, free_port, serving
+from test_cli import make_agent
+
+from worldmodels.engine.agent import load_agent, save_agent
+from worldmodels.engine.recorders import EpisodeRecorder
+from worldmodels.engine.rollout import run_episodes
+from worldmodels.envs.doom import DoomConfig
+from worldmodels.envs.make import make_env
+from worldmodels.errors import ParamsError, WorldModelsError
+from worldmodels.models.initialisation import initialise
+from worldmodels.play.session import Session, widest_latents
+
+TAU = 0.7
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    place = tmp_path_factory.mktemp("agents") / "doom-1"
+    make_agent(place)
+    agent = load_agent(place)
+    for index, model in enumerate((agent.vision, agent.memory)):
+        initialise(model, torch.Generator().manual_seed(index))
+    with torch.no_grad():
+        agent.memory.input_weight *= 3
+        agent.memory.head.bias[-1] -= 6  # its dreams last
+    save_agent(place, agent)
+    return place
+
+
+@pytest.fixture(scope="module")
+def agent(folder):
+    return load_agent(folder)
+
+
+class TestSession:
+    def test_left_alone_it_is_the_dream_of_the_same_seed(self, agent):
+        kept = []
+        run_episodes(agent.dream_world(temperature=TAU, limit=200), agent.policy(), [5], recorder=EpisodeRecorder(kept.append))
+        session = Session(agent, temperature=TAU, seed=5)
+        while not session.now.ended and session.now.step < 200:
+            session.step()
+        assert session.now.step == len(kept[0].actions)
+        assert session.now.ended == kept[0].terminal
+        assert session.now.total == kept[0].rewards.sum()
+        frames = session.frames(session.moments)
+        assert np.abs(frames[: len(kept[0].frames)].astype(int) - kept[0].frames[: len(frames)]).max() <= 1
+
+    def test_taken_back_it_goes_on_as_before_and_bent_it_does_not(self, agent):
+        session = Session(agent, temperature=TAU, seed=1)
+        first = [session.step().z for _ in range(12)]
+        session.back(7)
+        assert session.now.step == 5
+        assert all(torch.equal(session.step().z, z) for z in first[5:])
+        session.back(7)
+        session.set_latent(2, 3.0)
+        assert session.now.z[0, 2] == 3.0
+        assert not torch.equal(session.step().z, first[5])
+
+    def test_a_temperature_widens_it(self, agent):
+        def spread(temperature):
+            session = Session(agent, temperature=temperature, seed=3)
+            return torch.cat([session.step([0.0]).z for _ in range(30) if not session.now.ended]).std(0).mean()
+
+        assert spread(4.0) > 1.5 * spread(0.2)
+
+    def test_a_recording_is_dreamt_again_bit_by_bit_also_where_it_was_bent(self, agent):
+        session = Session(agent, temperature=TAU, seed=9)
+        for step in range(15):
+            if step == 4:
+                session.set_temperature(1.5)
+            if step == 8:
+                session.set_latent(0, -1.0)
+            session.step([1.0] if step % 2 else None)
+        again = Session(agent, temperature=1.0)
+        again.replay(json.loads(json.dumps(session.recording())))
+        assert len(again.moments) == len(session.moments)
+        assert all(torch.equal(one.z, other.z) for one, other in zip(again.moments, session.moments, strict=True))
+
+    @pytest.mark.parametrize("recording", [{}, [], None, {"seed": 1, "first": [0.0], "actions": [], "changes": {}},
+                                           {"seed": 1, "first": [0.0] * 4, "actions": [[1, 2]], "changes": {}}])  # fmt: skip
+    def test_what_is_no_recording_is_refused(self, agent, recording):
+        with pytest.raises(ParamsError):
+            Session(agent, temperature=1.0).replay(recording)
+
+    def test_the_real_game_is_played_beside_and_can_be_woken_to(self, agent):
+        with closing(make_env(DoomConfig(limit=25))) as game, closing(make_env(DoomConfig(limit=25))) as other:
+            session = Session(agent, temperature=1.0, seed=4)
+            session.put_beside(game)
+            expected = other.start([4])[0]
+            assert (session.now.real == expected).all()
+            for _ in range(6):
+                session.step([1.0])
+                expected = other.step(np.ones((1, 1), np.float32)).frames[0]
+            if session.now.real is not None:  # else the dream ended before
+                assert (session.now.real == expected).all()
+                seen, state = session.now.seen
+                session.wake()
+                assert torch.equal(session.now.z, seen)
+                assert torch.equal(session.now.state.h, state.h)
+            session.back(2)
+            with pytest.raises(ParamsError, match="no game"):
+                session.wake()
+
+    @pytest.mark.parametrize(
+        "bad",
+        [
+            lambda s: s.step([1.0, 2.0]),
+            lambda s: s.step([float("nan")]),
+            lambda s: s.set_latent(4, 0.0),
+            lambda s: s.set_latent(0, 1e9),
+            lambda s: s.set_temperature(0.0),
+            lambda s: s.wake(),
+        ],
+    )
+    def test_what_cannot_be_is_refused_with_what_is_allowed(self, agent, bad):
+        with pytest.raises(ParamsError):
+            bad(Session(agent, temperature=1.0))
+
+    def test_latents_are_sorted_by_how_much_they_move(self, agent):
+        latents = widest_latents(agent)
+        assert sorted(index for index, _, _ in latents) == list(range(4))
+        assert [std for _, _, std in latents] == sorted((std for _, _, std in latents), reverse=True)
+
+
+# The server
+
+
+@pytest.fixture(scope="module")
+def server(folder, tmp_path_factory):
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "worldmodels.cli", "play", str(folder), "--port", str(port)]
+    with serving(command, lambda: answers(f"{address}/about"), tmp_path_factory.mktemp("play") / "log"):
+        yield address
+
+
+class Visit:
+    """A visitor's socket."""
+
+    def __init__(self, address, visitor="", origin=None):
+        from websockets.sync.client import connect
+
+        self.socket = connect(f"ws{address.removeprefix('http')}/dream?visitor={visitor}", origin=origin, max_size=None)
+        self.name = self.next("hello")[0]["visitor"]
+
+    def say(self, **order):
+        self.socket.send(json.dumps(order))
+
+    def next(self, kind="moment", until=lambda header: True):
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            message = self.socket.recv(timeout=60)
+            length = int.from_bytes(message[:4], "little")
+            header = json.loads(message[4 : 4 + length])
+            if header["kind"] == kind and until(header):
+                return header, message[4 + length :]
+        raise AssertionError(f"no {kind}")
+
+
+def test_a_dream_is_streamed_driven_stepped_filmed_and_replayed(server):
+    visit = Visit(server)
+    header, pixels = visit.next()
+    assert (len(pixels), len(header["z"])) == (64 * 64 * 3, 4)
+    visit.say(do="pause", on=True)
+    visit.say(do="start", seed=7)
+    assert visit.next(until=lambda h: h["seed"] == 7)[0]["step"] == 0
+    visit.say(do="hold", action=[1.0])
+    visit.say(do="step")
+    assert visit.next(until=lambda h: h["step"] == 1)[0]["action"] == [1.0]
+    visit.say(do="agent")
+    visit.say(do="step")
+    (after, _) = visit.next(until=lambda h: h["step"] == 2 or h["ended"])
+    visit.say(do="save")
+    recording = json.loads(visit.next("file")[1])
+    visit.say(do="film")
+    name, film = visit.next("file")
+    assert name["name"] == "dream.mp4"
+    assert film[4:8] == b"ftyp"
+    visit.say(do="replay", recording=recording)
+    again = visit.next(until=lambda h: h["watching"] and h["step"] == after["step"])[0]
+    assert again["z"] == after["z"]
+
+
+def test_visitors_do_not_disturb_each_other_and_one_who_comes_back_finds_their_dream(server):
+    one, other = Visit(server), Visit(server)
+    assert one.name != other.name
+    for visit, seed in ((one, 1), (other, 2)):
+        visit.say(do="pause", on=True)
+        visit.say(do="start", seed=seed)
+        visit.say(do="temperature", value=seed)
+        visit.next(until=lambda h, seed=seed: h["seed"] == seed and h["temperature"] == seed)
+    one.socket.close()
+    back = Visit(server, visitor=one.name)
+    header = back.next()[0]
+    assert (back.name, header["seed"], header["temperature"]) == (one.name, 1, 1.0)
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        "",
+        "[]",
+        "3",
+        "{}",
+        '{"do": "fly"}',
+        '{"do": "step", "more": 1}',
+        '{"do": "hold", "action": [1, 2]}',
+        '{"do": "hold", "action": ["x"]}',
+        '{"do": "temperature", "value": "NaN"}',
+        '{"do": "temperature", "value": 0}',
+        '{"do": "latent", "index": 99, "value": 0}',
+        '{"do": "replay", "recording": {}}',
+        "[" * 5000,
+    ],
+)
+def test_nonsense_is_answered_and_the_dream_goes_on(server, order):
+    visit = Visit(server)
+    visit.socket.send(order)
+    assert visit.next("error")[0]["text"]
+    visit.say(do="start")
+    assert visit.next()[0]["kind"] == "moment"
+
+
+def test_other_hosts_and_other_sites_are_refused(server):
+    from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+    request = urllib.request.Request(f"{server}/about", headers={"Host": "evil.example"})
+    with pytest.raises(urllib.error.HTTPError, match="400"):
+        urllib.request.urlopen(request, timeout=20)
+    with pytest.raises((ConnectionClosed, InvalidStatus)):
+        Visit(server, origin="http://evil.example")
+
+
+def test_the_port_that_is_taken_is_named(server, folder):
+    port = server.rpartition(":")[2]
+    command = [sys.executable, "-m", "worldmodels.cli", "play", str(folder), "--port", port]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 1
+    assert f"port {port} cannot be used" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# In a browser
+
+
+@pytest.fixture(scope="module")
+def browser():
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("Chromium is not installed. .ci/run installs it.")
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def page_at(browser, address, **options):
+    """A page without errors."""
+    page = browser.new_page(**options)
+    said = []
+    page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.goto(address)
+    yield page
+    assert not said, said
+    page.close()
+
+
+def ready(page):
+    page.wait_for_function("window.dream && window.dream.last && window.dream.last.step >= 0", timeout=60_000)
+
+
+def z_of(page):
+    return page.evaluate("window.dream.last.z")
+
+
+def paused_at_start(page, seed):
+    page.evaluate("seed => { dream.source.say({do: 'pause', on: true}); dream.source.say({do: 'start', seed}); }", seed)
+    page.wait_for_function("seed => dream.last.seed === seed && dream.last.paused && dream.last.step === 0", arg=seed)
+
+
+def test_a_key_changes_the_dream_and_tabs_are_independent(browser, server):
+    with page_at(browser, server) as page, page_at(browser, server) as other:
+        for each in (page, other):
+            ready(each)
+            paused_at_start(each, 11)
+        page.keyboard.down("ArrowRight")
+        page.wait_for_function("dream.last.driven")
+        other.keyboard.press("m")
+        other.wait_for_function("dream.last.driven")
+        page.keyboard.press(".")
+        other.keyboard.press(".")
+        for each in (page, other):
+            each.wait_for_function("dream.last.step === 1")
+        assert page.evaluate("dream.last.action") == [1]
+        assert other.evaluate("dream.last.action") == [0]
+        assert z_of(page) != z_of(other)
+        page.keyboard.up("ArrowRight")
+
+
+def test_the_sliders_change_spread_and_latents(browser, server):
+    with page_at(browser, server) as page:
+        ready(page)
+        spreads = []
+        for position in ("-2", "1"):
+            paused_at_start(page, 3)
+            page.locator("#temperature").fill(position)
+            page.wait_for_function("value => Math.abs(Math.log(dream.last.temperature) - value) < 0.02", arg=float(position))
+            latents = []
+            for step in range(1, 7):
+                page.click("#step")
+                page.wait_for_function("step => dream.last.step === step || dream.last.ended", arg=step)
+                latents.append(z_of(page))
+            spreads.append(np.std(latents, 0).mean())
+        assert spreads[1] > 1.3 * spreads[0]
+        page.click("summary")
+        slider = page.locator("#latents input").first
+        slider.fill(slider.get_attribute("max"))
+        index = int(slider.get_attribute("aria-label").split()[1])
+        wanted = float(slider.get_attribute("max"))
+        page.wait_for_function("([i, v]) => Math.abs(dream.last.z[i] - v) < 0.02", arg=[index, wanted])
+
+
+def test_a_socket_that_is_killed_comes_back_to_the_same_dream(browser, server):
+    with page_at(browser, server) as page:
+        ready(page)
+        paused_at_start(page, 21)
+        page.evaluate("window.before = dream.last; dream.source.lose()")
+        page.wait_for_function("dream.last !== window.before", timeout=30_000)
+        assert page.evaluate("dream.last.seed") == 21
+
+
+def test_the_page_fits_a_phone_and_shows_the_game_beside(browser, server):
+    with page_at(browser, server, viewport={"width": 380, "height": 780}) as page:
+        ready(page)
+        page.click("#besidebutton")
+        page.wait_for_function("!document.getElementById('beside').hidden", timeout=60_000)
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+@pytest.fixture(scope="module")
+def site(agent, tmp_path_factory):
+    pytest.importorskip("onnxscript", reason="the extra `web` is not installed")
+    if shutil.which("npm") is None and "WM_ONNXRUNTIME_WEB" not in os.environ:
+        pytest.skip("npm is not installed, which fetches onnxruntime-web")
+    from worldmodels.play.export import export_web
+
+    place = tmp_path_factory.mktemp("site")
+    export_web(place, agent, name="doom-1", temperature=1.0, rate=60)
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=place)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/"
+        server.shutdown()
+
+
+@torch.inference_mode()
+def test_the_exported_page_plays_and_computes_what_torch_computes(browser, site, agent):
+    with page_at(browser, site) as page:
+        ready(page)
+        page.evaluate("dream.source.say({do: 'rate', value: 120})")  # and it plays
+        page.wait_for_function("dream.last.step >= 100", timeout=120_000)
+        page.evaluate("dream.source.say({do: 'pause', on: true})")
+        page.wait_for_function("dream.last.paused")
+        random = np.random.default_rng(0)
+        memory, error = agent.memory, 0.0
+        z, state = torch.from_numpy(random.normal(size=(1, 4)).astype(np.float32)), agent.initial_state(1)
+        for step in range(20):
+            normal, uniform = random.normal(size=4).astype(np.float32), random.uniform(size=4).astype(np.float32)
+            found = page.evaluate(
+                """async ([step, z, h, c, normal, uniform]) => {
+                    const f = (x) => Float32Array.from(x), before = { step, z: f(z), h: f(h), c: f(c) };
+                    const action = Array.from(await dream.source.agent(before));
+                    const after = await dream.source.predict(before, action, { normal: f(normal), uniform: f(uniform) }, 1.3);
+                    const rest = Object.fromEntries(Object.entries(after).map(([k, v]) => [k, v.length ? Array.from(v) : v]));
+                    return { action, ...rest, frame: Array.from(await dream.source.decode(f(z))) };
+                }""",
+                [step, z[0].tolist(), state.h[0].tolist(), state.c[0].tolist(), normal.tolist(), uniform.tolist()],
+            )
+            frame = agent.vision.decode(z)[0].permute(1, 2, 0).mul(255).round().flatten().numpy()
+            assert np.abs(np.array(found["frame"]) - frame).max() <= 1
+            seen = torch.cat([z, state.c, state.h], 1)
+            action = torch.tanh(seen @ agent.parameters[:, None])
+            prediction, _, state = memory(z[:, None], action[:, None], torch.tensor([[step == 0]]), state)
+            latent = type(prediction.latent)(*(part[:, 0] for part in prediction.latent))
+            z = latent.sample(torch.from_numpy(uniform)[None], torch.from_numpy(normal)[None], 1.3)
+            hazard = (prediction.done > 0).float() if memory.config.ending == "threshold" else torch.sigmoid(prediction.done)
+            pairs = [("action", action), ("z", z), ("h", state.h), ("c", state.c), ("hazard", hazard)]
+            pairs += [("spread", latent.mean_and_std()[1].mean())]
+            error = max(error, *(float(np.abs(np.ravel(found[name]) - value.numpy().ravel()).max()) for name, value in pairs))
+        print(f"largest difference between the page and torch over 20 steps: {error:.1e}")
+        assert error < 1e-4
+
+
+def test_the_runtime_is_fetched_only_as_it_is_known(tmp_path, monkeypatch):
+    from worldmodels.play import export
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("WM_ONNXRUNTIME_WEB", raising=False)
+    monkeypatch.setattr(export.shutil, "which", lambda name: None)
+    with pytest.raises(WorldModelsError, match="npm is not installed"):
+        export.browser_runtime()
+    npm = tmp_path / "npm"
+    npm.write_text('#!/bin/sh\nfor last; do :; done\necho another > "$last/package.tgz"\n')
+    npm.chmod(0o755)
+    monkeypatch.setattr(export.shutil, "which", lambda name: str(npm))
+    with pytest.raises(WorldModelsError, match="SHA-512 differs"):
+        export.browser_runtime()
+    monkeypatch.setenv("WM_ONNXRUNTIME_WEB", str(tmp_path))
+    with pytest.raises(WorldModelsError, match="does not hold"):
+        export.browser_runtime()
