@@ -6,18 +6,21 @@ import pandas as pd
 from pipeline.playing import play
 from pipeline.stage import Stage, run_stage
 from worldmodels.engine.agent import load_agent
-from worldmodels.engine.demonstration import Demonstration, demonstrate
+from worldmodels.engine.demonstration import TRAVERSAL_REACH, TRAVERSAL_STEPS, Demonstration, demonstrate
 from worldmodels.engine.evaluation import EvaluationConfig, shards
 from worldmodels.engine.play import play_dream, play_real
 from worldmodels.engine.scores import episodes_table, join, summarise
 from worldmodels.envs.make import EnvironmentConfig, make_env
 from worldmodels.report.pictures import filmstrip, reconstruction_grid, write_png
+from worldmodels.report.video import FRAMES_A_SECOND, side_by_side, write_video
 from worldmodels.seeds import episode_seeds
 from worldmodels.storage.files import read_json, read_table, write_json, write_table
 from worldmodels.storage.layout import require
 
 PICTURES = 12
 """Pictures of a filmstrip."""
+FILM_STEPS = 700
+"""Longest film."""
 
 
 def main(stage: Stage) -> None:
@@ -58,7 +61,8 @@ def main(stage: Stage) -> None:
     write_table(stage.files.returns, pd.concat(tables, ignore_index=True))
     write_json(stage.files.scores, scores)
     stage.run.metrics(flat_scores(scores), 0)
-    stage.run.done(stage.files.scores, images=[stage.files.reconstructions, stage.files.filmstrip])
+    files = stage.files
+    stage.run.done(files.scores, images=[files.reconstructions, files.filmstrip, files.traversal, files.temperatures])
 
 
 def best_blind(table: pd.DataFrame) -> dict | None:
@@ -74,19 +78,22 @@ def flat_scores(scores: dict) -> dict[str, float]:
 
 
 def show(stage: Stage, seen: Demonstration) -> None:
-    """Draw the reconstruction grid and the filmstrip."""
-    real = seen.real.frames
+    """Draw the reconstruction grid, the filmstrips and the traversal; film the episode."""
+    views = seen.film.views()
+    real = views["real"]
     chosen = np.linspace(0, len(real) - 1, 16).astype(int)
-    write_png(stage.files.reconstructions, reconstruction_grid(real[chosen], seen.reconstruction[chosen]))
-    rows = {
-        "real": real,
-        "real through V": seen.reconstruction,
-        "dream, same actions": seen.replayed,
-        "dream, acting": seen.dreamt,
-    }
+    write_png(stage.files.reconstructions, reconstruction_grid(real[chosen], views["real through V"][chosen]))
+    rows = views | {"dream, acting": seen.dreamt}
     every = max(1, len(real) // PICTURES)
     strip = filmstrip({label: frames[: every * PICTURES] for label, frames in rows.items()}, every)
     write_png(stage.files.filmstrip, strip)
+    dreams = {f"dream, tau {tau:g}": frames[: every * PICTURES] for tau, frames in seen.at.items()}
+    write_png(stage.files.temperatures, filmstrip(dreams, every))
+    heads = [f"{reach:+.2g}" for reach in np.linspace(-TRAVERSAL_REACH, TRAVERSAL_REACH, TRAVERSAL_STEPS)]
+    traversed = {f"z{index}": frames for index, frames in seen.traversal.items()}
+    write_png(stage.files.traversal, filmstrip(traversed, heads=heads, corner="std"))
+    film = side_by_side({label: frames[:FILM_STEPS] for label, frames in views.items()})
+    write_video(stage.files.film, film, FRAMES_A_SECOND.get(stage.environment, 30.0), scale=1)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """One thread for each test process: the suite runs on all cores at once; what takes long is made once for all of them."""
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -30,3 +31,16 @@ def iteration(tmp_path_factory):
             commit(folder, "One iteration")
             (folder.parent / "said").write_text(done.stdout + done.stderr)
     return folder
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium, without a window."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("Chromium is not installed. .ci/run installs it.")
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()

@@ -103,3 +103,16 @@ def answers(address: str) -> bool:
     except OSError:
         return False
     return True
+
+
+@contextmanager
+def page_at(browser, address, **options):
+    """Show a page while the block runs; it may report no error."""
+    page = browser.new_page(**options)
+    said = []
+    page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.goto(address)
+    yield page
+    assert not said, said
+    page.close()

@@ -10,12 +10,12 @@ import sys
 import threading
 import time
 import urllib.request
-from contextlib import closing, contextmanager
+from contextlib import closing
 
 import numpy as np
 import pytest
 import torch
-from lab import answers, free_port, serving
+from lab import answers, free_port, page_at, serving
 from test_cli import make_agent
 
 from worldmodels.engine.agent import load_agent, save_agent
@@ -258,31 +258,6 @@ def test_the_port_that_is_taken_is_named(server, folder):
 
 
 # In a browser
-
-
-@pytest.fixture(scope="module")
-def browser():
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("Chromium is not installed. .ci/run installs it.")
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@contextmanager
-def page_at(browser, address, **options):
-    """A page without errors."""
-    page = browser.new_page(**options)
-    said = []
-    page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.goto(address)
-    yield page
-    assert not said, said
-    page.close()
 
 
 def ready(page):

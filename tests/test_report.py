@@ -13,6 +13,7 @@ import av
 import numpy as np
 import pandas as pd
 import pytest
+from lab import page_at
 from PIL import Image
 
 from worldmodels.engine.scores import episodes_table, summarise
@@ -23,7 +24,7 @@ from worldmodels.report.figures import learning_curves, return_strip, score_bars
 from worldmodels.report.references import REFERENCES
 from worldmodels.report.style import PAPER_COLOUR, WORLD_COLOURS, rgb
 from worldmodels.report.table import align, render, score_table, with_error
-from worldmodels.report.video import write_video
+from worldmodels.report.video import BAR, side_by_side, write_video
 from worldmodels.shapes import Returns
 
 KEYS = ["doom-1", "doom-2", "carracing-1"]
@@ -92,6 +93,9 @@ def write_artifacts(root: Path, key: str, real: float, dream: float | None) -> N
     pd.DataFrame(rows, columns=columns).to_csv(folder / "controller.csv", index=False)
     pictures.write_png(folder / "calibration.png", figures.calibration_bars(CALIBRATION))
     pictures.write_png(folder / "vision.png", pictures.reconstruction_grid(episode(6), episode(6, 1)))
+    pictures.write_png(folder / "traversal.png", pictures.filmstrip({"z3": episode(9)}, corner="std"))
+    pictures.write_png(folder / "temperatures.png", pictures.filmstrip({"dream, tau 1": episode(30)}, every=5))
+    write_video(folder / "agent.mp4", side_by_side({"real": episode(6), "dream": episode(4)}), scale=1)
     pictures.write_png(folder / "dream.png", pictures.filmstrip({"reality": episode(30), "dream": episode(20)}, every=5))
     for name in ("vision", "memory", "controller"):
         (folder / f"{name}.safetensors").write_bytes(f"{key} {name}".encode())
@@ -286,6 +290,18 @@ class TestVideo:
             stream = container.streams.video[0]
             assert (stream.codec_context.name, float(stream.average_rate)) == ("h264", 35.0)
 
+    def test_views_stand_side_by_side_below_their_labels_and_one_that_ended_stays_darker(self) -> None:
+        views = {"real": episode(4), "dream": episode(2, 1)}
+        pictures = list(side_by_side(views))
+        assert len(pictures) == 4
+        assert all(picture.shape == (BAR + 256, 512, 3) for picture in pictures)
+        for step in range(4):
+            assert (pictures[step][BAR::4, :256:4] == views["real"][step]).all()
+            expected = views["dream"][step] if step < 2 else views["dream"][1] // 3
+            assert (pictures[step][BAR::4, 256::4] == expected).all()
+        assert colour_pixels(pictures[0][:BAR, :256], WORLD_COLOURS["real"])
+        assert colour_pixels(pictures[0][:BAR, 256:], WORLD_COLOURS["dream"])
+
     def test_a_wrong_suffix_is_refused_before_any_frame_is_played(self, tmp_path: Path) -> None:
         def never() -> Any:
             raise AssertionError("a frame was asked for")
@@ -326,13 +342,31 @@ class TestReport:
         page.feed(text)
         assert page.open == []
         images = [attributes for tag, attributes in page.tags if tag == "img"]
-        assert len(images) == 2 + 3 * 7  # bars of two games; of each: dream, returns, three curves, calibration, grid
+        # Bars of two games; of each iteration: two strips, returns, three curves, calibration, grid, traversal.
+        assert len(images) == 2 + 3 * 9
         assert all(len(image["alt"] or "") > 20 for image in images)
         assert all((image["src"] or "").startswith("data:image/png;base64,") for image in images)
+        films = [attributes for tag, attributes in page.tags if tag == "video"]
+        assert len(films) == 2
+        assert all((film["src"] or "").startswith("data:video/mp4;base64,") for film in films)
+        assert "doom-2: the agent in the real game" in text  # the best of the two
         assert not {tag for tag, _ in page.tags} & {"script", "link", "iframe"}
         assert "http" not in re.sub(r"base64,[\w+/=]+", "", text)
         assert "prefers-color-scheme: dark" in text
         assert 'name="viewport"' in text
+
+    @pytest.mark.parametrize("options", [{"viewport": {"width": 1280, "height": 800}},
+                                         {"viewport": {"width": 380, "height": 780}, "color_scheme": "dark"}])  # fmt: skip
+    def test_a_browser_shows_it_whole_without_scrolling_sideways(self, reports: Path, browser: Any, options: Any) -> None:
+        with page_at(browser, (reports / "index.html").as_uri(), **options) as page:
+            loaded = "[...document.images].every((image) => image.complete && image.naturalWidth > 0)"
+            page.wait_for_function(loaded, timeout=60_000)
+            films = "[...document.querySelectorAll('video')].every((film) => film.readyState >= 1 && film.videoWidth > 0)"
+            page.wait_for_function(films, timeout=60_000)
+            assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+            for summary in page.query_selector_all("summary"):
+                summary.click()
+            assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
     def test_every_file_has_the_same_bytes_when_it_is_made_again(self, broken: Path) -> None:
         build_report(broken, ["doom-2"], PARAMS)

@@ -87,7 +87,7 @@ def make_iteration(folder, key, number):
     write_json(folder / "scores.json", {**scores, "temperature": 1.0, **worlds})
     (folder / "returns.parquet").write_bytes(b"returns")
     write_curve(folder / "calibration.csv", [{"policy": "random", "real": 4.0, "dream": 6.0, "ratio": 1.5}])
-    for name in ("vision.png", "dream.png", "calibration.png"):
+    for name in ("vision.png", "dream.png", "traversal.png", "temperatures.png", "calibration.png"):
         write_png(folder / name, np.full((8, 8, 3), 30 * number, np.uint8))
 
 
@@ -99,7 +99,7 @@ OUTS = {
     "memory": ["memory.csv", "memory.safetensors"],
     "calibrate": ["calibration.csv", "calibration.png"],
     "controller": ["agent", "controller.csv", "controller.safetensors"],
-    "evaluate": ["dream.png", "returns.parquet", "scores.json", "vision.png"],
+    "evaluate": ["dream.png", "returns.parquet", "scores.json", "temperatures.png", "traversal.png", "vision.png"],
 }
 
 

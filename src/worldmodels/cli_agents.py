@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 REGISTRY = "models:/"
 LANES = 16
 STRIP = 12  # pictures in a filmstrip
-FRAMES_A_SECOND = {"doom": 35.0, "carracing": 50.0}  # the games' own
 
 
 @dataclass(frozen=True)
@@ -136,7 +135,7 @@ def evaluate_agent(
             seeds = episode_seeds("test", episodes, start=start)
             returns = _play_real(agent, game, seeds)
         if video is not None:  # the same episode again: what it gives does not depend on how many are played beside it
-            _write_video(video, _record(place, agent, seeds[0]).frames, agent.card.environment)
+            _write_video(video, _views(place, agent, seeds[0], tau, root, found), agent.card.environment)
         return Evaluation(
             agent=found.name,
             environment=agent.card.environment,
@@ -194,9 +193,20 @@ def film_dream(root: Path, text: str, *, steps: int, temperature: float | None, 
         note = f"{found.name}, temperature {tau:g}, dream {start}"
         write_png(out, filmstrip({"dream": episode.frames}, every=max(1, -(-len(episode.frames) // STRIP)), note=note))
     else:
-        _write_video(out, episode.frames, agent.card.environment)
+        _write_video(out, {"dream": episode.frames}, agent.card.environment)
     end = "until M ended it" if episode.terminal else "as long as it was let"
     return f"{out}: {found.name} dreamt {played} steps at temperature {tau:g}, {end}; return {episode.rewards.sum():.0f}."
+
+
+def _views(world: "World", agent: "Agent", seed: int, tau: float | None, root: Path, found: Found) -> "dict[str, np.ndarray]":
+    """Return an episode as it is filmed: a dream; or a real one, through V, and dreamt on the same actions."""
+    from worldmodels.engine.demonstration import film_episode
+    from worldmodels.engine.real import RealWorld
+
+    if not isinstance(world, RealWorld):
+        return {"dream": _record(world, agent, seed).frames}
+    temperature = temperature_of(root, found, agent, tau)
+    return film_episode(agent, world, seed=seed, temperature=temperature, limit=_dream_limit(root, found, agent)).views()
 
 
 def _record(world: "World", agent: "Agent", seed: int) -> "Episode":
@@ -208,10 +218,10 @@ def _record(world: "World", agent: "Agent", seed: int) -> "Episode":
     return kept[0]
 
 
-def _write_video(path: Path, frames: "np.ndarray", environment: str) -> None:
-    from worldmodels.report.video import write_video
+def _write_video(path: Path, views: "dict[str, np.ndarray]", environment: str) -> None:
+    from worldmodels.report.video import FRAMES_A_SECOND, side_by_side, write_video
 
-    write_video(path, iter(frames), fps=FRAMES_A_SECOND.get(environment, 30.0))
+    write_video(path, side_by_side(views), fps=FRAMES_A_SECOND.get(environment, 30.0), scale=1)
 
 
 def game_of(found: Found, agent: "Agent") -> "EnvironmentConfig":

@@ -4,8 +4,9 @@ import socket
 import sys
 from pathlib import Path
 
-from worldmodels.cli_agents import FRAMES_A_SECOND, find_agent, game_of, temperature_of
+from worldmodels.cli_agents import find_agent, game_of, temperature_of
 from worldmodels.errors import WorldModelsError
+from worldmodels.report.video import FRAMES_A_SECOND
 
 
 def serve(root: Path, text: str, *, temperature: float | None, port: int, rate: float | None) -> None:

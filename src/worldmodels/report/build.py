@@ -8,11 +8,12 @@ from typing import Any
 import pandas as pd
 
 from worldmodels.report.figures import learning_curves, return_strip, score_bars
-from worldmodels.report.html import EnvironmentPage, IterationPage, Picture, write_report
+from worldmodels.report.html import EnvironmentPage, Film, IterationPage, Picture, write_report
 from worldmodels.report.pictures import png_bytes
 from worldmodels.report.table import HEADINGS, cells, read_scores, score_table, with_error
-from worldmodels.storage.layout import REPORTS, Iteration, damaged, require
+from worldmodels.storage.layout import PRIMARY, REPORTS, Iteration, damaged, require
 
+STAGES = tuple(PRIMARY)
 HASHED = ("vision.safetensors", "memory.safetensors", "controller.safetensors", "scores.json", "returns.parquet")
 
 _CURVE_TEXT = {
@@ -21,6 +22,12 @@ _CURVE_TEXT = {
     "controller": "Mean return of the population in every generation, with one standard deviation; dashed: the best "
     "of a generation, a noisy maximum that is not a score. Diamonds: the search's mean on selection episodes.",
 }
+
+
+_FILM_TEXT = (
+    "the agent in the real game, the same through V, and the dream that starts from the first frame and gets the same "
+    "actions: it soon goes its own way. The iteration with the best real score; an episode of its own, no test episode."
+)
 
 
 def build_report(root: Path, keys: Sequence[str], params: Mapping[str, Any]) -> None:
@@ -47,8 +54,10 @@ def build_report(root: Path, keys: Sequence[str], params: Mapping[str, Any]) -> 
         bars = _keep(reports / f"scores-{name}.png", png_bytes(score_bars(own)))
         picture = Picture(bars, _bars_alt(name, own), "Bars: mean return; lines on top: standard error of the mean.")
         iterations = [_iteration_page(Iteration(score["key"], root), reports, score, params) for score in own]
-        pages.append(EnvironmentPage(name, picture, iterations))
-    write_report(reports / "index.html", HEADINGS, cells(scores), pages)
+        best = max(own, key=lambda score: score["real"]["mean"])
+        film = Film(require(Iteration(best["key"], root).film).read_bytes(), f"{best['key']}: {_FILM_TEXT}")
+        pages.append(EnvironmentPage(name, picture, film, iterations))
+    write_report(reports / "index.html", STAGES, HEADINGS, cells(scores), pages)
 
 
 def _iteration_page(files: Iteration, reports: Path, score: Mapping[str, Any], params: Mapping[str, Any]) -> IterationPage:
@@ -60,6 +69,12 @@ def _iteration_page(files: Iteration, reports: Path, score: Mapping[str, Any], p
             require(files.filmstrip).read_bytes(),
             f"A dream of {key} beside reality, step by step",
             "M dreams on from a real first frame, with C acting in the dream; beside it C acts in the game.",
+            wide=True,
+        ),
+        Picture(
+            require(files.temperatures).read_bytes(),
+            f"Dreams of {key} at several temperatures, step by step",
+            "The agent acts in its dream from the same first frame at several temperatures: the higher, the less certain.",
             wide=True,
         ),
         Picture(strip, _strip_alt(key, returns), "Every dot is an episode. A mean without its spread says little."),
@@ -78,6 +93,13 @@ def _iteration_page(files: Iteration, reports: Path, score: Mapping[str, Any], p
             require(files.reconstructions).read_bytes(),
             f"Frames of {environment} and, below each, what V reconstructs from its latent vector",
             "What V keeps of a frame: above the frame, below its reconstruction.",
+            wide=True,
+        ),
+        Picture(
+            require(files.traversal).read_bytes(),
+            f"What V of {key} draws as one dimension of its latent vector changes",
+            "What single dimensions of z stand for: each row changes one, by up to three standard deviations of an episode; "
+            "the dimensions that vary most.",
             wide=True,
         ),
     ]

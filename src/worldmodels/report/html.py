@@ -32,6 +32,24 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Film:
+    """A video of the page.
+
+    Attributes:
+        mp4: the file's bytes.
+        caption: what it shows.
+    """
+
+    mp4: bytes
+    caption: str
+
+    @property
+    def uri(self) -> str:
+        """The video as a data URI."""
+        return "data:video/mp4;base64," + base64.b64encode(self.mp4).decode()
+
+
+@dataclass(frozen=True)
 class IterationPage:
     """What the page says of one iteration.
 
@@ -53,20 +71,26 @@ class IterationPage:
 
 @dataclass(frozen=True)
 class EnvironmentPage:
-    """What the page says of one environment: its scores as a picture, then its iterations."""
+    """What the page says of one environment: its scores as a picture, its best agent as a film, then its iterations."""
 
     name: str
     scores: Picture
+    film: Film
     iterations: Sequence[IterationPage]
 
 
 def write_report(
-    out: Path, headings: Sequence[str], rows: Sequence[Sequence[str]], environments: Sequence[EnvironmentPage]
+    out: Path,
+    stages: Sequence[str],
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    environments: Sequence[EnvironmentPage],
 ) -> None:
     """Write the page. The same input gives the same bytes.
 
     Args:
         out: the HTML file; folders are made.
+        stages: of the pipeline, in the order in which they run.
         headings: of the table of scores.
         rows: of the table of scores, text cells, one row an iteration.
         environments: in the order of reading.
@@ -75,7 +99,7 @@ def write_report(
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page = environment.from_string(_TEMPLATE).render(
-        headings=headings, rows=rows, environments=environments, colours=WORLD_COLOURS
+        stages=stages, headings=headings, rows=rows, environments=environments, colours=WORLD_COLOURS
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(page, encoding="utf-8", newline="\n")
@@ -125,6 +149,11 @@ figcaption { color: var(--faint); font-size: 0.9rem; margin-top: 0.4rem; max-wid
 .dot { display: inline-block; width: 0.75em; height: 0.75em; border-radius: 50%; margin-right: 0.3em; }
 details { background: var(--card); border-radius: 8px; padding: 0.5rem 0.9rem; margin-bottom: 0.75rem; }
 summary { cursor: pointer; }
+video { display: block; width: 100%; max-width: 48rem; border-radius: 8px; background: #000; }
+.dag { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: 0.5rem 0; counter-reset: stage; }
+.dag li { display: flex; align-items: center; }
+.dag li span { border: 1px solid var(--rule); border-radius: 8px; background: var(--card); padding: 0.15rem 0.7rem; }
+.dag li:not(:last-child)::after { content: "→"; padding: 0 0.5rem; color: var(--faint); }
 code { font: 0.87em ui-monospace, "SF Mono", Menlo, Consolas, monospace; }
 </style>
 </head>
@@ -170,6 +199,16 @@ code { font: 0.87em ui-monospace, "SF Mono", Menlo, Consolas, monospace; }
 episodes, which nothing was trained or selected on. A dream score far above the real one says that C exploits
 mistakes of M. Scores compare only where the rules are the same.</p>
 </section>
+<section>
+<h2>The pipeline</h2>
+<ol class="dag">
+{% for stage in stages %}
+<li><span>{{ stage }}</span></li>
+{% endfor %}
+</ol>
+<p>Iteration k collects with the agent of iteration k-1, then trains V, M and C again; iteration 0 is the random policy
+(<code>initialise</code>). What each stage reads and writes is in <code>dvc.yaml</code>; <code>dvc dag</code> draws it.</p>
+</section>
 {% macro show(picture, kind="") %}
 <figure class="{{ "wide" if picture.wide else kind }}">
 <div class="frame"{% if picture.wide %} tabindex="0" role="group" aria-label="{{ picture.alt }}"{% endif %}>\
@@ -181,6 +220,11 @@ mistakes of M. Scores compare only where the rules are the same.</p>
 <section>
 <h2 id="{{ environment.name }}">{{ environment.name }}</h2>
 {{ show(environment.scores, "scores") }}
+<figure>
+<video controls muted loop playsinline preload="metadata" aria-label="{{ environment.film.caption }}" \
+src="{{ environment.film.uri }}"></video>
+<figcaption>{{ environment.film.caption }}</figcaption>
+</figure>
 {% for iteration in environment.iterations %}
 <h3 id="{{ iteration.key }}">{{ iteration.key }}</h3>
 <dl>

@@ -5,7 +5,7 @@ software name.
 """
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +59,9 @@ def reconstruction_grid(frames: np.ndarray, reconstructions: np.ndarray, columns
     return np.asarray(sheet)
 
 
-def filmstrip(rows: Mapping[str, np.ndarray], every: int = 1, note: str = "") -> np.ndarray:
+def filmstrip(
+    rows: Mapping[str, np.ndarray], every: int = 1, note: str = "", heads: Sequence[str] = (), corner: str = "step"
+) -> np.ndarray:
     """Draw episodes beside each other, one labelled row each, with step numbers above.
 
     Args:
@@ -67,6 +69,8 @@ def filmstrip(rows: Mapping[str, np.ndarray], every: int = 1, note: str = "") ->
             word ``real``, ``dream`` or ``random`` gets that world's colour.
         every: steps between two pictures.
         note: one line below the strip (temperature, seed).
+        heads: what stands above the columns instead of step numbers.
+        corner: what the heads are.
 
     Returns:
         (H, W, 3) uint8, every frame at twice its size.
@@ -81,7 +85,7 @@ def filmstrip(rows: Mapping[str, np.ndarray], every: int = 1, note: str = "") ->
     shown = {label: frames[::every] for label, frames in rows.items()}
     columns = max(map(len, shown.values()))
     height, width = (side * SCALE for side in next(iter(shown.values())).shape[1:3])
-    left = MARGIN + _text_width(rows) + MARGIN
+    left = MARGIN + _text_width((*rows, corner)) + MARGIN
     top = MARGIN + NOTE_SIZE + 8
     below = NOTE_SIZE + 10 if note else 0
     sheet = _sheet(
@@ -90,10 +94,10 @@ def filmstrip(rows: Mapping[str, np.ndarray], every: int = 1, note: str = "") ->
     )
     draw = ImageDraw.Draw(sheet)
     small = _font(NOTE_SIZE)
-    draw.text((left - MARGIN, top - 6), "step", fill=FAINT_INK, font=small, anchor="rs")
+    draw.text((left - MARGIN, top - 6), corner, fill=FAINT_INK, font=small, anchor="rs")
     for column in range(columns):
         x = left + column * (width + GAP)
-        draw.text((x + 1, top - 6), str(column * every), fill=FAINT_INK, font=small, anchor="ls")
+        draw.text((x + 1, top - 6), heads[column] if heads else str(column * every), fill=FAINT_INK, font=small, anchor="ls")
     for row, (label, frames) in enumerate(shown.items()):
         y = top + row * (height + 3 * GAP)
         _row_label(draw, label, _world_colour(label), right=left - MARGIN, y=y, height=height)

@@ -4,13 +4,16 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from worldmodels.report.references import REFERENCES
 from worldmodels.storage.files import read_json
 from worldmodels.storage.layout import Iteration, damaged
 
 if TYPE_CHECKING:
     import pandas as pd
 
-HEADINGS = ("environment", "iteration", "dream", "real ± std. error", "n", "random ± std. error", "best blind", "rules")
+HEADINGS = (
+    "environment", "iteration", "dream", "real ± std. error", "n", "random ± std. error", "best blind", "paper", "rules",
+)  # fmt: skip
 
 
 def score_table(scores: Sequence[Mapping[str, Any]]) -> "pd.DataFrame":
@@ -40,6 +43,7 @@ def cells(scores: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
             str(row["n"]),
             with_error(row["random"], row["random_stderr"]),
             with_error(row["blind"], row["blind_stderr"]) if row["blind_policy"] else "-",
+            _paper(row["rules"]),
             row["rules"],
         )
         for row in score_table(scores).to_dict("records")
@@ -48,7 +52,7 @@ def cells(scores: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
 
 def render(scores: Sequence[Mapping[str, Any]]) -> str:
     """Return the table as text that stays aligned in a terminal, a log and a commit message."""
-    return align([HEADINGS, *cells(scores)], right=(1, 2, 3, 4, 5, 6))
+    return align([HEADINGS, *cells(scores)], right=(1, 2, 3, 4, 5, 6, 7))
 
 
 def align(lines: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
@@ -124,6 +128,12 @@ def _row(score: Mapping[str, Any]) -> dict[str, Any]:
         "backend": score["backend"],
         "preset": score["preset"],
     }
+
+
+def _paper(rules: str) -> str:
+    """Return the paper's score by these rules."""
+    found = REFERENCES.get(rules, ())
+    return with_error(found[0].mean, found[0].std / found[0].n ** 0.5) if found else "-"
 
 
 def _number(value: float | None) -> float:

@@ -1,17 +1,22 @@
 """Frames to a video file: H.264 in MP4, or GIF."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from worldmodels.errors import ParamsError
+from worldmodels.report.style import INK, PAPER_WHITE, WORLD_COLOURS, rgb
 
 SCALE = 4
+BAR = 28
+"""Height of the labels above the views, in pixels."""
 SUFFIXES = (".mp4", ".gif")
+FRAMES_A_SECOND = {"doom": 35.0, "carracing": 50.0}
+"""The games' own."""
 
 
 def check_suffix(path: Path) -> None:
@@ -25,13 +30,33 @@ def check_suffix(path: Path) -> None:
         raise ParamsError(f"{path}: cannot write a video with the suffix {suffix!r}. Use .mp4 or .gif.")
 
 
-def write_video(path: Path, frames: Iterable[np.ndarray], fps: float = 35.0) -> int:
-    """Write frames as a video at four times their size, pixels kept sharp. The same frames give the same bytes.
+def side_by_side(views: Mapping[str, np.ndarray]) -> Iterator[np.ndarray]:
+    """Yield pictures of several views of an episode beside each other, four times their size, each below its label.
+
+    Args:
+        views: label -> frames (T, 64, 64, 3) uint8. A view that ends early stays, darker. A label that holds the word
+            ``real`` or ``dream`` has that world's colour.
+    """
+    width = SCALE * next(iter(views.values())).shape[2]
+    bar = Image.new("RGB", (width * len(views), BAR), PAPER_WHITE)
+    draw = ImageDraw.Draw(bar)
+    for column, label in enumerate(views):
+        colour = next((colour for world, colour in WORLD_COLOURS.items() if world in label), INK)
+        draw.rectangle((column * width, BAR - 4, (column + 1) * width - 1, BAR - 1), fill=rgb(colour))
+        draw.text((column * width + 8, BAR // 2 - 2), label, fill=INK, font=ImageFont.load_default(15), anchor="lm")
+    for step in range(max(map(len, views.values()))):
+        row = [_enlarge(frames[step]) if step < len(frames) else _enlarge(frames[-1]) // 3 for frames in views.values()]
+        yield np.concatenate([np.asarray(bar), np.concatenate(row, 1)])
+
+
+def write_video(path: Path, frames: Iterable[np.ndarray], fps: float = 35.0, *, scale: int = SCALE) -> int:
+    """Write frames as a video, pixels kept sharp. The same frames give the same bytes.
 
     Args:
         path: ends in .mp4 (H.264) or .gif; folders are made.
-        frames: (H, W, 3) uint8 each, all of one size; read one at a time.
+        frames: (H, W, 3) uint8 each, all of one size; read one at a time. H.264 needs even sides, times the scale.
         fps: frames a second; a GIF rounds each frame's time to hundredths of a second.
+        scale: how many times their size.
 
     Returns:
         How many frames were written.
@@ -48,13 +73,12 @@ def write_video(path: Path, frames: Iterable[np.ndarray], fps: float = 35.0) -> 
     if first is None:
         raise ValueError(f"{path}: there is no frame to write")
     path.parent.mkdir(parents=True, exist_ok=True)
-    enlarged = (_enlarge(frame) for frame in chain([first], frames))
+    enlarged = (_enlarge(frame, scale) for frame in chain([first], frames))
     return _write_mp4(path, enlarged, fps) if path.suffix.lower() == ".mp4" else _write_gif(path, enlarged, fps)
 
 
-def _enlarge(frame: np.ndarray) -> np.ndarray:
-    # 4 times any size is even, as H.264 needs.
-    return np.ascontiguousarray(frame.repeat(SCALE, axis=0).repeat(SCALE, axis=1))
+def _enlarge(frame: np.ndarray, scale: int = SCALE) -> np.ndarray:
+    return np.ascontiguousarray(frame.repeat(scale, axis=0).repeat(scale, axis=1))
 
 
 def _write_mp4(path: Path, frames: Iterator[np.ndarray], fps: float) -> int:

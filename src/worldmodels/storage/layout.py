@@ -105,6 +105,21 @@ class Iteration:
         return self.folder / "dream.png"
 
     @property
+    def traversal(self) -> Path:
+        """What single dimensions of z stand for."""
+        return self.folder / "traversal.png"
+
+    @property
+    def temperatures(self) -> Path:
+        """Dreams at several temperatures."""
+        return self.folder / "temperatures.png"
+
+    @property
+    def film(self) -> Path:
+        """A test-like episode: real, through V, dreamt on the same actions."""
+        return self.folder / "agent.mp4"
+
+    @property
     def baseline(self) -> Path:
         """Summary of the random policy on the test seeds; only in ``<environment>-0``."""
         return self.folder / "baseline.json"
@@ -143,6 +158,9 @@ MAKERS = {
     "returns.parquet": "evaluate",
     "vision.png": "evaluate",
     "dream.png": "evaluate",
+    "traversal.png": "evaluate",
+    "temperatures.png": "evaluate",
+    "agent.mp4": "evaluate",
     "baseline.json": "initialise",
     "baseline.parquet": "initialise",
     "blind.csv": "initialise",

@@ -30,7 +30,7 @@ METRICS = {
     "evaluate": "scores.json",
 }
 """The out that holds a stage's metrics."""
-PICTURES = {"calibrate": ("calibration.png",), "evaluate": ("vision.png", "dream.png")}
+PICTURES = {"calibrate": ("calibration.png",), "evaluate": ("vision.png", "dream.png", "traversal.png", "temperatures.png")}
 DATA = ("data.json", "latents.safetensors")
 """What a stage reads as data: MLflow shows it as the run's data set."""
 LINEAGE = {"collect": "data", "vision": "V", "memory": "M", "controller": "C"}
