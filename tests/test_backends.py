@@ -186,7 +186,7 @@ def test_a_stage_streams_to_the_server_and_sync_adopts_what_it_streamed(delivere
     assert evaluate.info.status == "FINISHED"
     assert "wm.rebuilt" not in evaluate.data.tags
     assert {file.path for file in client.list_artifacts(evaluate.info.run_id, "pictures")} == {
-        "pictures/dream.png", "pictures/vision.png"
+        "pictures/dream.png", "pictures/temperatures.png", "pictures/traversal.png", "pictures/vision.png"
     }  # fmt: skip
     assert added(run(folder, "wm", "track", "sync", MLFLOW_TRACKING_URI=server).stdout)[0] == 0
 

@@ -472,7 +472,7 @@ def test_sync_rebuilds_everything_from_the_lock_and_does_so_once(project, monkey
         "real/mean": 7.0, "real/stderr": 0.5, "dream/mean": 9.0, "baseline/mean": 4.0, "gap": 2.0
     }  # fmt: skip
     assert parent.data.tags["wm.M"] == artifact_hash(project / "artifacts/doom-2/memory.safetensors")
-    assert len(client.list_artifacts(parent.info.run_id, "pictures")) == 2
+    assert len(client.list_artifacts(parent.info.run_id, "pictures")) == 4
     version = client.get_model_version_by_alias("worldmodels-doom", "candidate")
     assert {name: version.tags[name] for name in ("wm.key", "wm.preset", "real.mean", "real.n")} == {
         "wm.key": "doom-2", "wm.preset": "quick", "real.mean": "7", "real.n": "16"
