@@ -19,7 +19,7 @@ from worldmodels.storage.layout import require
 
 PICTURES = 12
 """Pictures of a filmstrip."""
-FILM_STEPS = 700
+FILM_STEPS = 350
 """Longest film."""
 
 
@@ -87,6 +87,7 @@ def show(stage: Stage, seen: Demonstration) -> None:
     every = max(1, len(real) // PICTURES)
     strip = filmstrip({label: frames[: every * PICTURES] for label, frames in rows.items()}, every)
     write_png(stage.files.filmstrip, strip)
+    every = max(1, max(map(len, seen.at.values())) // PICTURES)
     dreams = {f"dream, tau {tau:g}": frames[: every * PICTURES] for tau, frames in seen.at.items()}
     write_png(stage.files.temperatures, filmstrip(dreams, every))
     heads = [f"{reach:+.2g}" for reach in np.linspace(-TRAVERSAL_REACH, TRAVERSAL_REACH, TRAVERSAL_STEPS)]

@@ -67,7 +67,8 @@ def changed(draw: st.DrawFn, original: Any, most: int = 3) -> tuple[Any, list[tu
         found = places(changed)
         if not found:
             break
-        *above, last = path = draw(st.sampled_from(found))
+        path = list(draw(st.sampled_from(found)))
+        *above, last = path
         node = changed
         for key in above:
             node = node[key]
@@ -75,10 +76,11 @@ def changed(draw: st.DrawFn, original: Any, most: int = 3) -> tuple[Any, list[tu
         if change == "delete":
             del node[last]
         elif change == "add" and isinstance(node, dict):
-            node[draw(NAMES | st.text(max_size=8))] = draw(VALUES)
+            path = [*above, draw(NAMES | st.text(max_size=8))]
+            node[path[-1]] = draw(VALUES)
         else:
             node[last] = draw(VALUES)
-        paths.append(path)
+        paths.append(tuple(path))
     return changed, paths
 
 

@@ -25,11 +25,23 @@ def when_gone(pid: int, act: Callable[[], object]) -> None:
 
 
 def callers() -> list[int]:
-    """Return the process that runs this one, and those between the two that are only shells (``sh -c ...``)."""
-    found = [os.getppid()]
-    while found[-1] > 1:
-        process = Path("/proc") / str(found[-1])
-        if process.joinpath("cmdline").read_bytes().split(b"\0")[1:2] != [b"-c"]:
+    """Return the processes that this one works for: its runner, shells (``sh -c ...``) between the two, make above the runner.
+
+    Another process above the runner is none of them: a shell may have started it in the background, and end.
+    """
+    found: list[int] = []
+    pending: list[int] = []
+    pid = os.getppid()
+    while pid > 1:
+        process = Path("/proc") / str(pid)
+        command = process.joinpath("cmdline").read_bytes().split(b"\0")
+        shell = command[1:2] == [b"-c"]
+        pending.append(pid)
+        if not found and not shell:
+            found, pending = pending, []
+        elif os.path.basename(command[0]) in (b"make", b"gmake"):
+            return found + pending
+        elif not shell:
             break
-        found.append(int(process.joinpath("stat").read_text().rpartition(")")[2].split()[1]))
-    return [pid for pid in found if pid > 1]
+        pid = int(process.joinpath("stat").read_text().rpartition(")")[2].split()[1])
+    return found or pending

@@ -19,7 +19,7 @@ from worldmodels.shapes import Episode
 
 TEMPERATURES = (0.1, 0.5, 1.0, 1.15, 1.3)
 """Of the dreams that are shown beside each other (the paper's, section 4.4)."""
-DREAM_STEPS = 700
+DREAM_STEPS = 300
 """Of each of these, at most."""
 BATCH = 256
 TRAVERSED, TRAVERSAL_STEPS, TRAVERSAL_REACH = 8, 9, 3.0
@@ -55,8 +55,8 @@ class Demonstration:
 
     Attributes:
         film: an episode, real, through V, and dreamt on the same actions.
-        dreamt: the agent acting in its dream from the same first frame; frames (T+1, 64, 64, 3) uint8.
-        at: temperature -> the same at that temperature.
+        dreamt: the agent acting in its dream from the same first frame, as long as the film; frames (T+1, 64, 64, 3) uint8.
+        at: temperature -> the beginning of the same at that temperature.
         traversal: dimension of z -> frames (S, 64, 64, 3) as only that one changes, from three standard deviations below the
             episode's mean to three above; those that vary most in the episode, the widest first.
     """
@@ -88,8 +88,9 @@ def demonstrate(agent: Agent, env: BatchEnv, *, seed: int, temperature: float, l
     finally:
         world.close()
     first = film.mean, film.log_variance, seed
-    at = {tau: _dream(agent, agent.policy(), *first, tau, min(limit, DREAM_STEPS)) for tau in TEMPERATURES}
-    dreamt = _dream(agent, agent.policy(), *first, temperature, limit)
+    steps = min(limit, len(film.real.actions))
+    at = {tau: _dream(agent, agent.policy(), *first, tau, min(steps, DREAM_STEPS)) for tau in TEMPERATURES}
+    dreamt = _dream(agent, agent.policy(), *first, temperature, steps)
     return Demonstration(film, dreamt, at, _traverse(agent, film.mean))
 
 

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -11,8 +11,10 @@ from worldmodels.report.figures import learning_curves, return_strip, score_bars
 from worldmodels.report.html import EnvironmentPage, Film, IterationPage, Picture, write_report
 from worldmodels.report.pictures import png_bytes
 from worldmodels.report.table import HEADINGS, cells, read_scores, score_table, with_error
+from worldmodels.report.video import picture_of
 from worldmodels.storage.layout import PRIMARY, REPORTS, Iteration, damaged, require
 
+T = TypeVar("T")
 STAGES = tuple(PRIMARY)
 HASHED = ("vision.safetensors", "memory.safetensors", "controller.safetensors", "scores.json", "returns.parquet")
 
@@ -55,7 +57,8 @@ def build_report(root: Path, keys: Sequence[str], params: Mapping[str, Any]) -> 
         picture = Picture(bars, _bars_alt(name, own), "Bars: mean return; lines on top: standard error of the mean.")
         iterations = [_iteration_page(Iteration(score["key"], root), reports, score, params) for score in own]
         best = max(own, key=lambda score: score["real"]["mean"])
-        film = Film(require(Iteration(best["key"], root).film).read_bytes(), f"{best['key']}: {_FILM_TEXT}")
+        path = require(Iteration(best["key"], root).film)
+        film = Film(path.read_bytes(), png_bytes(_readable(picture_of, path)), f"{best['key']}: {_FILM_TEXT}")
         pages.append(EnvironmentPage(name, picture, film, iterations))
     write_report(reports / "index.html", STAGES, HEADINGS, cells(scores), pages)
 
@@ -111,7 +114,7 @@ def _curves(files: Iteration) -> dict[str, pd.DataFrame]:
     return {stage: _readable(pd.read_csv, path) for stage, path in paths.items()}
 
 
-def _readable(read: Callable[[Path], pd.DataFrame], path: Path) -> pd.DataFrame:
+def _readable(read: Callable[[Path], T], path: Path) -> T:
     try:
         return read(require(path))
     except (ValueError, OSError) as error:

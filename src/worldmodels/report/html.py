@@ -37,16 +37,23 @@ class Film:
 
     Attributes:
         mp4: the file's bytes.
+        poster: a PNG file's bytes, shown before it plays.
         caption: what it shows.
     """
 
     mp4: bytes
+    poster: bytes
     caption: str
 
     @property
     def uri(self) -> str:
         """The video as a data URI."""
         return "data:video/mp4;base64," + base64.b64encode(self.mp4).decode()
+
+    @property
+    def poster_uri(self) -> str:
+        """The picture before it as a data URI."""
+        return "data:image/png;base64," + base64.b64encode(self.poster).decode()
 
 
 @dataclass(frozen=True)
@@ -129,7 +136,7 @@ a { color: var(--link); }
 nav a { display: inline-block; margin: 0 0.9rem 0.4rem 0; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: 0.4rem 0.8rem 0.4rem 0; text-align: left; border-bottom: 1px solid var(--rule); white-space: nowrap; }
+th, td { padding: 0.4rem 0.6rem 0.4rem 0; text-align: left; border-bottom: 1px solid var(--rule); white-space: nowrap; }
 th { font-weight: 600; color: var(--faint); font-size: 0.9rem; }
 td.number, th.number { text-align: right; padding-left: 0.6rem; }
 dl { display: flex; flex-wrap: wrap; gap: 0.2rem 1.4rem; margin: 0.25rem 0 1rem; color: var(--faint);
@@ -221,7 +228,8 @@ mistakes of M. Scores compare only where the rules are the same.</p>
 <h2 id="{{ environment.name }}">{{ environment.name }}</h2>
 {{ show(environment.scores, "scores") }}
 <figure>
-<video controls muted loop playsinline preload="metadata" aria-label="{{ environment.film.caption }}" \
+<video controls muted loop playsinline preload="metadata" \
+poster="{{ environment.film.poster_uri }}" aria-label="{{ environment.film.caption }}" \
 src="{{ environment.film.uri }}"></video>
 <figcaption>{{ environment.film.caption }}</figcaption>
 </figure>

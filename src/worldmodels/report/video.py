@@ -77,6 +77,27 @@ def write_video(path: Path, frames: Iterable[np.ndarray], fps: float = 35.0, *, 
     return _write_mp4(path, enlarged, fps) if path.suffix.lower() == ".mp4" else _write_gif(path, enlarged, fps)
 
 
+def picture_of(path: Path, second: float = 1.0) -> np.ndarray:
+    """Return a frame of a video, (H, W, 3) uint8: the first at or after a second, else the last.
+
+    Raises:
+        ValueError: where the file is no video.
+    """
+    import av
+
+    frame = None
+    try:
+        with av.open(str(path)) as container:
+            for frame in container.decode(video=0):
+                if frame.time is not None and frame.time >= second:
+                    break
+    except (av.FFmpegError, IndexError) as error:
+        raise ValueError(f"no video: {error}") from None
+    if frame is None:
+        raise ValueError("no video: it has no frame")
+    return frame.to_ndarray(format="rgb24")
+
+
 def _enlarge(frame: np.ndarray, scale: int = SCALE) -> np.ndarray:
     return np.ascontiguousarray(frame.repeat(scale, axis=0).repeat(scale, axis=1))
 

@@ -234,7 +234,9 @@ class FrameReader:
         self._files: list[pa.ipc.RecordBatchFileReader] = []
         self._frames_only: list[pa.ipc.RecordBatchFileReader] = []
         self.chunks: list[_Chunk] = []
+        self.total = 0  # frames
         for index, shard in enumerate(read_json(manifest)["shards"]):
+            self.total += shard["frames"]
             path = require(Path(shard["path"]))
             if verify and sha256(path) != shard["sha256"]:
                 raise damaged(path, "its checksum is not the one in the manifest")

@@ -13,15 +13,21 @@ from worldmodels.storage.episodes import FrameReader
 @torch.inference_mode()
 def encode_rows(model: Vision, reader: FrameReader, chunks: Iterable[int]) -> dict[str, Tensor]:
     """Return one row a frame: mean, log_variance (N, Z) float16, action (N, A), reward, terminal, first (N,)."""
-    parts: dict[str, list[Tensor]] = {}
+    latents: dict[str, Tensor] = {}
+    done = 0
     for chunk in chunks:
         rows = reader.rows(chunk)
         mean, log_variance = model.encode(to_images(torch.from_numpy(rows.pop("frame").copy()).to(model.device)))
-        parts.setdefault("mean", []).append(mean.half().cpu())
-        parts.setdefault("log_variance", []).append(log_variance.half().cpu())
-        for name, column in rows.items():
-            parts.setdefault(name, []).append(torch.from_numpy(column.copy()))
-    latents = {name: torch.cat(tensors) for name, tensors in parts.items()}
+        part = {"mean": mean.half().cpu(), "log_variance": log_variance.half().cpu()}
+        part |= {name: torch.from_numpy(column.copy()) for name, column in rows.items()}
+        for name, tensor in part.items():
+            # Room for all at once: pieces that stay, between large ones that go, would keep the memory of those.
+            if name not in latents:
+                latents[name] = torch.empty(reader.total, *tensor.shape[1:], dtype=tensor.dtype)
+            latents[name][done : done + len(tensor)] = tensor
+        done += len(mean)
+    if done != reader.total:
+        raise WorldModelsError(f"the shards hold {done} frames, and the manifest says {reader.total}: collect them again.")
     if not bool(latents["mean"].isfinite().all() & latents["log_variance"].isfinite().all()):
         raise WorldModelsError("V gives latents that are not numbers. Lower vision.optimiser.learning_rate and train it again.")
     return latents
