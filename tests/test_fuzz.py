@@ -86,6 +86,7 @@ def changed(draw: st.DrawFn, original: Any, most: int = 3) -> tuple[Any, list[tu
 
 @fuzz
 @given(changed(QUICK))
+@example((QUICK | {"environments": ["random", "carracing"]}, [("environments", 0)]))
 def test_any_change_of_params_is_accepted_or_refused_with_a_message_that_says_where(project, change):
     params, paths = change
     Path("params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
@@ -204,6 +205,16 @@ def agent(project, monkeypatch):
     make_agent(project / "artifacts/doom-1/agent")
     (project / "artifacts/doom-1/scores.json").write_text('{"temperature": 1.0}')
     return project
+
+
+def test_a_card_that_does_not_fit_the_weights_is_named(agent):
+    card = Path("artifacts/doom-1/agent/agent.json")
+    content = json.loads(card.read_text())
+    content["controller"]["bias"] = True
+    card.write_text(json.dumps(content))
+    code, said = wm("evaluate", "doom-1", "--world", "dream", "--episodes", "1")
+    assert code == 1
+    assert "agent.json" in said
 
 
 @fuzz

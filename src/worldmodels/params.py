@@ -96,7 +96,10 @@ def _explain(detail: Any, node: Any, key: str) -> str:
             parent = parent.get(part, {}) if isinstance(parent, dict) else {}
         known = sorted(_allowed_keys(detail, parent))
         near = difflib.get_close_matches(parts[-1], known, n=1)
-        return f"unknown key `{path}`." + (f" Did you mean `{near[0]}`?" if near else "")
+        hint = f" Did you mean `{near[0]}`?" if near else ""
+        if "." not in path and isinstance(detail["input"], dict):
+            hint += " The section of an environment must be named in `environments`."
+        return f"unknown key `{path}`.{hint}"
     message = detail["msg"].removeprefix("Value error, ")
     if detail["type"] == "missing":
         return f"`{path}` is missing."

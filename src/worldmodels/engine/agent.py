@@ -126,7 +126,7 @@ def load_agent(folder: Path) -> Agent:
         agent = Agent(card, vision, memory, tensors["parameters"].float(), starts)
         agent.controllers()
     except (KeyError, ValueError) as error:
-        raise damaged(path, error) from None
+        raise damaged(path, f"by its agent.json: {error}") from None
     return agent
 
 
