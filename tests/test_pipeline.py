@@ -126,7 +126,7 @@ LONGER = {
     "collect": {"collect.episodes": 60},
     "vision": {"vision.optimiser.updates": 60},
     "memory": {"memory.optimiser.updates": 1500},
-    "controller": {"controller.phases.0.generations": 250, "controller.phases.0.limit": 60, "controller.selection.every": 125},
+    "controller": {"controller.phases.0.generations": 700, "controller.phases.0.limit": 60, "controller.selection.every": 350},
     "evaluate": {"evaluate.real.episodes": 24},
 }
 """What makes a stage of the tiny project last long enough to be killed."""
