@@ -22,8 +22,9 @@ def main(stage: Stage) -> None:
     game: EnvironmentConfig = stage.params("environment", EnvironmentConfig)
     game = game.model_copy(update={"limit": min(config.limit, game.limit)})
     card = read_card(require(stage.before.agent))
-    seeds = episode_seeds("collection", config.episodes, stream=stage.stream)
-    by_random = len(seeds) if card.kind == "random" else round(config.random_share * len(seeds))
+    first = card.kind == "random"
+    seeds = episode_seeds("collection", config.first_episodes if first else config.episodes, stream=stage.stream)
+    by_random = len(seeds) if first else round(config.random_share * len(seeds))
     checkpoint = stage.checkpoint(*sorted(stage.before.agent.iterdir()))
     writer = EpisodeWriter(checkpoint.folder, len(config.random.mean), state=checkpoint.load()[1])
     done = len(writer.rows)
@@ -39,14 +40,14 @@ def main(stage: Stage) -> None:
         with closing(world):
             collect_episodes(world, policy, seeds, lanes=config.lanes, name=name, keep=keep)
 
-    first, rest = seeds[done:by_random], seeds[max(done, by_random) :]
-    if first:
-        play(BareWorld(make_env(game, threads=stage.threads)), RandomPolicy(config.random), first, "random")
-    if rest:
+    moved, led = seeds[done:by_random], seeds[max(done, by_random) :]
+    if moved:
+        play(BareWorld(make_env(game, threads=stage.threads)), RandomPolicy(config.random), moved, "random")
+    if led:
         # By name: the code of V, M and C is a dependency only where there is such an agent, through its card.
         agent = importlib.import_module("worldmodels.engine.agent").load_agent(stage.before.agent)
         policy = ExploringPolicy(agent.policy(), RandomPolicy(config.random), config.strengths)
-        play(agent.real_world(make_env(game, threads=stage.threads)), policy, rest, stage.after)
+        play(agent.real_world(make_env(game, threads=stage.threads)), policy, led, stage.after)
     next(bar, None)
     summary = writer.finish(stage.files.data, stage.before.data, stage.files.episodes)
     stage.run.metrics({name: summary[name] for name in ("episodes", "frames", "mean_return", "mean_length")}, 0)

@@ -18,6 +18,7 @@ from worldmodels.storage.files import write_curve
 from worldmodels.storage.layout import require
 from worldmodels.storage.weights import load_model, load_tensors, save_tensors
 from worldmodels.training.arena import Arena
+from worldmodels.training.basis import played_features, principal_directions
 from worldmodels.training.controller import ControllerTraining, Phase, SelectionConfig, train_controller
 
 
@@ -49,6 +50,8 @@ def main(stage: Stage) -> None:
     if config.warm_start and read_card(require(stage.before.agent)).kind == "world-model":
         earlier = load_agent(stage.before.agent)
         start = earlier.parameters.numpy() if earlier.config == config.model else None
+    count = config.evolution.components
+    directions = principal_directions(played_features(features, memory, rows), count) if count else None
     before = stage.before.agent / "controller.safetensors"
     checkpoint = stage.checkpoint(
         stage.files.vision, stage.files.memory, stage.files.latents, *([before] if start is not None else [])
@@ -57,6 +60,7 @@ def main(stage: Stage) -> None:
         config,
         arena_of,
         start,
+        directions,
         seed=stage.seed,
         stream=stage.stream,
         generations=stage.progress(range(config.generations), "generation"),

@@ -19,7 +19,9 @@ from worldmodels.training.memory import MemoryTraining, new_memory, train_memory
 from worldmodels.training.vision import VisionTraining, new_vision, train_vision
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
-OPTIMISER = OptimiserConfig(updates=4, warm_updates=1, batch=8, learning_rate=1e-3, final_learning_rate=1e-3, clip=100.0)
+OPTIMISER = OptimiserConfig(
+    updates=4, warm_updates=1, batch=8, learning_rate=1e-3, warm_learning_rate=1e-3, final_learning_rate=1e-3, clip=100.0
+)
 DEVICES = ("cpu", "cuda")
 
 

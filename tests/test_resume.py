@@ -45,7 +45,15 @@ def always_due(monkeypatch):
 
 
 def optimiser():
-    return OptimiserConfig(updates=UPDATES, warm_updates=1, batch=8, learning_rate=1e-2, final_learning_rate=1e-3, clip=100.0)
+    return OptimiserConfig(
+        updates=UPDATES,
+        warm_updates=1,
+        batch=8,
+        learning_rate=1e-2,
+        warm_learning_rate=1e-3,
+        final_learning_rate=1e-3,
+        clip=100.0,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +107,7 @@ def controller(_, checkpoint, observe):
     phase |= {"survival": 0.0, "context": 0}
     config = ControllerTraining(
         model=shape,
-        evolution=EvolutionConfig(population=5, sigma=0.5, covariance="full"),
+        evolution=EvolutionConfig(population=5, sigma=0.5, covariance="full", components=2),
         phases=[Phase(limit=20, **phase), Phase(limit=30, **phase)],
         selection=SelectionConfig(episodes=0, every=1, limit=1, lanes=1),
         warm_start=False,
@@ -112,7 +120,15 @@ def controller(_, checkpoint, observe):
         return WorldArena(DreamWorld(dreamer, starts, "zh", temperature=1.0, limit=of.limit))
 
     parameters, curve = train_controller(
-        config, open_arena, None, seed=1, stream="s", generations=range(UPDATES), observe=observe, checkpoint=checkpoint
+        config,
+        open_arena,
+        None,
+        np.eye(2, 7),
+        seed=1,
+        stream="s",
+        generations=range(UPDATES),
+        observe=observe,
+        checkpoint=checkpoint,
     )
     return {"parameters": parameters}, curve
 

@@ -7,13 +7,16 @@ import pytest
 import torch
 
 from worldmodels.errors import ArtifactError, EnvironmentFault, WorldModelsError
-from worldmodels.models.memory import MemoryConfig, MemoryLossConfig
+from worldmodels.models.controller import ControllerConfig, Controllers, act, parameter_count
+from worldmodels.models.initialisation import initialise
+from worldmodels.models.memory import Memory, MemoryConfig, MemoryLossConfig
 from worldmodels.models.vision import Vision, VisionConfig, VisionLossConfig
 from worldmodels.seeds import episode_seeds, purpose_of
 from worldmodels.shapes import Episode
 from worldmodels.storage.episodes import EpisodeWriter, FrameReader
 from worldmodels.storage.files import write_bytes, write_json
 from worldmodels.storage.weights import load_model, load_tensors, save_model
+from worldmodels.training.basis import SAMPLES, SKIPPED, Basis, played_features, principal_directions
 from worldmodels.training.encode import encode_rows
 from worldmodels.training.evolution import Evolution, EvolutionConfig
 from worldmodels.training.fit import OptimiserConfig, fit
@@ -26,7 +29,15 @@ def quiet(metrics, step):
 
 
 def optimiser(**changes):
-    values = {"updates": 30, "warm_updates": 10, "batch": 8, "learning_rate": 1e-3, "final_learning_rate": 1e-3, "clip": 100.0}
+    values = {
+        "updates": 30,
+        "warm_updates": 10,
+        "batch": 8,
+        "learning_rate": 1e-3,
+        "warm_learning_rate": 1e-3,
+        "final_learning_rate": 1e-3,
+        "clip": 100.0,
+    }
     return OptimiserConfig(**(values | changes))
 
 
@@ -225,7 +236,7 @@ def test_a_loss_that_is_not_a_number_stops_with_what_to_lower():
 
 @pytest.mark.parametrize("covariance", ["full", "diagonal"])
 def test_the_search_depends_on_its_seed_and_the_fitness_alone(covariance):
-    config = EvolutionConfig(population=6, sigma=0.5, covariance=covariance)
+    config = EvolutionConfig(population=6, sigma=0.5, covariance=covariance, components=0)
 
     def run(seed, disturb):
         search = Evolution(config, np.zeros(4), seed)
@@ -287,3 +298,48 @@ def test_a_manifest_says_what_is_in_the_data(manifest):
     assert summary["frames"] == 105 + 106
     assert summary["all_frames"] == 520
     assert len(summary["shards"]) == 3
+
+
+@pytest.mark.parametrize("hidden", [0, 3])
+@pytest.mark.parametrize("bias", [False, True])
+def test_in_a_basis_C_acts_on_the_components_of_its_features(hidden, bias):
+    random = np.random.default_rng(0)
+    directions = np.linalg.qr(random.standard_normal((7, 4)))[0].T
+    config = ControllerConfig(features="zh", hidden=hidden, bias=bias)
+    basis = Basis(directions, config, actions=2)
+    coordinates = random.standard_normal((5, parameter_count(config, 4, 2)))
+    parameters = basis.expand(coordinates)
+    np.testing.assert_allclose(basis.project(parameters), coordinates, atol=1e-12)
+    features = torch.randn(5, 7, dtype=torch.float64)
+    each = torch.arange(5)
+    whole = act(features, Controllers(config, torch.from_numpy(parameters), 7, 2).weights(each))
+    small = act(
+        features @ torch.from_numpy(directions.T), Controllers(config, torch.from_numpy(coordinates), 4, 2).weights(each)
+    )
+    torch.testing.assert_close(whole, small)
+
+
+def test_principal_directions_are_those_of_most_variance():
+    random = np.random.default_rng(0)
+    axes = np.linalg.qr(random.standard_normal((6, 6)))[0]
+    features = random.standard_normal((5000, 6)) * [5, 3, 1, 0.1, 0.1, 0.1] @ axes + 7
+    found = principal_directions(features, 3)
+    np.testing.assert_allclose(found @ found.T, np.eye(3), atol=1e-12)
+    assert (np.abs((found * axes[:3]).sum(1)) > 0.99).all()
+    assert principal_directions(features, 99).shape == (6, 6)
+
+
+def test_features_of_the_data_are_those_that_a_player_would_have_seen():
+    memory = Memory(MemoryConfig(hidden=4, mixtures=2, done=True, reward=False), 3, 1)
+    initialise(memory, torch.Generator().manual_seed(0))
+    length = 50  # every stretch is all of it
+    rows = {"mean": torch.randn(length, 3).half(), "action": torch.randn(length, 1), "first": torch.arange(length) % 20 == 0}
+    seen = played_features("zch", memory, rows).reshape(length - 1 - SKIPPED, SAMPLES, 11)[:, 0]
+    state, expected = memory.initial_state(1), []
+    for row in range(length):
+        if rows["first"][row]:
+            state = memory.initial_state(1)
+        z = rows["mean"][row].float()[None]
+        expected.append(torch.cat([z, state.c, state.h], 1)[0])
+        _, state = memory.observe(z[None], rows["action"][row][None, None], rows["first"][row][None, None], state)
+    np.testing.assert_allclose(seen, torch.stack(expected)[SKIPPED + 1 :].detach(), atol=1e-5)

@@ -16,12 +16,12 @@ def tiny_params() -> dict[str, Any]:
     params["compute"]["threads"] = 1
     for name in params["environments"]:
         section = params[name]
-        section["collect"].update(episodes=4, limit=60, lanes=2)
+        section["collect"].update(first_episodes=4, episodes=4, limit=60, lanes=2)
         section["vision"]["optimiser"].update(updates=3, warm_updates=2, batch=8)
         section["memory"]["model"].update(hidden=16)
         section["memory"]["optimiser"].update(updates=3, warm_updates=2, batch=4)
         section["memory"]["sequence"] = 8
-        section["controller"]["evolution"].update(population=4)
+        section["controller"]["evolution"].update(population=4, components=6)
         phases = section["controller"]["phases"]
         section["controller"]["phases"] = [{**deepcopy(p), "generations": 2, "rollouts": 2, "limit": 20} for p in phases]
         section["controller"]["selection"].update(episodes=2, every=1, limit=20)

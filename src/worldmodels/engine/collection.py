@@ -17,15 +17,17 @@ class CollectConfig(Config):
     """The ``collect`` section of an environment.
 
     Attributes:
-        episodes: episodes of one iteration.
+        first_episodes: of iteration 1, all by the random policy. They are short, cheap, and each shows a death.
+        episodes: of each later iteration.
         limit: most steps of one; the environment's own limit holds too.
         lanes: games at a time.
-        random: the random policy: all of iteration 1, and ``random_share`` of later iterations.
+        random: the random policy.
         random_share: share of the episodes of a later iteration that the random policy plays.
         strengths: the previous controller's actions are disturbed by this much of the random policy's; one of these an
             episode. 0 is undisturbed.
     """
 
+    first_episodes: int = Field(ge=1, le=1_000_000)
     episodes: int = Field(ge=1, le=1_000_000)
     limit: int = Field(ge=1, le=1_000_000)
     lanes: int = Field(ge=1, le=4096)

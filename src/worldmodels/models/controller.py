@@ -43,6 +43,11 @@ def parameter_count(config: ControllerConfig, inputs: int, actions: int) -> int:
     return sum(rows * columns + rows * config.bias for rows, columns in _layers(config, inputs, actions))
 
 
+def first_layer(config: ControllerConfig, actions: int) -> int:
+    """Return how many units read the features. Their weights are the first parameters, unit by unit."""
+    return config.hidden or actions
+
+
 class Controllers:
     """P controllers that act together: lane b is driven by candidate ``candidates[b]``.
 

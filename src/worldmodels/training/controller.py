@@ -14,6 +14,7 @@ from worldmodels.params import Config
 from worldmodels.seeds import Purpose, episode_seeds
 from worldmodels.storage.checkpoint import Checkpoint
 from worldmodels.training.arena import Arena
+from worldmodels.training.basis import Basis
 from worldmodels.training.evolution import Evolution, EvolutionConfig
 from worldmodels.training.fit import Observe, Row
 
@@ -87,6 +88,7 @@ def train_controller(
     config: ControllerTraining,
     open_arena: Callable[[Phase | SelectionConfig], Arena],
     start: np.ndarray | None,
+    directions: np.ndarray | None = None,
     *,
     seed: int,
     stream: str,
@@ -100,6 +102,7 @@ def train_controller(
         config: the section.
         open_arena: opens the place to play of a phase, or the real one of the selection.
         start: parameters (N,) to begin at; None for zeros.
+        directions: (K, F), along which the weights on the features are searched; None: along each feature.
         seed: of the search.
         stream: names this search's training episodes.
         generations: 0 .. all generations - 1, possibly wrapped to show progress.
@@ -118,18 +121,19 @@ def train_controller(
         arena = open_arena(phase)
         try:
             size = parameter_count(config.model, arena.feature_size, arena.action_size)
+            basis = Basis(np.eye(arena.feature_size) if directions is None else directions, config.model, arena.action_size)
             begin = means[-1] if means else np.zeros(size) if start is None else start
-            search = Evolution(config.evolution, begin, seed + index)
+            search = Evolution(config.evolution, basis.project(begin[None])[0], seed + index)
             for _ in range(phase.generations):
                 generation = next(counter)
-                candidates = search.ask()
+                candidates = basis.expand(search.ask())
                 if generation == len(told):
                     told.append(_fitness(candidates, phase, arena, config, f"{stream}/{index}", generation))
                 fitness, steps = np.array(told[generation][:-1]), int(told[generation][-1])
                 search.tell(fitness)
                 row = _row(generation, phase, fitness, search.sigma, steps)
                 curve.append(row)
-                means.append(search.mean)
+                means.append(basis.expand(search.mean[None])[0])
                 if checkpoint and checkpoint.due():
                     checkpoint.save({}, {"fitness": told})
                 observe(

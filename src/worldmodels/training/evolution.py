@@ -18,11 +18,14 @@ class EvolutionConfig(Config):
         population: P, candidates a generation (paper: 64).
         sigma: first step size (paper: 0.1).
         covariance: ``full`` (paper), or ``diagonal``, which is much cheaper for a thousand parameters.
+        components: above 0, C's weights are searched along so many principal components of its features (``Basis``); 0: along
+            each feature (paper).
     """
 
     population: int = Field(ge=4, le=4096)
     sigma: float = Field(gt=0, le=10)
     covariance: Literal["full", "diagonal"]
+    components: int = Field(ge=0, le=100_000)
 
 
 class Evolution:
@@ -31,7 +34,7 @@ class Evolution:
     Everything random comes from ``seed``: the same fitness values give the same candidates. pycma would draw from numpy's
     global generator; it is given its own.
 
-    >>> search = Evolution(EvolutionConfig(population=8, sigma=0.5, covariance="full"), np.ones(3), seed=1)
+    >>> search = Evolution(EvolutionConfig(population=8, sigma=0.5, covariance="full", components=0), np.ones(3), seed=1)
     >>> for _ in range(60):
     ...     candidates = search.ask()
     ...     search.tell(-(candidates**2).sum(1))

@@ -26,6 +26,7 @@ class OptimiserConfig(Config):
         warm_updates: gradient steps of a model that goes on from the previous iteration's.
         batch: frames (V) or sequences (M) a step.
         learning_rate: at the start.
+        warm_learning_rate: at the start of a model that goes on: lower, so that what it knows is not shaken.
         final_learning_rate: at the end; equal to ``learning_rate`` for none of the decay.
         clip: greatest norm of the gradient.
     """
@@ -34,12 +35,13 @@ class OptimiserConfig(Config):
     warm_updates: int = Field(ge=1, le=10_000_000)
     batch: int = Field(ge=1, le=65_536)
     learning_rate: float = Field(gt=0, le=1)
+    warm_learning_rate: float = Field(gt=0, le=1)
     final_learning_rate: float = Field(gt=0, le=1)
     clip: float = Field(gt=0)
 
     def warm(self) -> "OptimiserConfig":
         """Return this for a model that goes on from the previous iteration's."""
-        return self.model_copy(update={"updates": self.warm_updates})
+        return self.model_copy(update={"updates": self.warm_updates, "learning_rate": self.warm_learning_rate})
 
 
 def fit(

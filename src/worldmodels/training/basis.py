@@ -1,0 +1,80 @@
+"""The directions in which C's inputs vary: a search along them needs fewer generations than one along the single inputs."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from worldmodels.engine.features import select_features
+from worldmodels.models.controller import ControllerConfig, Features, first_layer
+from worldmodels.models.memory import Memory, MemoryState
+
+SAMPLES = 600
+"""Stretches of the data that are read."""
+LENGTH, SKIPPED = 64, 16
+"""Steps of a stretch, and those at its beginning that do not count: M gets its bearings."""
+
+
+class Basis:
+    """C's first layer, written as a sum of F-dimensional directions. All other parameters are as they are.
+
+    Args:
+        directions: (K, F), orthonormal rows.
+        config: the shape of C.
+        actions: A.
+
+    >>> basis = Basis(np.eye(2, 3), ControllerConfig(features="z", hidden=0, bias=True), actions=1)
+    >>> basis.expand(np.array([[1.0, 2.0, 9.0]]))  # two coordinates and a bias
+    array([[1., 2., 0., 9.]])
+    >>> basis.project(np.array([[1.0, 2.0, 7.0, 9.0]]))
+    array([[1., 2., 9.]])
+    """
+
+    def __init__(self, directions: np.ndarray, config: ControllerConfig, actions: int) -> None:
+        self._directions, self._rows = directions, first_layer(config, actions)
+
+    def expand(self, coordinates: np.ndarray) -> np.ndarray:
+        """Return the parameters (P, N) at coordinates (P, N')."""
+        return self._apply(coordinates, self._directions)
+
+    def project(self, parameters: np.ndarray) -> np.ndarray:
+        """Return the coordinates (P, N') nearest to parameters (P, N)."""
+        return self._apply(parameters, self._directions.T)
+
+    def _apply(self, numbers: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+        end = self._rows * matrix.shape[0]
+        first = numbers[:, :end].reshape(len(numbers), self._rows, -1) @ matrix
+        return np.concatenate([first.reshape(len(numbers), -1), numbers[:, end:]], 1)
+
+
+def principal_directions(features: np.ndarray, count: int) -> np.ndarray:
+    """Return the ``count`` directions (K, F) along which features (N, F) vary most, in falling order; at most F.
+
+    >>> principal_directions(np.array([[3.0, 0.1], [-3.0, -0.1], [0.0, 0.0]]), 1).round(2)
+    array([[1.  , 0.03]])
+    """
+    centred = features - features.mean(0)
+    _, vectors = np.linalg.eigh(centred.T @ centred)
+    directions = vectors.T[::-1][:count]
+    strongest = np.abs(directions).argmax(1)
+    return np.asarray(directions * np.sign(directions[np.arange(len(directions)), strongest])[:, None])
+
+
+@torch.inference_mode()
+def played_features(kind: Features, memory: Memory, rows: Mapping[str, Tensor]) -> np.ndarray:
+    """Return what C would have seen, (N, F) float64, in stretches spread evenly over the data (z is V's mean)."""
+    length = min(LENGTH, len(rows["first"]))
+    begin = torch.linspace(0, len(rows["first"]) - length, SAMPLES).long()
+    at = begin[:, None] + torch.arange(length)
+    z, action = (rows[name][at].float().to(memory.device) for name in ("mean", "action"))
+    first = rows["first"][at].to(memory.device)
+    state = memory.initial_state(SAMPLES)
+    seen: list[Tensor] = []
+    for step in range(length - 1):
+        now = slice(step, step + 1)
+        _, state = memory.observe(z[:, now], action[:, now], first[:, now], state)
+        if step >= SKIPPED:  # where an episode begins at the next step, M remembers nothing
+            carry = (~first[:, step + 1 : step + 2]).float()
+            seen.append(select_features(kind, z[:, step + 1], MemoryState(*(s * carry for s in state))))
+    return torch.cat(seen).double().cpu().numpy()
