@@ -13,7 +13,7 @@ from worldmodels.models.memory import Memory, MemoryState
 SAMPLES = 600
 """Stretches of the data that are read."""
 LENGTH, SKIPPED = 64, 16
-"""Steps of a stretch, and those at its beginning that do not count: M gets its bearings."""
+"""Steps of a stretch, and those at its beginning that do not count where there are more: M gets its bearings."""
 
 
 class Basis:
@@ -74,7 +74,7 @@ def played_features(kind: Features, memory: Memory, rows: Mapping[str, Tensor]) 
     for step in range(length - 1):
         now = slice(step, step + 1)
         _, state = memory.observe(z[:, now], action[:, now], first[:, now], state)
-        if step >= SKIPPED:  # where an episode begins at the next step, M remembers nothing
+        if step >= min(SKIPPED, length - 2):  # where an episode begins at the next step, M remembers nothing
             carry = (~first[:, step + 1 : step + 2]).float()
             seen.append(select_features(kind, z[:, step + 1], MemoryState(*(s * carry for s in state))))
     return torch.cat(seen).double().cpu().numpy()
