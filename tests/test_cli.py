@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 
 from worldmodels import cli_project, doctor
 from worldmodels.cli import app
-from worldmodels.engine.agent import Agent, save_agent
+from worldmodels.engine.agent import Agent, load_agent, save_agent
 from worldmodels.engine.dream import Starts
 from worldmodels.models.controller import ControllerConfig, parameter_count
 from worldmodels.models.memory import Memory, MemoryConfig
@@ -227,6 +227,31 @@ class TestDream:
         result = wm("dream", "doom-1", "--out", "dream.txt")
         assert result.exit_code == 2
         assert ".png, .mp4 or .gif" in result.stderr
+
+
+class TestExportWeights:
+    def test_half_the_size_the_same_agent_but_for_the_rounding(self, project: Path) -> None:
+        result = wm("export", "weights", "doom-1", "small/doom")
+        assert result.exit_code == 0, result.output
+        whole, half = load_agent(project / "artifacts" / "doom-1" / "agent"), load_agent(project / "small" / "doom")
+        size = sum(path.stat().st_size for path in (project / "small" / "doom").glob("vision*"))
+        assert size < 0.51 * (project / "artifacts" / "doom-1" / "agent" / "vision.safetensors").stat().st_size
+        assert half.card == whole.card
+        for model, other in ((whole.vision, half.vision), (whole.memory, half.memory)):
+            weights = other.state_dict()
+            for name, tensor in model.state_dict().items():
+                assert torch.equal(weights[name], tensor.half().float()), name
+        assert torch.equal(half.parameters, whole.parameters.half().float())
+        played = wm("evaluate", "small/doom", "--episodes", "2", "--json")
+        assert json.loads(played.stdout)["summary"]["n"] == 2
+
+    def test_of_damaged_weights_nothing_is_written(self, project: Path) -> None:
+        path = project / "artifacts" / "doom-1" / "agent" / "memory.safetensors"
+        path.write_bytes(path.read_bytes()[:-3])
+        result = wm("export", "weights", "doom-1", "small")
+        assert result.exit_code == 1
+        assert "memory.safetensors" in result.output
+        assert not (project / "small").exists()
 
 
 class TestShow:

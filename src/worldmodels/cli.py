@@ -165,6 +165,24 @@ def export_web(
     typer.echo(export_page(find_root(), agent, out, temperature=temperature))
 
 
+@export.command("weights", short_help="A folder with the agent in half precision.")
+def export_weights(
+    agent: AgentName,
+    out: Annotated[Path, typer.Argument(help="The folder to write; made if it is not there.")],
+) -> None:
+    """Write an agent with its weights in half precision: a folder that every command takes as an AGENT.
+
+    \b
+    wm export weights doom-2 pretrained/doom && wm evaluate pretrained/doom
+    """
+    from worldmodels.cli_agents import find_agent
+    from worldmodels.cli_project import find_root
+    from worldmodels.storage.half import halve_agent
+
+    size = halve_agent(find_agent(find_root(), agent).folder, out)
+    typer.echo(f"{out}: {agent}, {size / 1e6:.1f} MB. `wm evaluate {out}` puts it to the test.")
+
+
 @app.command(short_help="What exists: iterations, scores, hashes.")
 def show(
     next_steps: Annotated[bool, typer.Option("--next-steps", help="Say where to look next.")] = False,
