@@ -19,7 +19,7 @@ from worldmodels.storage.layout import require
 from worldmodels.storage.weights import load_model, load_tensors, save_tensors
 from worldmodels.training.arena import Arena
 from worldmodels.training.basis import played_features, principal_directions
-from worldmodels.training.controller import ControllerTraining, Phase, SelectionConfig, train_controller
+from worldmodels.training.controller import ControllerTraining, DreamPhase, RealPhase, SelectionConfig, train_controller
 
 
 def main(stage: Stage) -> None:
@@ -34,9 +34,9 @@ def main(stage: Stage) -> None:
 
     sizes = feature_size(features, vision.config.latent, memory.config.hidden), memory.action
 
-    def arena_of(of: Phase | SelectionConfig) -> Arena:
+    def arena_of(of: DreamPhase | RealPhase | SelectionConfig) -> Arena:
         open_world: Callable[[], World]
-        if isinstance(of, Phase) and of.world == "dream":
+        if isinstance(of, DreamPhase):
             places = Replay.of(rows, of.context) if of.context else starts
             open_world = partial(
                 DreamWorld, memory, places, features, temperature=of.temperature, limit=of.limit, survival=of.survival

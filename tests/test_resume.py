@@ -14,7 +14,7 @@ from worldmodels.storage.checkpoint import Checkpoint
 from worldmodels.storage.episodes import EpisodeWriter, FrameReader
 from worldmodels.storage.files import write_json
 from worldmodels.training.arena import WorldArena
-from worldmodels.training.controller import ControllerTraining, Phase, SelectionConfig, train_controller
+from worldmodels.training.controller import ControllerTraining, DreamPhase, RealPhase, SelectionConfig, train_controller
 from worldmodels.training.evolution import EvolutionConfig
 from worldmodels.training.fit import OptimiserConfig
 from worldmodels.training.memory import MemoryTraining, new_memory, train_memory
@@ -103,12 +103,11 @@ def memory(_, checkpoint, observe):
 
 def controller(_, checkpoint, observe):
     shape = ControllerConfig(features="zh", hidden=0, bias=False)
-    phase = {"world": "dream", "generations": UPDATES // 2, "rollouts": 2, "temperature": 1.0, "lanes": 4}
-    phase |= {"survival": 0.0, "context": 0}
     config = ControllerTraining(
         model=shape,
-        evolution=EvolutionConfig(population=5, sigma=0.5, covariance="full", components=2),
-        phases=[Phase(limit=20, **phase), Phase(limit=30, **phase)],
+        evolution=EvolutionConfig(population=5, sigma=0.5, covariance="full", components=2, seed=0),
+        dream=DreamPhase(generations=UPDATES // 2, rollouts=2, limit=20, temperature=1.0, survival=0.0, context=0),
+        real=RealPhase(generations=UPDATES // 2, rollouts=2, limit=30, lanes=10),
         selection=SelectionConfig(episodes=0, every=1, limit=1, lanes=1),
         warm_start=False,
     )

@@ -1,6 +1,5 @@
 """The smallest params with which every stage really runs."""
 
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,8 @@ def tiny_params() -> dict[str, Any]:
         section["memory"]["optimiser"].update(updates=3, warm_updates=2, batch=4)
         section["memory"]["sequence"] = 8
         section["controller"]["evolution"].update(population=4, components=6)
-        phases = section["controller"]["phases"]
-        section["controller"]["phases"] = [{**deepcopy(p), "generations": 2, "rollouts": 2, "limit": 20} for p in phases]
+        for phase in (section["controller"]["dream"], section["controller"]["real"]):
+            phase.update(generations=min(2, phase["generations"]), rollouts=2, limit=20)
         section["controller"]["selection"].update(episodes=2, every=1, limit=20)
         section["environment"]["limit"] = 80
         section["calibrate"].update(dreams=2, limit=50)

@@ -122,7 +122,7 @@ def _check_sizes(project: Project, path: Path) -> None:
                     f"{path}: `{name}.evaluate.real.blind` {blind.name!r} has {len(blind.first)} action components, "
                     f"`{name}.evaluate.real.baseline` has {len(baseline.mean)}: they play the same game."
                 )
-        dreams = any(phase.world == "dream" for phase in section.controller.phases) or section.evaluate.dream.episodes
+        dreams = section.controller.dream.generations or section.evaluate.dream.episodes
         survival = section.environment.kind == "doom"
         if dreams and not survival and not section.memory.model.reward:
             raise ParamsError(f"{path}: `{name}.memory.model.reward` must be true: a dream of {name} has no reward without it.")

@@ -5,43 +5,57 @@ from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from worldmodels.errors import WorldModelsError
 from worldmodels.models.controller import ControllerConfig, parameter_count
 from worldmodels.params import Config
-from worldmodels.seeds import Purpose, episode_seeds
+from worldmodels.seeds import Purpose, episode_seeds, stream_seed
 from worldmodels.storage.checkpoint import Checkpoint
 from worldmodels.training.arena import Arena
 from worldmodels.training.basis import Basis
 from worldmodels.training.evolution import Evolution, EvolutionConfig
 from worldmodels.training.fit import Observe, Row
 
+World = Literal["dream", "real"]
 
-class Phase(Config):
-    """A stretch of CMA-ES in one world.
+
+class DreamPhase(Config):
+    """A stretch of CMA-ES in the dream, where a generation is played at once.
 
     Attributes:
-        world: ``dream`` or ``real``.
-        generations: how many.
-        rollouts: E, episodes that each candidate is judged on.
-        limit: most steps of an episode.
-        temperature: tau of the dream; not used in reality.
-        survival: of the dream: above 0, candidates are judged by their expected returns instead of sampled deaths
-            (``DreamWorld``), down to this probability of being alive. Not used in reality.
-        context: of the dream: above 0, episodes begin anywhere in the collected data, where M has read so many steps of it;
-            0: at first frames. Not used in reality.
-        lanes: most games at a time in reality; a dream plays the whole generation at once.
+        generations: how many; 0 leaves the dream out.
+        rollouts: E, dreams that each candidate is judged on.
+        limit: most steps of a dream.
+        temperature: tau.
+        survival: above 0, candidates are judged by their expected returns instead of sampled deaths (``DreamWorld``), down to
+            this probability of being alive.
+        context: above 0, dreams begin anywhere in the collected data, where M has read so many steps of it; 0: at first
+            frames.
     """
 
-    world: Literal["dream", "real"]
-    generations: int = Field(ge=1, le=100_000)
+    generations: int = Field(ge=0, le=100_000)
     rollouts: int = Field(ge=1, le=10_000)
     limit: int = Field(ge=1, le=1_000_000)
     temperature: float = Field(gt=0, le=10)
     survival: float = Field(ge=0, lt=1)
     context: int = Field(ge=0, le=1_000_000)
+
+
+class RealPhase(Config):
+    """A stretch of CMA-ES in the game.
+
+    Attributes:
+        generations: how many; 0 leaves the game out.
+        rollouts: E, episodes that each candidate is judged on.
+        limit: most steps of an episode.
+        lanes: most games at a time.
+    """
+
+    generations: int = Field(ge=0, le=100_000)
+    rollouts: int = Field(ge=1, le=10_000)
+    limit: int = Field(ge=1, le=1_000_000)
     lanes: int = Field(ge=1, le=4096)
 
 
@@ -67,26 +81,37 @@ class ControllerTraining(Config):
     Attributes:
         model: shape of C.
         evolution: the search.
-        phases: one after the other; each begins at the mean of the one before.
+        dream: the search in the dream.
+        real: the search in the game, from the mean where the one in the dream ended.
         selection: what is kept.
         warm_start: begin at the C of the previous iteration where there is one and its shape is the same.
     """
 
     model: ControllerConfig
     evolution: EvolutionConfig
-    phases: list[Phase] = Field(min_length=1)
+    dream: DreamPhase
+    real: RealPhase
     selection: SelectionConfig
     warm_start: bool
 
     @property
     def generations(self) -> int:
-        """Generations of all phases."""
-        return sum(phase.generations for phase in self.phases)
+        """Generations of both phases."""
+        return self.dream.generations + self.real.generations
+
+    @model_validator(mode="after")
+    def _searches(self) -> "ControllerTraining":
+        if not self.generations:
+            raise ValueError("dream.generations and real.generations are both 0: there is no search for C")
+        return self
+
+
+OpenArena = Callable[[DreamPhase | RealPhase | SelectionConfig], Arena]
 
 
 def train_controller(
     config: ControllerTraining,
-    open_arena: Callable[[Phase | SelectionConfig], Arena],
+    open_arena: OpenArena,
     start: np.ndarray | None,
     directions: np.ndarray | None = None,
     *,
@@ -117,27 +142,30 @@ def train_controller(
     means: list[np.ndarray] = []
     told: list[list[float]] = (checkpoint.load()[1] if checkpoint else {}).get("fitness", [])
     counter = iter(generations)
-    for index, phase in enumerate(config.phases):
+    phases: dict[World, DreamPhase | RealPhase] = {"dream": config.dream, "real": config.real}
+    for world, phase in phases.items():
+        if not phase.generations:
+            continue
         arena = open_arena(phase)
         try:
             size = parameter_count(config.model, arena.feature_size, arena.action_size)
             basis = Basis(np.eye(arena.feature_size) if directions is None else directions, config.model, arena.action_size)
             begin = means[-1] if means else np.zeros(size) if start is None else start
-            search = Evolution(config.evolution, basis.project(begin[None])[0], seed + index)
+            search = Evolution(config.evolution, basis.project(begin[None])[0], stream_seed(seed, world))
             for _ in range(phase.generations):
                 generation = next(counter)
                 candidates = basis.expand(search.ask())
                 if generation == len(told):
-                    told.append(_fitness(candidates, phase, arena, config, f"{stream}/{index}", generation))
+                    told.append(_fitness(candidates, phase, arena, config, stream, generation))
                 fitness, steps = np.array(told[generation][:-1]), int(told[generation][-1])
                 search.tell(fitness)
-                row = _row(generation, phase, fitness, search.sigma, steps)
+                row = _row(generation, world, fitness, search.sigma, steps)
                 curve.append(row)
                 means.append(basis.expand(search.mean[None])[0])
                 if checkpoint and checkpoint.due():
                     checkpoint.save({}, {"fitness": told})
                 observe(
-                    {f"{phase.world}/{k}": float(v) for k, v in row.items() if k not in ("generation", "phase")},
+                    {f"{world}/{k}": float(v) for k, v in row.items() if k not in ("generation", "phase")},
                     len(means),
                 )
         finally:
@@ -148,12 +176,18 @@ def train_controller(
 
 
 def _fitness(
-    candidates: np.ndarray, phase: Phase, arena: Arena, config: ControllerTraining, stream: str, generation: int
+    candidates: np.ndarray,
+    phase: DreamPhase | RealPhase,
+    arena: Arena,
+    config: ControllerTraining,
+    stream: str,
+    generation: int,
 ) -> list[float]:
     """Play a generation; return the fitness of every candidate, and behind them the steps that this took."""
-    purpose: Purpose = "dream" if phase.world == "dream" else "evolution"
+    purpose: Purpose = "dream" if isinstance(phase, DreamPhase) else "evolution"
+    stream = f"{stream}/{config.evolution.seed}"
     seeds = episode_seeds(purpose, phase.rollouts, stream=stream, start=generation * phase.rollouts)
-    lanes = None if phase.world == "dream" else phase.lanes
+    lanes = phase.lanes if isinstance(phase, RealPhase) else None
     returns = arena.play(config.model, candidates, seeds, lanes)
     if not np.isfinite(returns.total).all():
         raise WorldModelsError(
@@ -163,10 +197,10 @@ def _fitness(
     return [*returns.total.mean(1).tolist(), returns.steps]
 
 
-def _row(generation: int, phase: Phase, fitness: np.ndarray, sigma: float, steps: int) -> Row:
+def _row(generation: int, world: World, fitness: np.ndarray, sigma: float, steps: int) -> Row:
     return {
         "generation": generation,
-        "phase": phase.world,
+        "phase": world,
         "best": float(fitness.max()),
         "mean": float(fitness.mean()),
         "std": float(fitness.std()),
@@ -178,7 +212,7 @@ def _row(generation: int, phase: Phase, fitness: np.ndarray, sigma: float, steps
 def _select(
     config: ControllerTraining,
     means: list[np.ndarray],
-    open_arena: Callable[[Phase | SelectionConfig], Arena],
+    open_arena: OpenArena,
     stream: str,
 ) -> tuple[np.ndarray, list[Row]]:
     selection = config.selection

@@ -20,21 +20,24 @@ class EvolutionConfig(Config):
         covariance: ``full`` (paper), or ``diagonal``, which is much cheaper for a thousand parameters.
         components: above 0, C's weights are searched along so many principal components of its features (``Basis``); 0: along
             each feature (paper).
+        seed: of the search alone: the same V and M, another C.
     """
 
     population: int = Field(ge=4, le=4096)
     sigma: float = Field(gt=0, le=10)
     covariance: Literal["full", "diagonal"]
     components: int = Field(ge=0, le=100_000)
+    seed: int = Field(ge=0)
 
 
 class Evolution:
     """Ask for candidates, tell their fitness; higher is better.
 
-    Everything random comes from ``seed``: the same fitness values give the same candidates. pycma would draw from numpy's
-    global generator; it is given its own.
+    Everything random comes from ``seed`` and the config's own: the same fitness values give the same candidates. pycma would
+    draw from numpy's global generator; it is given its own.
 
-    >>> search = Evolution(EvolutionConfig(population=8, sigma=0.5, covariance="full", components=0), np.ones(3), seed=1)
+    >>> config = EvolutionConfig(population=8, sigma=0.5, covariance="full", components=0, seed=0)
+    >>> search = Evolution(config, np.ones(3), seed=1)
     >>> for _ in range(60):
     ...     candidates = search.ask()
     ...     search.tell(-(candidates**2).sum(1))
@@ -43,7 +46,7 @@ class Evolution:
     """
 
     def __init__(self, config: EvolutionConfig, start: np.ndarray, seed: int) -> None:
-        self._random = np.random.Generator(np.random.PCG64(stream_seed(seed, "evolution")))
+        self._random = np.random.Generator(np.random.PCG64(stream_seed(seed, config.seed, "evolution")))
         options = {
             "popsize": config.population,
             "CMA_diagonal": config.covariance == "diagonal",
