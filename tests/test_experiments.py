@@ -6,10 +6,12 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from lab import run
 from mlflow import MlflowClient
+from PIL import Image
 from tiny import ROOT
 
 from worldmodels.cli_sweep import parse, sweep
@@ -93,6 +95,17 @@ def test_the_same_sweep_again_runs_nothing_and_adds_nothing(experiments, swept):
     assert [(row["temperature"], row["state"], row["iteration"]) for row in rows] == [
         ("0.5", "done", "doom-1"), ("1.5", "done", "doom-1")
     ]  # fmt: skip
+
+
+def test_a_sweep_of_two_params_that_go_together_is_drawn(experiments, swept):
+    folder, _ = experiments, swept
+    both = f"{TEMPERATURE},doom.controller.dream.temperature=0.5,1.5"
+    dry = json.loads(run(folder, "wm", "sweep", both, "--dry", "--json").stdout)
+    assert [row["evaluate.dream.temperature"] for row in dry] == ["0.5", "1.5"]
+    command = ("wm", "sweep", f"{TEMPERATURE}=0.5,1.5", "seed=0", "--target", TARGET, "--figure")
+    run(folder, *command, "found.png")
+    assert np.asarray(Image.open(folder / "found.png")).std() > 10
+    assert run(folder, *command, "found.jpg", check=False).returncode == 2
 
 
 def test_dvc_shows_experiments_with_params_and_scores_side_by_side(experiments):

@@ -227,13 +227,15 @@ def check() -> None:
 @app.command(short_help="Run experiments over several values of params.")
 def sweep(
     assignments: Annotated[
-        list[str], typer.Argument(metavar="KEY=VALUE,VALUE...", help="Params by dotted key, and the values to try.")
+        list[str],
+        typer.Argument(metavar="KEY=VALUE,VALUE...", help="Params by dotted key, and the values to try; A,B=... sets both."),
     ],
     target: Annotated[
         list[str] | None, typer.Option(help="A stage to run up to, such as evaluate@doom-1; may be repeated. Default: all.")
     ] = None,
     dry: Annotated[bool, typer.Option("--dry", help="Say what would run, and run nothing.")] = False,
     queue: Annotated[bool, typer.Option("--queue", help="Only queue them, for `dvc queue start -j N`.")] = False,
+    figure: Annotated[Path | None, typer.Option(help="Draw the scores over the first param: a path ending in .png.")] = None,
     as_json: Json = False,
 ) -> None:
     """Run one DVC experiment for every combination of values, and print a table of their scores.
@@ -243,12 +245,20 @@ def sweep(
     \b
     wm sweep doom.evaluate.dream.temperature=0.5,1.0,1.3 --target evaluate@doom-1
     wm sweep doom.controller.evolution.sigma=0.1,0.2 seed=0,1,2 --dry
+    wm sweep doom.controller.dream.temperature,doom.evaluate.dream.temperature=0.1,1.0 --figure temperature.png
     """
     from worldmodels import cli_sweep
     from worldmodels.cli_project import find_root
+    from worldmodels.errors import ParamsError
 
+    if figure is not None and figure.suffix != ".png":
+        raise ParamsError(f"{figure}: a figure is written as .png")
     table, failed = cli_sweep.sweep(find_root(), assignments, target or [], dry=dry, queue=queue)
     _print_json(table) if as_json else typer.echo(cli_sweep.text(table))
+    if figure is not None:
+        from worldmodels.report.pictures import write_png
+
+        write_png(figure, cli_sweep.figure(table))
     if failed:
         raise typer.Exit(1)
 

@@ -27,15 +27,15 @@ MOST = 200
 
 @dataclass(frozen=True)
 class Axis:
-    """One param of a sweep.
+    """One param of a sweep, or several that always have the same value.
 
     Attributes:
-        key: by the names of params.yaml.
+        keys: by the names of params.yaml.
         values: as typed.
         label: the shortest ending of the key that tells it from the others.
     """
 
-    key: str
+    keys: tuple[str, ...]
     values: tuple[str, ...]
     label: str = ""
 
@@ -97,7 +97,7 @@ def sweep(
 
 
 def parse(root: Path, assignments: Sequence[str]) -> list[Axis]:
-    """Return the axes that arguments such as ``doom.evaluate.dream.temperature=0.5,1.0`` stand for.
+    """Return the axes that arguments such as ``doom.evaluate.dream.temperature=0.5,1.0`` stand for; ``a,b=1,2`` sets both.
 
     Raises:
         ParamsError: where one is no assignment, names no param, or names one twice.
@@ -105,15 +105,18 @@ def parse(root: Path, assignments: Sequence[str]) -> list[Axis]:
     params = _leaves(load_yaml(root / PARAMS_FILE))
     axes: list[Axis] = []
     for assignment in assignments:
-        key, equals, text = assignment.partition("=")
+        left, equals, text = assignment.partition("=")
+        keys = tuple(part.strip() for part in left.split(","))
         values = tuple(part.strip() for part in re.split(r",(?![^\[{]*[\]}])", text))
         if not equals or "" in values:
             raise ParamsError(f"`{assignment}` is no assignment. Write key=value,value, such as seed=0,1,2.")
-        if key not in params:
-            raise ParamsError(f"{PARAMS_FILE} has no value `{key}`.{nearest(key, params)}")
-        if any(axis.key == key for axis in axes) or len(set(values)) < len(values):
+        for key in keys:
+            if key not in params:
+                raise ParamsError(f"{PARAMS_FILE} has no value `{key}`.{nearest(key, params)}")
+        named = [key for axis in axes for key in axis.keys] + list(keys)
+        if len(set(named)) < len(named) or len(set(values)) < len(values):
             raise ParamsError(f"`{assignment}` says something twice: name a param once, with values that differ.")
-        axes.append(Axis(key, values))
+        axes.append(Axis(keys, values))
     if not axes:
         raise ParamsError("nothing to sweep over. Name a param: wm sweep seed=0,1,2 --target evaluate@doom-1")
     return axes
@@ -122,15 +125,15 @@ def parse(root: Path, assignments: Sequence[str]) -> list[Axis]:
 def label(axes: Sequence[Axis]) -> list[Axis]:
     """Return the axes with labels.
 
-    >>> [axis.label for axis in label([Axis("doom.evaluate.dream.temperature", ("1",)), Axis("seed", ("0",))])]
+    >>> [axis.label for axis in label([Axis(("doom.evaluate.dream.temperature",), ("1",)), Axis(("seed",), ("0",))])]
     ['temperature', 'seed']
-    >>> [axis.label for axis in label([Axis("doom.vision.optimiser.clip", ("1",)), Axis("doom.memory.optimiser.clip", ("1",))])]
-    ['vision.optimiser.clip', 'memory.optimiser.clip']
+    >>> [axis.label for axis in label([Axis(("doom.vision.clip",), ("1",)), Axis(("doom.memory.clip",), ("1",))])]
+    ['vision.clip', 'memory.clip']
     """
-    endings = {axis.key: [axis.key.split(".", i)[-1] for i in range(axis.key.count("."), -1, -1)] for axis in axes}
+    endings = [[axis.keys[0].split(".", i)[-1] for i in range(axis.keys[0].count("."), -1, -1)] for axis in axes]
     return [
-        Axis(key, axis.values, next((end for end in ends if sum(end in other for other in endings.values()) == 1), key))
-        for axis, (key, ends) in zip(axes, endings.items(), strict=True)
+        Axis(axis.keys, axis.values, next((end for end in ends if sum(end in other for other in endings) == 1), axis.keys[0]))
+        for axis, ends in zip(axes, endings, strict=True)
     ]
 
 
@@ -163,7 +166,7 @@ def rows(root: Path, axes: Sequence[Axis], points: Sequence[Point], without: str
     """Yield one row an experiment and iteration: what was set, and the scores; ``without`` is the state of one that is not."""
     made: dict[str, Experiment] = {experiment.name: experiment for experiment in list_experiments(root)}
     for point in points:
-        row: dict[str, Any] = {"experiment": point.name, **{axis.label: point.values[axis.key] for axis in axes}}
+        row: dict[str, Any] = {"experiment": point.name, **{axis.label: point.values[axis.keys[0]] for axis in axes}}
         if point.name not in made:
             yield row | {"state": without}
             continue
@@ -197,6 +200,22 @@ def text(table: Sequence[dict[str, Any]]) -> str:
     )
 
 
+def figure(table: Sequence[dict[str, Any]]) -> Any:
+    """Return a picture, (H, W, 3) uint8: scores in dream and game over the first param, of each experiment's last iteration.
+
+    Raises:
+        WorldModelsError: where no experiment has a score yet.
+    """
+    from worldmodels.report.figures import sweep_points
+
+    last = {row["experiment"]: row for row in table if row.get("real")}
+    if not last:
+        raise WorldModelsError("no experiment has a score: there is nothing to draw.")
+    name = next(iter(last.values()))
+    setting = next(key for key in name if key not in ("experiment", "state", "iteration", "dream", "real", "baseline"))
+    return sweep_points(setting, [(row[setting], row["dream"], row["real"]) for row in last.values()])
+
+
 def _mirrored(root: Path) -> bool:
     """Show what was found in MLflow; where that is impossible, say so: the sweep goes on without."""
     try:
@@ -220,7 +239,7 @@ def _run(root: Path, point: Point, targets: Sequence[str], where: str) -> int:
 def _point(axes: Sequence[Axis], values: Sequence[str], state: str) -> Point:
     parts = [f"{axis.label}-{value}" for axis, value in zip(axes, values, strict=True)]
     readable = re.sub(r"[^A-Za-z0-9.-]+|\.(?=\.|$)", "_", "-".join(parts)).strip("._-")[:80].rstrip("._-")
-    settings = {axis.key: value for axis, value in zip(axes, values, strict=True)}
+    settings = {key: value for axis, value in zip(axes, values, strict=True) for key in axis.keys}
     digest = hashlib.sha256(repr((state, sorted(settings.items()))).encode()).hexdigest()[:6]
     return Point(f"{readable}-{digest}", settings)
 

@@ -99,6 +99,39 @@ def calibration_bars(table: pd.DataFrame) -> np.ndarray:
     return _draw(_plot_calibration, table, width=max(4.8, 2.0 + 0.9 * len(table)))
 
 
+def sweep_points(setting: str, scores: Sequence[tuple[str, Mapping[str, Any] | None, Mapping[str, Any]]]) -> np.ndarray:
+    """Draw the scores of experiments over the value of a param: a dot each, and the mean over those of the same value.
+
+    Args:
+        setting: the param's name.
+        scores: its value as typed, and the summaries ``dream`` and ``real`` of ``scores.json``, for every experiment.
+    """
+    return _draw(_plot_sweep, (setting, scores))
+
+
+def _plot_sweep(axes: Axes, data: tuple[str, Sequence[tuple[str, Mapping[str, Any] | None, Mapping[str, Any]]]]) -> None:
+    setting, scores = data
+    values = list(dict.fromkeys(value for value, _, _ in scores))
+    for shift, world in ((-0.08, "dream"), (0.08, "real")):
+        means: list[list[float]] = [[] for _ in values]
+        for value, *summaries in scores:
+            summary = summaries[world == "real"]
+            if summary is not None:
+                place = values.index(value)
+                style: Any = {"color": WORLD_COLOURS[world], "alpha": 0.55, "markersize": 4}
+                means[place].append(summary["mean"])
+                axes.errorbar(place + shift, summary["mean"], yerr=summary["stderr"], fmt="o", linewidth=1.0, **style)
+        shown = [place for place, found in enumerate(means) if found]
+        line: Any = {"color": WORLD_COLOURS[world], "linewidth": 2, "marker": "_", "markersize": 14}
+        axes.plot([place + shift for place in shown], [np.mean(means[place]) for place in shown], label=world, **line)
+    axes.set_xticks(range(len(values)), values)
+    axes.set_xlim(-0.5, len(values) - 0.5)
+    axes.set_xlabel(setting)
+    axes.set_ylabel("mean return")
+    axes.set_title("dots: experiments, with standard errors; lines: their means")
+    axes.legend(loc="best")
+
+
 def _plot_calibration(axes: Axes, table: pd.DataFrame) -> None:
     place = np.arange(len(table))
     for shift, world in ((-0.2, "real"), (0.2, "dream")):
