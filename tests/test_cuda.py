@@ -56,7 +56,7 @@ def test_v_and_m_train_and_encode_the_same(reader):
         vision = new_vision(config.model, 1).to(device)
         train_vision(vision, reader, config, seed=1, updates=range(4), observe=quiet)
         rows = encode_rows(vision, reader, range(len(reader)))
-        shape = MemoryConfig(hidden=8, mixtures=2, done=True, reward=True)
+        shape = MemoryConfig(hidden=8, mixtures=2, done=True, reward="event")
         training = MemoryTraining(
             model=shape,
             loss=MemoryLossConfig(done_weight=1.0, reward_weight=1.0),

@@ -7,7 +7,7 @@ import torch
 
 from worldmodels.models.memory import Memory, MemoryConfig
 from worldmodels.models.mixture import Mixture
-from worldmodels.training.diagnostics import coverage, done_figures, memory_figures, open_loop_error
+from worldmodels.training.diagnostics import coverage, event_figures, memory_figures, open_loop_error
 from worldmodels.training.vision import active_dimensions
 
 
@@ -35,9 +35,9 @@ def test_ends_are_counted_where_they_were_foretold_and_where_they_came():
     logit = torch.tensor([[2.0, 2.0, -2.0, -2.0, 9.0]])
     terminal = torch.tensor([[True, False, True, True, False]])
     counted = torch.tensor([[True, True, True, True, False]])
-    figures = done_figures(logit, terminal, counted)
+    figures = event_figures("done", logit, terminal, counted)
     assert figures == pytest.approx({"done_precision": 1 / 2, "done_recall": 1 / 3, "done_ratio": 2 / 3})
-    nothing = done_figures(torch.full((1, 5), -9.0), torch.zeros(1, 5, dtype=torch.bool), counted)
+    nothing = event_figures("done", torch.full((1, 5), -9.0), torch.zeros(1, 5, dtype=torch.bool), counted)
     assert all(math.isnan(figure) for figure in nothing.values())
 
 
@@ -66,7 +66,7 @@ def test_a_dream_that_holds_what_it_saw_stays_with_a_world_that_stands_still():
 
 
 def test_the_explained_reward_is_zero_for_the_mean_and_one_for_the_truth():
-    memory = flat_memory(reward=True)
+    memory = flat_memory(reward="value")
     z = torch.randn(4, 6, 3, generator=torch.Generator().manual_seed(0))
     yes, no = torch.ones(4, 6, dtype=torch.bool), torch.zeros(4, 6, dtype=torch.bool)
     prediction, _, _ = memory(z, torch.zeros(4, 6, 1), no, memory.initial_state(4))
@@ -75,3 +75,17 @@ def test_the_explained_reward_is_zero_for_the_mean_and_one_for_the_truth():
     assert figures["reward_r2"] == pytest.approx(0.0, abs=1e-6)
     exact = memory_figures(prediction._replace(reward=reward), z, {"reward": reward, "terminal": no}, yes, yes)
     assert exact["reward_r2"] == 1.0
+
+
+def test_the_figures_of_reward_events_stand_beside_those_of_ends():
+    memory = flat_memory(reward="event")
+    z = torch.randn(4, 6, 3, generator=torch.Generator().manual_seed(0))
+    yes, no = torch.ones(4, 6, dtype=torch.bool), torch.zeros(4, 6, dtype=torch.bool)
+    prediction, _, _ = memory(z, torch.zeros(4, 6, 1), no, memory.initial_state(4))
+    reward = torch.tensor([-0.1, 3.0, -0.1]).repeat(4, 2)
+    logit = torch.where(reward > 0, 4.0, -4.0)
+    logit[0, 0] = 4.0  # one too many
+    figures = memory_figures(prediction._replace(event=logit), z, {"reward": reward, "terminal": no}, yes, yes)
+    assert figures["event_precision"] == pytest.approx(8 / 9)
+    assert figures["event_recall"] == 1.0
+    assert figures["event_ratio"] == pytest.approx((9 * 0.98201379 + 15 * 0.01798621) / 8, rel=1e-4)

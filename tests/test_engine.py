@@ -169,7 +169,7 @@ def test_all_candidates_dream_the_same_episodes(models):
 
 
 def test_a_dream_without_a_done_head_lasts_to_its_limit(models):
-    memory = Memory(MemoryConfig(hidden=8, mixtures=3, done=False, reward=True), 4, 1)
+    memory = Memory(MemoryConfig(hidden=8, mixtures=3, done=False, reward="value"), 4, 1)
     initialise(memory, torch.Generator().manual_seed(0))
     world = DreamWorld(memory, Starts(torch.zeros(1, 4), torch.zeros(1, 4)), "zh", temperature=1.0, limit=12)
     returns = run_episodes(world, controllers(1, 12, "zh"), [1, 2, 3])

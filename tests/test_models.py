@@ -89,7 +89,7 @@ def test_samples_have_the_mean_and_spread_of_the_mixture():
 
 
 def small_memory(**changes):
-    shape = {"hidden": 16, "mixtures": 3, "done": True, "reward": True} | changes
+    shape = {"hidden": 16, "mixtures": 3, "done": True, "reward": "value"} | changes
     memory = Memory(MemoryConfig(**shape), latent=5, action=2)
     initialise(memory, torch.Generator().manual_seed(5))
     return memory
@@ -147,6 +147,26 @@ def test_the_end_of_an_episode_weighs_ten_times_and_has_no_next_latent():
     alive, dead = prediction.done[0].sigmoid()
     expected = (-(1 - alive).log() - 10 * dead.log()) / 2
     torch.testing.assert_close(loss.done, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_reward_of_an_event_is_what_events_are_worth_times_their_probability():
+    memory = small_memory(reward="event")
+    reward = torch.tensor([-0.1, 3.5, -0.1, 2.5, -100.0])
+    memory.learn_rewards(reward, torch.tensor([False, False, False, False, True]))
+    torch.testing.assert_close(memory.rewards, torch.tensor([-0.1, 3.0, -100.0]))
+    prediction = memory.predict(torch.randn(2, 3, 16))
+    event, end = prediction.event.sigmoid(), prediction.done.sigmoid()
+    torch.testing.assert_close(prediction.reward, (1 - end) * (3.0 * event - 0.1 * (1 - event)) - 100 * end)
+    z, happened, none = torch.randn(2, 3, 5), torch.tensor([[-0.1, 7.0, -0.1], [3.0, -100.0, -0.1]]), torch.zeros(2, 3) > 1
+    loss = memory_loss(prediction, z, happened, none, ~none, MemoryLossConfig(done_weight=1.0, reward_weight=1.0))
+    expected = -torch.where(happened > 0, event.log(), (1 - event).log()).mean()
+    torch.testing.assert_close(loss.reward, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_of_data_without_events_or_ends_rewards_are_the_mean():
+    memory = small_memory(reward="event")
+    memory.learn_rewards(torch.tensor([-0.1, -0.3]), torch.zeros(2, dtype=torch.bool))
+    torch.testing.assert_close(memory.rewards, torch.full((3,), -0.2))
 
 
 def test_a_step_between_episodes_counts_for_nothing():

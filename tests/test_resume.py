@@ -90,7 +90,7 @@ def memory(_, checkpoint, observe):
         "first": time % 60 == 0,
     }
     config = MemoryTraining(
-        model=MemoryConfig(hidden=8, mixtures=2, done=True, reward=True),
+        model=MemoryConfig(hidden=8, mixtures=2, done=True, reward="event"),
         loss=MemoryLossConfig(done_weight=1.0, reward_weight=1.0),
         optimiser=optimiser(),
         sequence=12,

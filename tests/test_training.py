@@ -191,7 +191,7 @@ def test_m_learns_a_regular_world_and_the_same_seed_gives_the_same_weights():
         "terminal": time % 100 == 98,
         "first": time % 100 == 0,
     }
-    shape = MemoryConfig(hidden=16, mixtures=2, done=True, reward=True)
+    shape = MemoryConfig(hidden=16, mixtures=2, done=True, reward="event")
     config = MemoryTraining(
         model=shape,
         loss=MemoryLossConfig(done_weight=10.0, reward_weight=1.0),

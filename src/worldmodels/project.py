@@ -125,7 +125,9 @@ def _check_sizes(project: Project, path: Path) -> None:
         dreams = section.controller.dream.generations or section.evaluate.dream.episodes
         survival = section.environment.kind == "doom"
         if dreams and not survival and not section.memory.model.reward:
-            raise ParamsError(f"{path}: `{name}.memory.model.reward` must be true: a dream of {name} has no reward without it.")
+            raise ParamsError(
+                f"{path}: `{name}.memory.model.reward` must be `event` or `value`: a dream of {name} has no reward without it."
+            )
         if survival and dreams and not section.memory.model.done:
             raise ParamsError(f"{path}: `{name}.memory.model.done` must be true: nothing else ends a dream of {name}.")
 

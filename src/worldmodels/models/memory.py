@@ -18,7 +18,10 @@ class MemoryConfig(Config):
         hidden: H, LSTM units (paper: 256 for CarRacing, 512 for Take Cover).
         mixtures: K, Gaussians per latent dimension (paper: 5).
         done: predict the end of the episode, and take a restart flag as an input (paper: Take Cover only).
-        reward: predict the reward (needed to dream games whose reward is more than survival).
+        reward: what is learned of the reward (needed to dream games whose reward is more than survival): nothing (false); its
+            ``value``, by squared error; or its ``event``, for rewards that come in rare equal bursts: the probability that a
+            step is worth more than nothing, by cross-entropy, which the size of the burst cannot swamp. What such a step is
+            worth, any other, and one that ends an episode, are means over the data.
         ending: how a dream ends: ``threshold``, where the done logit is positive (paper, appendix A.4); ``sampled``, with the
             predicted probability of every step, which is calibrated where M was trained with a ``done_weight`` of 1.
     """
@@ -26,7 +29,7 @@ class MemoryConfig(Config):
     hidden: int = Field(ge=1, le=8192)
     mixtures: int = Field(ge=1, le=64)
     done: bool
-    reward: bool
+    reward: Literal[False, "value", "event"]
     ending: Literal["threshold", "sampled"] = "threshold"
 
 
@@ -44,11 +47,13 @@ class Prediction(NamedTuple):
         latent: distribution of z', fields (B, T, K, Z).
         reward: expected reward, (B, T), or None.
         done: logit that the episode ends with this step, (B, T), or None.
+        event: logit that the step's reward is above 0, (B, T), or None.
     """
 
     latent: Mixture
     reward: Tensor | None
     done: Tensor | None
+    event: Tensor | None
 
 
 class MemoryLossConfig(Config):
@@ -56,7 +61,7 @@ class MemoryLossConfig(Config):
 
     Attributes:
         done_weight: weight of the steps that end an episode (paper: 10).
-        reward_weight: weight of the reward's squared error.
+        reward_weight: weight of the reward's term.
     """
 
     done_weight: float = Field(gt=0, le=1e6)
@@ -64,7 +69,8 @@ class MemoryLossConfig(Config):
 
 
 class MemoryLoss(NamedTuple):
-    """The total, and its terms: -log p(z') in nats per dimension, squared reward error, weighted cross-entropy of done."""
+    """The total, and its terms: -log p(z') in nats per dimension, the reward's (squared error, or cross-entropy of the
+    event), weighted cross-entropy of done."""
 
     total: Tensor
     latent: Tensor
@@ -92,7 +98,10 @@ class Memory(nn.Module):
         self.input_weight = nn.Parameter(torch.zeros(4 * hidden, inputs))
         self.bias = nn.Parameter(torch.zeros(4 * hidden))
         self.hidden_weight = nn.Parameter(torch.zeros(4 * hidden, hidden))
-        self.head = nn.Linear(hidden, 3 * config.mixtures * latent + int(config.reward) + int(config.done))
+        self.head = nn.Linear(hidden, 3 * config.mixtures * latent + bool(config.reward) + int(config.done))
+        self.rewards: Tensor
+        if config.reward == "event":
+            self.register_buffer("rewards", torch.zeros(3))
 
     @property
     def device(self) -> torch.device:
@@ -152,7 +161,20 @@ class Memory(nn.Module):
         size = self.latent * self.config.mixtures
         parts = [part.unflatten(-1, (self.config.mixtures, self.latent)) for part in out[..., : 3 * size].split(size, -1)]
         reward = out[..., 3 * size] if self.config.reward else None
-        return Prediction(Mixture(*parts), reward, out[..., -1] if self.config.done else None)
+        done = out[..., -1] if self.config.done else None
+        if self.config.reward != "event" or reward is None:
+            return Prediction(Mixture(*parts), reward, done, None)
+        event, (usual, worth, last) = reward, self.rewards.unbind()
+        reward = usual + (worth - usual) * torch.sigmoid(event)
+        if done is not None:
+            reward = reward + (last - reward) * torch.sigmoid(done)
+        return Prediction(Mixture(*parts), reward, done, event)
+
+    def learn_rewards(self, reward: Tensor, terminal: Tensor) -> None:
+        """Take from data what steps are worth where ``reward`` is ``event``: the usual one, the event, the end; (N,) each."""
+        usual = reward[(reward <= 0) & ~terminal]
+        found = [usual, reward[(reward > 0) & ~terminal], reward[terminal]]
+        self.rewards.copy_(torch.stack([(each if len(each) else reward).double().mean() for each in found]))
 
 
 def memory_loss(
@@ -173,7 +195,10 @@ def memory_loss(
     alive = counted * (~terminal).to(z.dtype)
     latent = -(prediction.latent.log_prob(z).mean(-1) * alive).sum() / alive.sum().clamp(min=1)
     reward_error = done = latent.new_zeros(())
-    if prediction.reward is not None:
+    if prediction.event is not None:
+        each = F.binary_cross_entropy_with_logits(prediction.event, (reward > 0).to(z.dtype), reduction="none")
+        reward_error = (each * counted).sum() / steps
+    elif prediction.reward is not None:
         reward_error = ((prediction.reward - reward).square() * counted).sum() / steps
     if prediction.done is not None:
         target = terminal.to(z.dtype)

@@ -131,7 +131,7 @@ def about(agent: Agent, *, name: str, temperature: float, rate: float) -> dict[s
     return {
         "name": name, "environment": agent.card.environment, "temperature": temperature, "rate": rate,
         "actions": agent.memory.action, "hidden": agent.memory.config.hidden, "latents": widest_latents(agent),
-        "reward": agent.memory.config.reward, "done": agent.memory.config.done, "real": False,
+        "reward": bool(agent.memory.config.reward), "done": agent.memory.config.done, "real": False,
         "starts": {"mean": starts.mean[:MOST_STARTS].tolist(), "log_variance": starts.log_variance[:MOST_STARTS].tolist()},
     }  # fmt: skip
 

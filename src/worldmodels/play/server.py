@@ -129,7 +129,7 @@ class Stage:
         """Return what a page needs to know before anything is dreamt."""
         return {"name": self.name, "environment": self.agent.card.environment, "temperature": self.temperature,
                 "rate": self.rate, "actions": self.agent.memory.action, "latents": self.latents, "real": True,
-                "reward": self.agent.memory.config.reward, "done": self.agent.memory.config.done}  # fmt: skip
+                "reward": bool(self.agent.memory.config.reward), "done": self.agent.memory.config.done}  # fmt: skip
 
 
 def make_app(stage: Stage, hosts: tuple[str, ...] = LOOPBACK) -> Starlette:

@@ -23,25 +23,26 @@ def coverage(latent: Mixture, z: Tensor, counted: Tensor, share: float = 0.9) ->
     return float(((below - 0.5).abs() < share / 2).float().mean())
 
 
-def done_figures(logit: Tensor, terminal: Tensor, counted: Tensor) -> dict[str, float]:
-    """Return how well ends are foreseen; NaN where a figure has no cases.
+def event_figures(name: str, logit: Tensor, happened: Tensor, counted: Tensor) -> dict[str, float]:
+    """Return how well events are foreseen; NaN where a figure has no cases.
 
     Args:
+        name: begins the names of the figures.
         logit: (B, T).
-        terminal: (B, T) bool, what happened.
+        happened: (B, T) bool.
         counted: (B, T) bool.
 
     Returns:
-        ``done_precision`` and ``done_recall`` of "more likely than not", and ``done_ratio``, ends predicted (the sum of the
-        probabilities) over ends that came: 1 if the probability is calibrated.
+        ``precision`` and ``recall`` of "more likely than not", and ``ratio``, events predicted (the sum of the probabilities)
+        over events that came: 1 if the probability is calibrated.
     """
-    logit, happened = logit[counted], terminal[counted]
+    logit, happened = logit[counted], happened[counted]
     foretold = logit > 0
     right = float((foretold & happened).sum())
     return {
-        "done_precision": _ratio(right, float(foretold.sum())),
-        "done_recall": _ratio(right, float(happened.sum())),
-        "done_ratio": _ratio(float(torch.sigmoid(logit).sum()), float(happened.sum())),
+        f"{name}_precision": _ratio(right, float(foretold.sum())),
+        f"{name}_recall": _ratio(right, float(happened.sum())),
+        f"{name}_ratio": _ratio(float(torch.sigmoid(logit).sum()), float(happened.sum())),
     }
 
 
@@ -75,7 +76,7 @@ def open_loop_error(model: Memory, z: Tensor, action: Tensor, warm_up: int, hori
 def memory_figures(
     prediction: Prediction, z: Tensor, happened: Mapping[str, Tensor], valid: Tensor, alive: Tensor
 ) -> dict[str, float]:
-    """Return the figures of one-step predictions: ``coverage_90``, those of ``done_figures``, and ``reward_r2``.
+    """Return the figures of one-step predictions: ``coverage_90``, ``event_figures`` of ends and rewards, ``reward_r2``.
 
     Args:
         prediction: for B sequences of T steps.
@@ -86,7 +87,9 @@ def memory_figures(
     """
     figures = {"coverage_90": coverage(prediction.latent, z, alive)}
     if prediction.done is not None:
-        figures |= done_figures(prediction.done, happened["terminal"], valid)
+        figures |= event_figures("done", prediction.done, happened["terminal"], valid)
+    if prediction.event is not None:
+        figures |= event_figures("event", prediction.event, happened["reward"] > 0, valid)
     if prediction.reward is not None:
         reward = happened["reward"][valid]
         error = (prediction.reward[valid] - reward).square().mean()

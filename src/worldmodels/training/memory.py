@@ -78,6 +78,9 @@ def train_memory(
             f"{total} frames are too few to train M on sequences of {config.sequence}: collect more episodes."
         )
 
+    if config.model.reward == "event":
+        model.learn_rewards(rows["reward"], rows["terminal"])
+
     def predict(starts: Tensor, generator: torch.Generator) -> tuple[Prediction, Tensor, dict[str, Tensor]]:
         """Return predictions for B windows, the latents sampled in them (B, T+1, Z), and what happened."""
         window = (starts[:, None] + torch.arange(length)).to(model.device)  # (B, T+1)
