@@ -7,7 +7,7 @@ from contextlib import closing
 from pipeline.stage import Stage, run_stage
 from worldmodels.engine.bare import BareWorld
 from worldmodels.engine.collection import CollectConfig, collect_episodes
-from worldmodels.engine.policies import ExploringPolicy, Policy, RandomPolicy
+from worldmodels.engine.policies import ExploringPolicy, RandomPolicy
 from worldmodels.engine.world import World
 from worldmodels.envs.make import EnvironmentConfig, make_env
 from worldmodels.seeds import episode_seeds
@@ -30,27 +30,31 @@ def main(stage: Stage) -> None:
     done = len(writer.rows)
     bar = iter(stage.progress(range(done, len(seeds)), "episode", len(seeds) - done))
 
-    def play(world: World, policy: Policy, seeds: Sequence[int], name: str) -> None:
+    def play(world: World, policy: RandomPolicy | ExploringPolicy, seeds: Sequence[int], name: str) -> None:
         def keep(episode: Episode) -> None:
-            writer.write(episode, name)
+            writer.write(episode, f"{name}{policy.label(episode.seed)}")
             next(bar, None)
             if checkpoint.due():
                 checkpoint.save({}, writer.state())
 
         with closing(world):
-            collect_episodes(world, policy, seeds, lanes=config.lanes, name=name, keep=keep)
+            collect_episodes(world, policy, seeds, lanes=config.lanes, name=name or "random", keep=keep)
 
     moved, led = seeds[done:by_random], seeds[max(done, by_random) :]
     if moved:
-        play(BareWorld(make_env(game, threads=stage.threads)), RandomPolicy(config.random), moved, "random")
+        play(BareWorld(make_env(game, threads=stage.threads)), RandomPolicy(config.random), moved, "")
     if led:
         # By name: the code of V, M and C is a dependency only where there is such an agent, through its card.
         agent = importlib.import_module("worldmodels.engine.agent").load_agent(stage.before.agent)
         policy = ExploringPolicy(agent.policy(), RandomPolicy(config.random), config.strengths)
-        play(agent.real_world(make_env(game, threads=stage.threads)), policy, led, stage.after)
+        play(agent.real_world(make_env(game, threads=stage.threads)), policy, led, f"{stage.after}, ")
     next(bar, None)
     summary = writer.finish(stage.files.data, stage.before.data, stage.files.episodes)
     stage.run.metrics({name: summary[name] for name in ("episodes", "frames", "mean_return", "mean_length")}, 0)
+    rates = {
+        f"reward_per_step/{name.replace(',', '')}": found["reward_per_step"] for name, found in summary["policies"].items()
+    }
+    stage.run.metrics(rates, 0)
     stage.run.done(stage.files.data)
 
 

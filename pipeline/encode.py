@@ -5,14 +5,19 @@ import torch
 from pipeline.stage import Stage, run_stage
 from worldmodels.models.vision import Vision
 from worldmodels.storage.episodes import FrameReader
-from worldmodels.storage.weights import load_model, save_tensors
+from worldmodels.storage.files import sha256
+from worldmodels.storage.weights import load_model, load_tensors, save_tensors
 from worldmodels.training.encode import encode_rows
 
 
 def main(stage: Stage) -> None:
     model = load_model(stage.files.vision, Vision.from_description).to(stage.device)
     reader = FrameReader(stage.files.data)
-    rows = encode_rows(model, reader, stage.progress(range(len(reader)), "chunk"))
+    known, old = None, 0
+    earlier = stage.before.agent / "vision.safetensors"
+    if earlier.exists() and sha256(earlier) == sha256(stage.files.vision):  # V stayed as it was: so do its latents
+        (known, _), old = load_tensors(stage.before.latents), len(FrameReader(stage.before.data, verify=False))
+    rows = encode_rows(model, reader, stage.progress(range(old, len(reader)), "chunk"), known)
     save_tensors(stage.files.latents, rows, {"frames": len(rows["first"])})
     stage.run.metrics({"frames": len(rows["first"]), "active_dimensions": active_dimensions(rows["mean"])}, 0)
     stage.run.done(stage.files.latents)

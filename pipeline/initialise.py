@@ -11,6 +11,7 @@ from worldmodels.envs.make import EnvironmentConfig
 from worldmodels.seeds import episode_seeds
 from worldmodels.storage.agents import AgentCard, write_card
 from worldmodels.storage.files import write_curve, write_json, write_table
+from worldmodels.storage.weights import save_tensors
 
 
 def main(stage: Stage) -> None:
@@ -27,6 +28,7 @@ def main(stage: Stage) -> None:
     write_json(stage.files.baseline, summarise(returns["random"]))
     write_curve(stage.files.blind, [policy_row(name, summarise(each)) for name, each in returns.items()])
     write_json(stage.files.data, {"shards": []})
+    save_tensors(stage.files.latents, {}, {"frames": 0})
     write_card(stage.files.agent, AgentCard(kind="random", environment=stage.environment, game=game.model_dump()))
     stage.run.done(stage.files.baseline)
 

@@ -5,7 +5,7 @@ from worldmodels.models.vision import Vision
 from worldmodels.storage.episodes import FrameReader
 from worldmodels.storage.files import write_curve
 from worldmodels.storage.weights import load_model, save_model
-from worldmodels.training.vision import VisionTraining, new_vision, train_vision
+from worldmodels.training.vision import VisionTraining, new_vision, novelty, train_vision
 
 
 def main(stage: Stage) -> None:
@@ -14,7 +14,11 @@ def main(stage: Stage) -> None:
     earlier = stage.before.agent / "vision.safetensors"
     if config.warm_start and earlier.exists():
         model = load_model(earlier, Vision.from_description)
-        config = config.model_copy(update={"optimiser": config.optimiser.warm()})
+        old = len(FrameReader(stage.before.data, verify=False))
+        new = novelty(model.to(stage.device), reader, old)
+        stage.run.metrics({"novelty": new}, 0)
+        kept = {"updates": 0} if new <= config.refresh else {}
+        config = config.model_copy(update={"optimiser": config.optimiser.warm().model_copy(update=kept)})
     else:
         model = new_vision(config.model, stage.seed)
     model.to(stage.device)

@@ -52,7 +52,7 @@ def test_v_and_m_train_and_encode_the_same(reader):
     found = []
     for device in DEVICES:
         loss = VisionLossConfig(kl_tolerance=0.5, pixel_weight=1.0)
-        config = VisionTraining(model=VisionConfig(latent=4), loss=loss, optimiser=OPTIMISER, warm_start=False)
+        config = VisionTraining(model=VisionConfig(latent=4), loss=loss, optimiser=OPTIMISER, warm_start=False, refresh=0.0)
         vision = new_vision(config.model, 1).to(device)
         train_vision(vision, reader, config, seed=1, updates=range(4), observe=quiet)
         rows = encode_rows(vision, reader, range(len(reader)))

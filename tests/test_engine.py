@@ -289,7 +289,7 @@ def test_reality_does_not_depend_on_the_lane_layout(models, features):
 
 
 def random_config(**changes):
-    return RandomPolicyConfig(**{"holds": [1, 20], "mean": [0.0], "scale": [1.0], "bias": [0.5]} | changes)
+    return RandomPolicyConfig(**{"holds": [1, 20], "walks": [0.0], "mean": [0.0], "scale": [1.0], "bias": [0.5]} | changes)
 
 
 def test_random_actions_depend_on_the_seed_alone_are_held_and_stay_in_range():
@@ -304,6 +304,26 @@ def test_random_actions_depend_on_the_seed_alone_are_held_and_stay_in_range():
     changes = (np.diff(held) != 0).sum()
     assert 25 < changes < 60, "400 steps with holds of 1 to 20 have 38 changes on average"
     assert (np.diff(actions([3], 0, random_config(holds=[1], bias=[0.0]))) != 0).all()
+
+
+def test_a_walk_wanders_with_the_same_spread_and_an_episode_keeps_its_way():
+    def actions(walk, seed=3):
+        policy = RandomPolicy(random_config(holds=[1], walks=[walk], bias=[0.0], scale=[0.3]))
+        policy.start([Job(0, seed)])
+        return np.array([policy.act(torch.zeros(1, 0)).item() for _ in range(4000)])
+
+    fresh, walked = actions(0.0), actions(0.95)
+    assert abs(np.corrcoef(fresh[1:], fresh[:-1])[0, 1]) < 0.05
+    assert np.corrcoef(walked[1:], walked[:-1])[0, 1] > 0.9
+    assert walked.std() == pytest.approx(fresh.std(), rel=0.15)
+    labels = {RandomPolicy(random_config(walks=[0.0, 0.9])).label(seed) for seed in range(20)}
+    assert labels == {"random, walk 0", "random, walk 0.9"}
+    loud = ExploringPolicy(Echo(), RandomPolicy(random_config()), [0.0, 0.5])
+    for seed in range(8):
+        lane = ExploringPolicy(Echo(), RandomPolicy(random_config()), [0.0, 0.5])
+        lane.start([Job(0, seed)])
+        undisturbed = torch.equal(lane.act(torch.tensor([[0.25]])), torch.tensor([[0.25]]))
+        assert loud.label(seed) == ("strength 0" if undisturbed else "strength 0.5")
 
 
 def test_exploration_of_strength_zero_is_the_policy_itself():

@@ -71,7 +71,7 @@ def frames(tmp_path_factory):
 
 def vision(frames, checkpoint, observe):
     loss = VisionLossConfig(kl_tolerance=0.5, pixel_weight=1.0)
-    config = VisionTraining(model=VisionConfig(latent=4), loss=loss, optimiser=optimiser(), warm_start=False)
+    config = VisionTraining(model=VisionConfig(latent=4), loss=loss, optimiser=optimiser(), warm_start=False, refresh=0.0)
     model = new_vision(config.model, 1)
     curve = train_vision(
         model, FrameReader(frames), config, seed=1, updates=range(UPDATES), observe=observe, checkpoint=checkpoint

@@ -21,7 +21,7 @@ from worldmodels.training.encode import encode_rows
 from worldmodels.training.evolution import Evolution, EvolutionConfig
 from worldmodels.training.fit import OptimiserConfig, fit
 from worldmodels.training.memory import MemoryTraining, new_memory, train_memory
-from worldmodels.training.vision import VisionTraining, new_vision, train_vision
+from worldmodels.training.vision import VisionTraining, new_vision, novelty, train_vision
 
 
 def quiet(metrics, step):
@@ -150,6 +150,7 @@ def vision_training(**changes):
         loss=VisionLossConfig(kl_tolerance=0.5, pixel_weight=5.0),
         optimiser=optimiser(**changes),
         warm_start=False,
+        refresh=0.0,
     )
 
 
@@ -166,6 +167,47 @@ def test_v_learns_and_the_same_seed_gives_the_same_weights(manifest):
     assert held_out[-1] < 0.7 * held_out[0]
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
     assert not torch.equal(model.mean.weight, other.mean.weight)
+
+
+def test_v_that_is_not_trained_on_stays_as_it_is_and_is_still_judged(manifest):
+    model = new_vision(VisionConfig(latent=4), 1)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    config = vision_training()
+    config = config.model_copy(update={"optimiser": config.optimiser.model_copy(update={"updates": 0})})
+    curve = train_vision(model, FrameReader(manifest), config, seed=1, updates=range(0), observe=quiet)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert [(row["update"], row["split"]) for row in curve] == [(0, "validation")]
+    assert curve[0]["reconstruction"] > 0
+
+
+def test_frames_like_the_earlier_ones_are_no_news_and_others_are(tmp_path):
+    random = np.random.default_rng(0)
+    write_json(tmp_path / "none.json", {"shards": []})
+    writer = EpisodeWriter(tmp_path / "a", actions=1, shard_frames=100)
+    grey = [random.integers(100, 150, (150, 64, 64, 3), np.uint8) for _ in range(4)]  # as an untrained V paints
+    bright = random.integers(200, 255, (150, 64, 64, 3), np.uint8)
+    for seed, frames in enumerate([*grey, bright]):
+        writer.write(Episode(frames, np.zeros((149, 1), np.float32), np.ones(149, np.float32), True, seed), "x")
+    writer.finish(tmp_path / "data.json", tmp_path / "none.json")
+    reader, model = FrameReader(tmp_path / "data.json"), new_vision(VisionConfig(latent=4), 1).eval()
+    chunks = len(reader) // 5
+    both = reader.chunks
+    reader.chunks = both[: 4 * chunks]
+    assert novelty(model, reader, 2 * chunks) == pytest.approx(1.0, abs=0.05)
+    reader.chunks = both
+    assert novelty(model, reader, 4 * chunks) > 1.3
+
+
+def test_latents_of_frames_that_were_encoded_are_taken_over(manifest):
+    reader, model = FrameReader(manifest), new_vision(VisionConfig(latent=4), 1).eval()
+    whole = encode_rows(model, reader, range(len(reader)))
+    old = len(reader) // 2
+    count = sum(len(reader.frames([chunk])) for chunk in range(old))
+    known = {name: column[:count].clone() for name, column in whole.items()}
+    known["mean"][0] = 7.0  # taken over, not computed
+    again = encode_rows(model, reader, range(old, len(reader)), known)
+    assert again["mean"][0].tolist() == [7.0] * 4
+    assert all(torch.equal(again[name][1:], whole[name][1:]) for name in whole)
 
 
 def test_encoding_gives_one_row_a_frame(manifest):
@@ -287,7 +329,7 @@ def test_black_and_frozen_frames_are_refused_at_collection(tmp_path):
         def keep(self, lanes):
             self.lanes = len(lanes)
 
-    policy = RandomPolicy(RandomPolicyConfig(holds=[1], mean=[0.0], scale=[1.0], bias=[0.0]))
+    policy = RandomPolicy(RandomPolicyConfig(holds=[1], walks=[0.0], mean=[0.0], scale=[1.0], bias=[0.0]))
     with pytest.raises(EnvironmentFault, match="single colour"):
         collect_episodes(Black(), policy, [1], lanes=1, name="random", keep=lambda _: None)
 

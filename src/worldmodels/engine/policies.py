@@ -1,7 +1,8 @@
 """What chooses actions without looking, and the base of what looks."""
 
+import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import numpy as np
 import torch
@@ -32,16 +33,19 @@ class Policy(Protocol):
 class RandomPolicyConfig(Config):
     """Random actions, held for a while.
 
-    An action component is ``mean + bias * u_episode + scale * u``, clipped to [-1, 1], with u uniform in [-1, 1].
+    An action component is ``mean + bias * u_episode + scale * u``, clipped to [-1, 1], with u uniform in [-1, 1], or walking.
 
     Attributes:
         holds: an episode draws one of these; each of its actions is then held for 1 to that many steps (uniform).
+        walks: an episode draws one of these, w: 0 draws each u afresh; above, u wanders (Brownian, w near 1), as
+            ``w * u + sqrt(1 - w^2) * (a fresh one)``.
         mean: centre, one for each action component.
         scale: half width, one for each action component.
         bias: half width of an offset that an episode keeps, one for each action component.
     """
 
     holds: list[int] = Field(min_length=1)
+    walks: list[Annotated[float, Field(ge=0, lt=1)]] = Field(min_length=1)
     mean: list[float] = Field(min_length=1)
     scale: list[float] = Field(min_length=1)
     bias: list[float] = Field(min_length=1)
@@ -117,6 +121,10 @@ class RandomPolicy:
     def keep(self, lanes: Tensor) -> None:
         self._lanes = [self._lanes[lane] for lane in lanes.tolist()]
 
+    def label(self, seed: int) -> str:
+        """Say which of its ways the episode of this seed is played."""
+        return f"random, walk {_drawn('walk', self.config.walks, seed):g}"
+
 
 class ExploringPolicy:
     """A policy whose actions are disturbed: ``base + strength * random``, clipped; an episode keeps one strength."""
@@ -128,7 +136,7 @@ class ExploringPolicy:
     def start(self, jobs: Sequence[Job]) -> None:
         self.base.start(jobs)
         self.random.start(jobs)
-        chosen = [self.strengths[stream_seed("strength", job.seed) % len(self.strengths)] for job in jobs]
+        chosen = [_drawn("strength", self.strengths, job.seed) for job in jobs]
         self._strength = torch.cat([self._strength, torch.tensor(chosen).view(-1, 1)])
 
     def act(self, features: Tensor) -> Tensor:
@@ -138,6 +146,10 @@ class ExploringPolicy:
         self.base.keep(lanes)
         self.random.keep(lanes)
         self._strength = self._strength[lanes]
+
+    def label(self, seed: int) -> str:
+        """Say how much the episode of this seed is disturbed."""
+        return f"strength {_drawn('strength', self.strengths, seed):g}"
 
 
 class ReplayPolicy:
@@ -163,12 +175,20 @@ class _RandomLane:
         self._scale = np.array(config.scale)
         self._mean = np.array(config.mean) + np.array(config.bias) * self._random.uniform(-1, 1, len(config.bias))
         self._hold = config.holds[self._random.integers(len(config.holds))]
+        self._walk = _drawn("walk", config.walks, seed)
+        self._noise: np.ndarray | None = None
         self._left = 0
 
     def act(self) -> np.ndarray:
         if self._left == 0:
             self._left = int(self._random.integers(1, self._hold + 1))
-            noise = self._random.uniform(-1, 1, len(self._scale))
-            self._action = np.clip(self._mean + self._scale * noise, -1, 1).astype(np.float32)
+            fresh = self._random.uniform(-1, 1, len(self._scale))
+            walked = fresh if self._noise is None else self._walk * self._noise + math.sqrt(1 - self._walk**2) * fresh
+            self._noise = walked
+            self._action = np.clip(self._mean + self._scale * walked, -1, 1).astype(np.float32)
         self._left -= 1
         return self._action
+
+
+def _drawn(what: str, options: Sequence[float], seed: int) -> float:
+    return options[stream_seed(what, seed) % len(options)]

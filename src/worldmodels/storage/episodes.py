@@ -116,7 +116,10 @@ class EpisodeWriter:
             "all_frames": sum(shard["frames"] for shard in [*before, *mine]),
             "mean_return": float(table["total"].mean()),
             "mean_length": float(table["steps"].mean()),
-            "policies": {name: len(group) for name, group in table.groupby("policy")},
+            "policies": {
+                name: {"episodes": len(group), "reward_per_step": float(group["total"].sum() / group["steps"].sum())}
+                for name, group in table.groupby("policy")
+            },
             "shards": [*before, *mine],
         }
         write_json(manifest, summary)

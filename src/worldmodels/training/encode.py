@@ -1,6 +1,6 @@
 """A whole data set through V."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -11,10 +11,19 @@ from worldmodels.storage.episodes import FrameReader
 
 
 @torch.inference_mode()
-def encode_rows(model: Vision, reader: FrameReader, chunks: Iterable[int]) -> dict[str, Tensor]:
-    """Return one row a frame: mean, log_variance (N, Z) float16, action (N, A), reward, terminal, first (N,)."""
-    latents: dict[str, Tensor] = {}
-    done = 0
+def encode_rows(
+    model: Vision, reader: FrameReader, chunks: Iterable[int], known: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """Return one row a frame: mean, log_variance (N, Z) float16, action (N, A), reward, terminal, first (N,).
+
+    Args:
+        model: V.
+        reader: the frames.
+        chunks: which to encode, possibly wrapped to show progress: those after ``known``.
+        known: rows of the first frames, of the same V.
+    """
+    done = len(known["first"]) if known else 0
+    latents = {name: _room(tensor, reader.total) for name, tensor in known.items()} if known else {}
     for chunk in chunks:
         rows = reader.rows(chunk)
         mean, log_variance = model.encode(to_images(torch.from_numpy(rows.pop("frame").copy()).to(model.device)))
@@ -23,7 +32,7 @@ def encode_rows(model: Vision, reader: FrameReader, chunks: Iterable[int]) -> di
         for name, tensor in part.items():
             # Room for all at once: pieces that stay, between large ones that go, would keep the memory of those.
             if name not in latents:
-                latents[name] = torch.empty(reader.total, *tensor.shape[1:], dtype=tensor.dtype)
+                latents[name] = tensor.new_empty(reader.total, *tensor.shape[1:])
             latents[name][done : done + len(tensor)] = tensor
         done += len(mean)
     if done != reader.total:
@@ -31,3 +40,7 @@ def encode_rows(model: Vision, reader: FrameReader, chunks: Iterable[int]) -> di
     if not bool(latents["mean"].isfinite().all() & latents["log_variance"].isfinite().all()):
         raise WorldModelsError("V gives latents that are not numbers. Lower vision.optimiser.learning_rate and train it again.")
     return latents
+
+
+def _room(tensor: Tensor, total: int) -> Tensor:
+    return torch.cat([tensor, tensor.new_empty(total - len(tensor), *tensor.shape[1:])])

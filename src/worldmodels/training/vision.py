@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from worldmodels.models.initialisation import initialise
@@ -30,12 +31,15 @@ class VisionTraining(Config):
         loss: weights of its terms.
         optimiser: how it is trained.
         warm_start: begin with the V of the previous iteration where there is one.
+        refresh: such a V is trained on only where its error on the new frames is above so many times that on the earlier ones
+            (``novelty``); else it stays as it is, and so do the latents of the earlier frames. 0: always trained on.
     """
 
     model: VisionConfig
     loss: VisionLossConfig
     optimiser: OptimiserConfig
     warm_start: bool
+    refresh: float = Field(ge=0)
 
 
 def new_vision(config: VisionConfig, seed: int) -> Vision:
@@ -57,7 +61,8 @@ def train_vision(
 ) -> list[Row]:
     """Train V in place on the frames of ``reader``; return the curve. ``checkpoint``: see ``fit``.
 
-    Batches, noise and order depend on ``seed`` and the number of the update alone.
+    With 0 updates V stays as it is, and the curve is what it is worth on held-out frames. Batches, noise and order depend on
+    ``seed`` and the number of the update alone.
     """
     held_out = list(range(0, len(reader), HELD_OUT))
     training = sorted(set(range(len(reader))) - set(held_out)) or held_out
@@ -89,7 +94,32 @@ def train_vision(
         figures = {name: float(sum(w * v[name].item() for w, v in zip(weights, values, strict=True))) for name in values[0]}
         return figures | {"active_dimensions": active_dimensions(encode_frames(model, validation)[0])}
 
+    if not config.optimiser.updates:
+        model.eval()
+        return [{"update": 0, "split": "validation", **validate()}]
     return fit(model, loss, config.optimiser, updates=updates, observe=observe, validate=validate, checkpoint=checkpoint)
+
+
+@torch.inference_mode()
+def novelty(model: Vision, reader: FrameReader, earlier: int, frames: int = 1024) -> float:
+    """Return V's squared error on new frames over that on earlier ones: 1 where it sees nothing new.
+
+    Args:
+        model: V.
+        reader: all frames, the earlier ones first.
+        earlier: how many chunks are earlier, at least 1, and not all.
+        frames: how many of either are looked at.
+    """
+    before, after = (_spread(reader, list(chunks), frames) for chunks in (range(earlier), range(earlier, len(reader))))
+    return _error(model, after) / max(_error(model, before), 1e-12)
+
+
+def _error(model: Vision, frames: np.ndarray, batch: int = 256) -> float:
+    total = 0.0
+    for i in range(0, len(frames), batch):
+        images = to_images(torch.from_numpy(frames[i : i + batch]).to(model.device))
+        total += float((model.decode(model.encode(images)[0]) - images).square().sum())
+    return total / len(frames)
 
 
 def active_dimensions(mean: Tensor) -> int:
