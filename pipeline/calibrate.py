@@ -20,7 +20,7 @@ from worldmodels.storage.weights import load_model, load_tensors
 def main(stage: Stage) -> None:
     config: CalibrationConfig = stage.params("calibrate", CalibrationConfig)
     test: RealTestConfig = stage.params("evaluate.real", RealTestConfig)
-    memory = load_model(stage.files.memory, Memory.from_description).to(stage.device)
+    memory = load_model(stage.files.memory, Memory.from_description).to(stage.device, stage.products)
     rows, _ = load_tensors(stage.files.latents)
     starts = Starts.of(rows)
     world = DreamWorld(memory, starts, "z", temperature=config.temperature, limit=config.limit)

@@ -28,6 +28,7 @@ def main(stage: Stage) -> None:
     device = stage.device if stage.engine.parts == 1 else "cpu"  # workers of a cluster may have no GPU
     vision = load_model(stage.files.vision, Vision.from_description).to(device)
     memory = load_model(stage.files.memory, Memory.from_description).to(device)
+    dreamer = load_model(stage.files.memory, Memory.from_description).to(device, stage.products)
     rows, _ = load_tensors(stage.files.latents)
     starts = Starts.of(rows)
     features = config.model.features
@@ -39,7 +40,7 @@ def main(stage: Stage) -> None:
         if isinstance(of, DreamPhase):
             places = Replay.of(rows, of.context) if of.context else starts
             open_world = partial(
-                DreamWorld, memory, places, features, temperature=of.temperature, limit=of.limit, survival=of.survival
+                DreamWorld, dreamer, places, features, temperature=of.temperature, limit=of.limit, survival=of.survival
             )
         else:
             rules = game.model_copy(update={"limit": min(of.limit, game.limit)})

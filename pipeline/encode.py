@@ -17,7 +17,8 @@ def main(stage: Stage) -> None:
     earlier = stage.before.agent / "vision.safetensors"
     if earlier.exists() and sha256(earlier) == sha256(stage.files.vision):  # V stayed as it was: so do its latents
         (known, _), old = load_tensors(stage.before.latents), len(FrameReader(stage.before.data, verify=False))
-    rows = encode_rows(model, reader, stage.progress(range(old, len(reader)), "chunk"), known)
+    with stage.training():
+        rows = encode_rows(model, reader, stage.progress(range(old, len(reader)), "chunk"), known)
     save_tensors(stage.files.latents, rows, {"frames": len(rows["first"])})
     stage.run.metrics({"frames": len(rows["first"]), "active_dimensions": active_dimensions(rows["mean"])}, 0)
     stage.run.done(stage.files.latents)

@@ -19,9 +19,10 @@ def main(stage: Stage) -> None:
     model.to(stage.device)
     updates = stage.progress(range(config.optimiser.updates), "update")
     checkpoint = stage.checkpoint(stage.files.latents, *([earlier] if earlier.exists() else []))
-    curve = train_memory(
-        model, rows, config, seed=stage.seed, updates=updates, observe=stage.run.metrics, checkpoint=checkpoint
-    )
+    with stage.training():
+        curve = train_memory(
+            model, rows, config, seed=stage.seed, updates=updates, observe=stage.run.metrics, checkpoint=checkpoint
+        )
     save_model(stage.files.memory, model)
     write_curve(stage.files.memory_curve, curve)
     stage.run.done(stage.files.memory)

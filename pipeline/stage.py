@@ -5,6 +5,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,7 @@ import worldmodels
 from pipeline.ending import Ended, ended_from_outside
 from worldmodels.compute.engine import ComputeConfig, Engine, open_engine
 from worldmodels.errors import WorldModelsError
+from worldmodels.models.precision import products_in, training_in
 from worldmodels.params import load_yaml, section
 from worldmodels.storage.agents import code_fingerprint
 from worldmodels.storage.checkpoint import Checkpoint
@@ -97,6 +99,15 @@ class Stage:
             )
         return torch.device("cuda" if there and wanted != "cpu" else "cpu")
 
+    @property
+    def products(self) -> torch.dtype:
+        """Type of matrix products in training, encoding and dreams."""
+        return products_in(self.value("compute.precision"), self.device)
+
+    def training(self) -> AbstractContextManager[object]:
+        """Return the context in which this stage's models learn and encode."""
+        return training_in(self.products, self.device)
+
     @cached_property
     def engine(self) -> Engine:
         """Where this stage's games and dreams are played. Not a param that DVC knows of: the results are the same in all."""
@@ -115,7 +126,7 @@ class Stage:
 
     def checkpoint(self, *inputs: Path) -> Checkpoint:
         """Return where this stage keeps how far it is, until it is done. ``inputs``: the artifacts that it reads."""
-        identity = _digest([self.computation, str(self.device), *map(sha256, inputs)])
+        identity = _digest([self.computation, str(self.device), str(self.products), *map(sha256, inputs)])
         self.kept = Checkpoint(STATE / f"{self.name}-{self.key}.safetensors", identity)
         return self.kept
 

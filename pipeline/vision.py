@@ -24,9 +24,10 @@ def main(stage: Stage) -> None:
     model.to(stage.device)
     updates = stage.progress(range(config.optimiser.updates), "update")
     checkpoint = stage.checkpoint(stage.files.data, *([earlier] if earlier.exists() else []))
-    curve = train_vision(
-        model, reader, config, seed=stage.seed, updates=updates, observe=stage.run.metrics, checkpoint=checkpoint
-    )
+    with stage.training():
+        curve = train_vision(
+            model, reader, config, seed=stage.seed, updates=updates, observe=stage.run.metrics, checkpoint=checkpoint
+        )
     save_model(stage.files.vision, model)
     write_curve(stage.files.vision_curve, curve)
     stage.run.done(stage.files.vision)

@@ -7,10 +7,12 @@ import pytest
 import torch
 from torch import distributions
 
+from worldmodels.models import precision
 from worldmodels.models.controller import ControllerConfig, Controllers, act, feature_size, parameter_count
 from worldmodels.models.initialisation import initialise
 from worldmodels.models.memory import Memory, MemoryConfig, MemoryLossConfig, MemoryState, memory_loss
 from worldmodels.models.mixture import Mixture
+from worldmodels.models.precision import cpu_flags, products_in, training_in
 from worldmodels.models.vision import Vision, VisionConfig, VisionLossConfig, to_frames, to_images
 
 
@@ -108,6 +110,53 @@ def test_a_sequence_is_its_single_steps():
         torch.testing.assert_close(h[:, 0], hidden[:, t], rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(step.done[:, 0], whole.done[:, t], rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(state.h, last.h, rtol=1e-5, atol=1e-6)
+
+
+def test_products_in_bfloat16_change_little_and_the_state_stays_single():
+    memory, half = small_memory(), small_memory().to(torch.bfloat16)
+    generator = torch.Generator().manual_seed(6)
+    z, action = torch.randn(3, 7, 5, generator=generator), torch.rand(3, 7, 2, generator=generator)
+    no = torch.zeros(3, 7, dtype=torch.bool)
+    with torch.inference_mode():
+        exact, hidden, _ = memory(z, action, no, memory.initial_state(3))
+        near, also, state = half(z, action, no, half.initial_state(3))
+    assert state.h.dtype == state.c.dtype == near.latent.mean.dtype == torch.float32
+    assert 0 < (also - hidden).abs().max() < 0.03
+    torch.testing.assert_close(near.latent.mean, exact.latent.mean, atol=0.05, rtol=0.05)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_models_learn_with_products_in_either_precision(kind):
+    memory, vision = small_memory(), Vision(VisionConfig(latent=4))
+    initialise(vision, torch.Generator().manual_seed(0))
+    optimiser = torch.optim.Adam([*memory.parameters(), *vision.parameters()], 3e-3)
+    generator = torch.Generator().manual_seed(6)
+    z, action = torch.randn(3, 8, 5, generator=generator), torch.rand(3, 7, 2, generator=generator)
+    images, noise = torch.rand(4, 3, 64, 64, generator=generator), torch.randn(4, 4, generator=generator)
+    no = torch.zeros(3, 7, dtype=torch.bool)
+    losses = []
+    with training_in(kind, torch.device("cpu")):
+        for _ in range(20):
+            optimiser.zero_grad()
+            prediction, _, _ = memory(z[:, :-1], action, no, memory.initial_state(3))
+            config = MemoryLossConfig(done_weight=1.0, reward_weight=1.0)
+            of_memory = memory_loss(prediction, z[:, 1:], action[..., 0], no, ~no, config).total
+            of_vision = vision.loss(images, noise, VisionLossConfig(kl_tolerance=0.5, pixel_weight=2.0), images[0]).total
+            assert of_memory.dtype == of_vision.dtype == torch.float32
+            (of_memory + of_vision).backward()
+            optimiser.step()
+            losses.append((of_memory.item(), of_vision.item()))
+    assert all(last < first for first, last in zip(losses[0], losses[-1], strict=True))
+
+
+def test_bfloat16_is_taken_where_the_processor_is_made_for_it(tmp_path, monkeypatch):
+    cpu = torch.device("cpu")
+    for flags, kind in (("fma avx2", torch.float32), ("avx512f avx512_bf16", torch.bfloat16), ("amx_bf16", torch.bfloat16)):
+        (tmp_path / "cpuinfo").write_text(f"processor : 0\nflags\t\t: {flags}\nprocessor : 1\n")
+        monkeypatch.setattr(precision, "cpu_flags", lambda: cpu_flags(tmp_path / "cpuinfo"))
+        assert products_in("auto", cpu) == kind
+        assert products_in("float32", cpu) == torch.float32
+        assert products_in("bfloat16", cpu) == torch.bfloat16
 
 
 def test_a_restart_forgets_everything_before_it():

@@ -6,6 +6,7 @@ from typing import Any, Literal, Protocol, TypeVar
 from pydantic import Field
 
 from worldmodels.compute.local import run_tasks
+from worldmodels.models.precision import Precision
 from worldmodels.params import Config
 
 Result = TypeVar("Result")
@@ -18,6 +19,8 @@ class ComputeConfig(Config):
         threads: cores that a stage uses on this machine. Other counts give weights that differ in the last bits.
         device: where V and M compute and dreams are dreamt: ``cpu``, ``cuda``, or ``auto``, CUDA where there is a GPU. Agents
             are tested on the CPU in any case.
+        precision: of matrix products in training, encoding and dreams: ``float32``, ``bfloat16``, or ``auto``, bfloat16 where
+            the device is made for it. Agents are tested in float32 in any case.
         engine: where games and dreams are played: ``local``, or ``ray``, on a Ray cluster.
         address: of the cluster: ``HOST:PORT`` where this machine is one of its nodes, ``ray://HOST:PORT`` where it is not;
             empty starts a cluster of ``threads`` cores here.
@@ -26,6 +29,7 @@ class ComputeConfig(Config):
 
     threads: int = Field(ge=1, le=1024)
     device: Literal["auto", "cpu", "cuda"]
+    precision: Precision
     engine: Literal["local", "ray"]
     address: str
     workers: int = Field(ge=1, le=65536)

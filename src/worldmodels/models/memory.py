@@ -119,7 +119,7 @@ class Memory(nn.Module):
 
     def initial_state(self, lanes: int) -> MemoryState:
         """Return the state at the start of an episode: zeros, (lanes, H)."""
-        zeros = self.bias.new_zeros(lanes, self.config.hidden)
+        zeros = self.bias.new_zeros(lanes, self.config.hidden, dtype=torch.float32)
         return MemoryState(zeros, zeros)
 
     def forward(self, z: Tensor, action: Tensor, restart: Tensor, state: MemoryState) -> tuple[Prediction, Tensor, MemoryState]:
@@ -140,14 +140,15 @@ class Memory(nn.Module):
     def observe(self, z: Tensor, action: Tensor, restart: Tensor, state: MemoryState) -> tuple[Tensor, MemoryState]:
         """Advance the state over T steps without predicting: hidden states (B, T, H), and the state after the last."""
         flag = [restart.unsqueeze(-1).to(z.dtype)] if self.config.done else []
-        drive = F.linear(torch.cat([z, action, *flag], -1), self.input_weight, self.bias)  # (B, T, 4H)
+        kind = self.bias.dtype  # of the products; the state is float32 (``models.precision``)
+        drive = F.linear(torch.cat([z, action, *flag], -1).to(kind), self.input_weight, self.bias)  # (B, T, 4H)
         h, c = state
         carry = (~restart).to(z.dtype).unsqueeze(-1)  # (B, T, 1)
         hidden = []
         # unbind, not drive[:, t]: the gradient of a slice is a tensor of zeros as large as the whole.
         for step, keep in zip(drive.unbind(1), carry.unbind(1), strict=True):
             h, c = h * keep, c * keep
-            gates = torch.addmm(step, h, self.hidden_weight.T)
+            gates = torch.addmm(step, h.to(kind), self.hidden_weight.T).float()
             i, g, f, o = gates.chunk(4, -1)
             # A forget gate that starts open (+1), as in the paper's TensorFlow cell.
             c = torch.sigmoid(f + 1) * c + torch.sigmoid(i) * torch.tanh(g)
@@ -157,7 +158,7 @@ class Memory(nn.Module):
 
     def predict(self, hidden: Tensor) -> Prediction:
         """Return what follows hidden states (B, T, H)."""
-        out = self.head(hidden)
+        out = self.head(hidden.to(self.bias.dtype)).float()
         size = self.latent * self.config.mixtures
         parts = [part.unflatten(-1, (self.config.mixtures, self.latent)) for part in out[..., : 3 * size].split(size, -1)]
         reward = out[..., 3 * size] if self.config.reward else None

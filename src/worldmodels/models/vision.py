@@ -88,7 +88,7 @@ class Vision(nn.Module):
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and log variance of q(z | frame), (B, Z) each, for ``images`` (B, 3, 64, 64) in [0, 1]."""
         hidden = self.encoder(images.contiguous(memory_format=torch.channels_last))
-        return self.mean(hidden), self.log_variance(hidden)
+        return self.mean(hidden).float(), self.log_variance(hidden).float()
 
     def decode(self, z: Tensor) -> Tensor:
         """Return the images, (B, 3, 64, 64) in [0, 1], that latents ``z`` (B, Z) stand for."""
@@ -96,7 +96,7 @@ class Vision(nn.Module):
         # The first deconvolution sees a 1x1 image: it is a matrix product, and much faster as one.
         weight = self.first.weight  # (1024, 128, 5, 5)
         image = (hidden @ weight.flatten(1)).view(-1, *weight.shape[1:]) + _bias(self.first).view(1, -1, 1, 1)
-        return torch.sigmoid(self.decoder(image.contiguous(memory_format=torch.channels_last)))
+        return torch.sigmoid(self.decoder(image.contiguous(memory_format=torch.channels_last)).float())
 
     def loss(self, images: Tensor, noise: Tensor, config: VisionLossConfig, mean_image: Tensor) -> VisionLoss:
         """Return the loss: squared error summed over pixels, plus the KL above its tolerance.

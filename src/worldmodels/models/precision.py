@@ -1,0 +1,36 @@
+"""In which precision matrix products are computed: sums, states and losses are float32 in any case."""
+
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+Precision = Literal["auto", "float32", "bfloat16"]
+CPU_FLAGS = {"avx512_bf16", "amx_bf16"}
+
+
+def products_in(precision: Precision, device: torch.device) -> torch.dtype:
+    """Return the type of the products: ``auto`` is bfloat16 where the device multiplies it faster than float32."""
+    if precision == "auto":
+        fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else bool(cpu_flags() & CPU_FLAGS)
+        return torch.bfloat16 if fast else torch.float32
+    return torch.bfloat16 if precision == "bfloat16" else torch.float32
+
+
+def training_in(kind: torch.dtype, device: torch.device) -> AbstractContextManager[object]:
+    """Return the context in which a model with float32 weights is trained with products of this type."""
+    return nullcontext() if kind == torch.float32 else torch.autocast(device.type, dtype=kind)
+
+
+def cpu_flags(path: Path = Path("/proc/cpuinfo")) -> set[str]:
+    """Return what the first processor can do, by Linux; nothing where that is not told.
+
+    >>> cpu_flags(Path("/nowhere"))
+    set()
+    """
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return set()
+    return next((set(line.split(":")[1].split()) for line in lines if line.startswith(("flags", "Features"))), set())
