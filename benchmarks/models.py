@@ -1,9 +1,13 @@
 """V, M and the dream against the arithmetic of the same core: rates, and the share of a matrix product's rate."""
 
 import argparse
+import os
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import torch
 
 from worldmodels.engine.dream import DreamWorld, Starts
@@ -13,6 +17,11 @@ from worldmodels.models.controller import ControllerConfig, Controllers
 from worldmodels.models.initialisation import initialise
 from worldmodels.models.memory import Memory, MemoryConfig, MemoryLossConfig, memory_loss
 from worldmodels.models.vision import Vision, VisionConfig, VisionLossConfig
+from worldmodels.shapes import Episode
+from worldmodels.storage.episodes import EpisodeWriter, FrameReader
+from worldmodels.storage.files import write_json
+from worldmodels.training.fit import OptimiserConfig
+from worldmodels.training.vision import VisionTraining, train_vision
 
 LATENT, HIDDEN, MIXTURES = 64, 512, 5
 
@@ -61,7 +70,7 @@ def models() -> tuple[Vision, Memory]:
     return vision, memory
 
 
-def train_vision(vision: Vision, batch: int = 32) -> Callable[[], float]:
+def learn_to_see(vision: Vision, batch: int = 32) -> Callable[[], float]:
     optimiser = torch.optim.Adam(vision.parameters(), 1e-4)
     images, noise, loss = (
         torch.rand(batch, 3, 64, 64),
@@ -78,6 +87,33 @@ def train_vision(vision: Vision, batch: int = 32) -> Callable[[], float]:
     return work
 
 
+def loader_share(vision: Vision, updates: int = 300, batch: int = 32) -> float:
+    """Return the part of V's training that waits for frames, read from shards on disk as the stage reads them."""
+    found: dict[str, float] = {}
+    random = np.random.default_rng(0)
+    rates = {"learning_rate": 1e-4, "warm_learning_rate": 1e-4, "final_learning_rate": 1e-4}
+    config = VisionTraining(
+        model=VisionConfig(latent=LATENT),
+        loss=VisionLossConfig(kl_tolerance=0.5, pixel_weight=20.0),
+        optimiser=OptimiserConfig(updates=updates, warm_updates=1, batch=batch, clip=1e3, **rates),
+        warm_start=False,
+        refresh=0.0,
+    )
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        write_json(folder / "none.json", {"shards": []})
+        writer = EpisodeWriter(folder / "episodes", actions=1)
+        for seed in range(40):  # frames that compress about as well as a game's
+            still = random.integers(0, 255, (1, 64, 64, 3), np.uint8)
+            frames = np.roll(still.repeat(400, 0), seed, axis=2)
+            frames[:, 20:28] = random.integers(0, 255, (400, 8, 64, 3), np.uint8)
+            writer.write(Episode(frames, np.zeros((399, 1), np.float32), np.ones(399, np.float32), True, seed), "x")
+        writer.finish(folder / "data.json", folder / "none.json")
+        reader = FrameReader(folder / "data.json")
+        train_vision(vision, reader, config, seed=0, updates=range(updates), observe=lambda row, _: found.update(row))
+    return found["loader_share"]
+
+
 def encode(vision: Vision, batch: int = 64) -> Callable[[], float]:
     images = torch.rand(batch, 3, 64, 64)
 
@@ -89,7 +125,7 @@ def encode(vision: Vision, batch: int = 64) -> Callable[[], float]:
     return work
 
 
-def train_memory(memory: Memory, batch: int = 64, steps: int = 64) -> Callable[[], float]:
+def learn_to_predict(memory: Memory, batch: int = 64, steps: int = 64) -> Callable[[], float]:
     optimiser = torch.optim.Adam(memory.parameters(), 1e-4)
     z, action = torch.randn(batch, steps + 1, LATENT), torch.rand(batch, steps, 1)
     no, yes = torch.zeros(batch, steps, dtype=torch.bool), torch.ones(batch, steps, dtype=torch.bool)
@@ -127,14 +163,18 @@ def main() -> None:
     print(f"matrix product, fp32, {options.threads} thread(s): {peak / 1e9:.0f} GFLOP/s")
     print(f"{'':22}{'rate':>10}      GFLOP/s   of the product")
     rows = [
-        ("V training, frames", train_vision(vision), 3 * convolution_flops(ENCODER + DECODER)),
+        ("V training, frames", learn_to_see(vision), 3 * convolution_flops(ENCODER + DECODER)),
         ("V encoding, frames", encode(vision), convolution_flops(ENCODER)),
-        ("M training, steps", train_memory(memory), 3 * memory_flops()),
+        ("M training, steps", learn_to_predict(memory), 3 * memory_flops()),
         ("dream 64 x 16, steps", dream(memory), memory_flops()),
     ]
     for name, work, flops in rows:
         units = rate(work, options.seconds)
         print(f"{name:22}{units:10,.0f} /s {units * flops / 1e9:9.1f} {units * flops / peak:12.0%}")
+    print(f"V training waits for frames from disk: {loader_share(vision):.1%} of the time")
+    one, cores = rate(dream(memory), options.seconds), len(os.sched_getaffinity(0))
+    torch.set_num_threads(cores)
+    print(f"dream on {cores} cores: {rate(dream(memory), options.seconds) / one:.2f} times one")
 
 
 if __name__ == "__main__":

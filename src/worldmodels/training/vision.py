@@ -1,5 +1,6 @@
 """Training V on frames streamed from disk."""
 
+import time
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -62,7 +63,8 @@ def train_vision(
     """Train V in place on the frames of ``reader``; return the curve. ``checkpoint``: see ``fit``.
 
     With 0 updates V stays as it is, and the curve is what it is worth on held-out frames. Batches, noise and order depend on
-    ``seed`` and the number of the update alone.
+    ``seed`` and the number of the update alone. The last metric, ``loader_share``, is the part of the time that the frames took
+    to come from the disk.
     """
     held_out = list(range(0, len(reader), HELD_OUT))
     training = sorted(set(range(len(reader))) - set(held_out)) or held_out
@@ -79,8 +81,13 @@ def train_vision(
         generator = torch.Generator().manual_seed(stream_seed(seed, "vision noise", name))
         return torch.randn(count, model.config.latent, generator=generator).to(model.device)
 
+    waited, begin = 0.0, time.perf_counter()
+
     def loss(update: int) -> dict[str, Tensor]:
+        nonlocal waited
+        asked = time.perf_counter()
         frames = next(batch for number, batch in batches if number == update)  # a resumed training passes over those before
+        waited += time.perf_counter() - asked
         return terms(to_images(torch.from_numpy(frames).to(model.device)), noise_of(update, len(frames)))
 
     @torch.inference_mode()
@@ -97,7 +104,9 @@ def train_vision(
     if not config.optimiser.updates:
         model.eval()
         return [{"update": 0, "split": "validation", **validate()}]
-    return fit(model, loss, config.optimiser, updates=updates, observe=observe, validate=validate, checkpoint=checkpoint)
+    curve = fit(model, loss, config.optimiser, updates=updates, observe=observe, validate=validate, checkpoint=checkpoint)
+    observe({"loader_share": waited / (time.perf_counter() - begin)}, config.optimiser.updates)
+    return curve
 
 
 @torch.inference_mode()
