@@ -11,14 +11,15 @@ import numpy as np
 import torch
 
 from worldmodels.engine.dream import DreamWorld, Starts
-from worldmodels.models.controller import ControllerConfig
+from worldmodels.engine.driver import ControllerPolicy
+from worldmodels.engine.rollout import run_episodes
+from worldmodels.models.controller import ControllerConfig, Controllers
 from worldmodels.models.initialisation import initialise
 from worldmodels.models.memory import Memory, MemoryConfig, MemoryLossConfig, memory_loss
 from worldmodels.models.vision import Vision, VisionConfig, VisionLossConfig
 from worldmodels.shapes import Episode
 from worldmodels.storage.episodes import EpisodeWriter, FrameReader
 from worldmodels.storage.files import write_json
-from worldmodels.training.arena import Arena, ThreadedArena, WorldArena
 from worldmodels.training.fit import OptimiserConfig
 from worldmodels.training.vision import VisionTraining, train_vision
 
@@ -140,18 +141,13 @@ def learn_to_predict(memory: Memory, batch: int = 64, steps: int = 64) -> Callab
     return work
 
 
-def dream_world(memory: Memory, limit: int = 20) -> DreamWorld:
-    starts = Starts(torch.zeros(1, LATENT), torch.zeros(1, LATENT))
-    return DreamWorld(memory, starts, "zch", temperature=1.0, limit=limit)
-
-
-def dream(memory: Memory, candidates: int = 64, rollouts: int = 16, arena: Arena | None = None) -> Callable[[], float]:
-    place = arena or WorldArena(dream_world(memory))
+def dream(memory: Memory, candidates: int = 64, rollouts: int = 16, limit: int = 20) -> Callable[[], float]:
+    world = DreamWorld(memory, Starts(torch.zeros(1, LATENT), torch.zeros(1, LATENT)), "zch", temperature=1.0, limit=limit)
     config = ControllerConfig(features="zch", hidden=0, bias=False)
-    stack = np.random.default_rng(0).standard_normal((candidates, place.feature_size)) * 0.1
+    stack = Controllers(config, torch.randn(candidates, world.feature_size) * 0.1, world.feature_size, 1)
 
     def work() -> float:
-        return place.play(config, stack, range(rollouts), None).steps
+        return run_episodes(world, ControllerPolicy(stack), range(rollouts), candidates=candidates).steps
 
     return work
 
@@ -177,9 +173,8 @@ def main() -> None:
         print(f"{name:22}{units:10,.0f} /s {units * flops / 1e9:9.1f} {units * flops / peak:12.0%}")
     print(f"V training waits for frames from disk: {loader_share(vision):.1%} of the time")
     one, cores = rate(dream(memory), options.seconds), len(os.sched_getaffinity(0))
-    arena = ThreadedArena(lambda: dream_world(memory), cores)
-    print(f"dream on {cores} cores: {rate(dream(memory, arena=arena), options.seconds) / one:.2f} times one")
-    arena.close()
+    torch.set_num_threads(cores)
+    print(f"dream on {cores} cores: {rate(dream(memory), options.seconds) / one:.2f} times one")
 
 
 if __name__ == "__main__":

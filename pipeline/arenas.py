@@ -9,14 +9,14 @@ from worldmodels.compute.engine import Engine
 from worldmodels.engine.world import World
 from worldmodels.models.controller import ControllerConfig
 from worldmodels.shapes import Returns
-from worldmodels.training.arena import Arena, ThreadedArena, WorldArena, join_candidates
+from worldmodels.training.arena import Arena, WorldArena
 
 
-def open_arena(engine: Engine, open_world: Callable[[], World], feature_size: int, action_size: int, threads: int = 1) -> Arena:
-    """Return the place to play in worlds that ``open_world`` makes: here, in so many threads, or on the engine's workers."""
-    if engine.parts > 1:
-        return SpreadArena(engine, open_world, feature_size, action_size)
-    return WorldArena(open_world()) if threads == 1 else ThreadedArena(open_world, threads)
+def open_arena(engine: Engine, open_world: Callable[[], World], feature_size: int, action_size: int) -> Arena:
+    """Return the place to play in worlds that ``open_world`` makes: here, or on the engine's workers."""
+    if engine.parts == 1:
+        return WorldArena(open_world())
+    return SpreadArena(engine, open_world, feature_size, action_size)
 
 
 class SpreadArena:
@@ -31,7 +31,10 @@ class SpreadArena:
         tasks = [(self._open_world, config, part, list(seeds), lanes) for part in parts]
         found = dict(self._engine.run(play_part, tasks))
         each = [found[index] for index in range(len(parts))]
-        return join_candidates(each)
+        total, length, terminal = (
+            np.concatenate([getattr(part, name) for part in each]) for name in ("total", "length", "terminal")
+        )
+        return Returns(total, length, terminal, np.array(seeds, np.int64))
 
     def close(self) -> None:
         """Nothing is kept open."""

@@ -37,9 +37,7 @@ def main(stage: Stage) -> None:
 
     def arena_of(of: DreamPhase | RealPhase | SelectionConfig) -> Arena:
         open_world: Callable[[], World]
-        threads = 1
         if isinstance(of, DreamPhase):
-            threads = stage.threads if dreamer.device.type == "cpu" else 1
             places = Replay.of(rows, of.context) if of.context else starts
             open_world = partial(
                 DreamWorld, dreamer, places, features, temperature=of.temperature, limit=of.limit, survival=of.survival
@@ -47,7 +45,7 @@ def main(stage: Stage) -> None:
         else:
             rules = game.model_copy(update={"limit": min(of.limit, game.limit)})
             open_world = partial(open_games, rules, stage.threads, vision, memory, features)
-        return open_arena(stage.engine, open_world, *sizes, threads)
+        return open_arena(stage.engine, open_world, *sizes)
 
     start = None
     if config.warm_start and read_card(require(stage.before.agent)).kind == "world-model":

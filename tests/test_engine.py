@@ -21,7 +21,6 @@ from worldmodels.models.initialisation import initialise
 from worldmodels.models.memory import Memory, MemoryConfig
 from worldmodels.models.vision import Vision, VisionConfig
 from worldmodels.shapes import Job
-from worldmodels.training.arena import ThreadedArena, WorldArena
 
 
 class CountingWorld:
@@ -287,29 +286,6 @@ def test_reality_does_not_depend_on_the_lane_layout(models, features):
     whole, few, one = play(None, seeds), play(5, seeds), play(1, seeds[3:4])
     np.testing.assert_array_equal(whole.total, few.total)
     np.testing.assert_array_equal(whole.total[:, 3:4], one.total)
-
-
-def test_candidates_shared_by_threads_get_what_they_get_in_one_world():
-    memory = Memory(MemoryConfig(hidden=8, mixtures=3, done=False, reward="value"), 4, 1)
-    initialise(memory, torch.Generator().manual_seed(0))
-
-    starts = Starts(torch.randn(5, 4), torch.zeros(5, 4))
-
-    def open_world():
-        return DreamWorld(memory, starts, "zh", temperature=1.0, limit=40)
-
-    alone, shared = WorldArena(open_world()), ThreadedArena(open_world, 2)
-    config = ControllerConfig(features="zh", hidden=0, bias=False)
-    candidates = np.random.default_rng(0).standard_normal((5, 12))
-    before = torch.get_num_threads()
-    for seeds in ([1, 2, 3], [4]):
-        expected, found = (arena.play(config, candidates, seeds, None) for arena in (alone, shared))
-        for name in ("total", "length", "terminal", "seeds"):
-            np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
-    assert found.total.std() > 0
-    np.testing.assert_array_equal(shared.play(config, candidates[:1], [4], None).total, found.total[:1])
-    shared.close()
-    assert torch.get_num_threads() == before
 
 
 def random_config(**changes):

@@ -1,7 +1,6 @@
-"""Where the candidates of a search play: in a world of this process, in several, or spread over the workers of an engine."""
+"""Where the candidates of a search play: in a world of this process, or spread over the workers of an engine."""
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -48,39 +47,3 @@ class WorldArena:
 
     def close(self) -> None:
         self._world.close()
-
-
-class ThreadedArena:
-    """Several worlds of this process, a thread and a core each, that share the candidates. Returns as of ``WorldArena``.
-
-    Small products gain little from a second core, since everything between them waits for one; two halves of the batch side by
-    side do (docs/experiments.md).
-    """
-
-    def __init__(self, open_world: Callable[[], World], threads: int) -> None:
-        self._worlds = [open_world() for _ in range(threads)]
-        self._before = torch.get_num_threads()
-        self._pool = ThreadPoolExecutor(threads, "arena", initializer=torch.set_num_threads, initargs=(1,))
-        self.feature_size, self.action_size = self._worlds[0].feature_size, self._worlds[0].action_size
-
-    def play(self, config: ControllerConfig, candidates: np.ndarray, seeds: Sequence[int], lanes: int | None) -> Returns:
-        parts = np.array_split(candidates, min(len(self._worlds), len(candidates)))
-        arenas = [WorldArena(world) for world in self._worlds]
-        playing = [
-            self._pool.submit(arena.play, config, part, seeds, lanes) for arena, part in zip(arenas, parts, strict=False)
-        ]
-        return join_candidates([each.result() for each in playing])
-
-    def close(self) -> None:
-        self._pool.shutdown()
-        torch.set_num_threads(self._before)  # part of what a thread sets holds for the process
-        for world in self._worlds:
-            world.close()
-
-
-def join_candidates(parts: Sequence[Returns]) -> Returns:
-    """Return the returns of some candidates after those of others, on the same episodes."""
-    total, length, terminal = (
-        np.concatenate([getattr(part, name) for part in parts]) for name in ("total", "length", "terminal")
-    )
-    return Returns(total, length, terminal, parts[0].seeds)
