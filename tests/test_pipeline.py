@@ -44,6 +44,7 @@ def test_a_stage_reads_only_the_params_it_declares(stage):
     read |= {f"ENV.{section}" for section in re.findall(r'stage\.params\("([\w.]+)"', source)}
     read |= set(re.findall(r'stage\.value\("([\w.]+)"', source))
     read |= {"compute.device"} if "stage.device" in source else set()
+    read |= {"compute.precision"} if re.search(r"stage\.(products|training)", source) else set()
     if "stage.seed" in source or "stage.stream" in source:
         read.add("seed")
     declared = {re.sub(r"\$\{item(\.env)?\}", "ENV", name) for name in body(stage)["params"]}
