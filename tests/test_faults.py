@@ -263,7 +263,7 @@ def small_params() -> dict[str, Any]:
     """Return tiny params whose stages before V last long enough to be disturbed."""
     params = tiny_params()
     params["compute"]["threads"] = 2
-    params["doom"]["collect"]["episodes"] = 24
+    params["doom"]["collect"]["first_episodes"] = 24
     params["doom"]["evaluate"]["real"]["episodes"] = 2000
     return params
 
