@@ -1,7 +1,10 @@
 """Evolve C in the dream, in reality, or in one after the other; put V, M and C together as an agent."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import count
+
+import numpy as np
 
 from pipeline.arenas import open_arena
 from pipeline.stage import Stage, run_stage
@@ -10,16 +13,25 @@ from worldmodels.engine.dream import DreamWorld, Replay, Starts
 from worldmodels.engine.real import open_games
 from worldmodels.engine.world import World
 from worldmodels.envs.make import EnvironmentConfig
-from worldmodels.models.controller import feature_size
+from worldmodels.errors import WorldModelsError
+from worldmodels.models.controller import feature_size, parameter_count
 from worldmodels.models.memory import Memory
 from worldmodels.models.vision import Vision
+from worldmodels.seeds import episode_seeds, stream_seed
 from worldmodels.storage.agents import AgentCard, read_card
 from worldmodels.storage.files import write_curve
 from worldmodels.storage.layout import require
 from worldmodels.storage.weights import load_model, load_tensors, save_tensors
 from worldmodels.training.arena import Arena
 from worldmodels.training.basis import played_features, principal_directions
-from worldmodels.training.controller import ControllerTraining, DreamPhase, RealPhase, SelectionConfig, train_controller
+from worldmodels.training.controller import (
+    ControllerTraining,
+    DreamPhase,
+    Learner,
+    RealPhase,
+    SelectionConfig,
+    train_controller,
+)
 
 
 def main(stage: Stage) -> None:
@@ -47,12 +59,37 @@ def main(stage: Stage) -> None:
             open_world = partial(open_games, rules, stage.threads, vision, memory, features)
         return open_arena(stage.engine, open_world, *sizes)
 
+    def open_learner(begin: np.ndarray | None) -> Learner:
+        try:
+            from worldmodels.training.modelfree import ModelFree
+        except ImportError as error:
+            raise WorldModelsError(
+                f"controller.modelfree needs stable-baselines3 ({error}): pip install 'worldmodels[modelfree]' "
+                "(in a clone: pip install -c requirements.lock -e '.[modelfree]'), or set its generations to 0."
+            ) from None
+        rules = game.model_copy(update={"limit": min(config.modelfree.limit, game.limit)})
+        world = open_games(rules, stage.threads, vision, memory, features)
+        stream = f"{stage.stream}/modelfree/{config.evolution.seed}"
+
+        def episodes(generation: int) -> Iterator[int]:
+            first = generation * config.modelfree.lanes * config.modelfree.limit
+            return (episode_seeds("evolution", 1, stream=stream, start=first + i)[0] for i in count())
+
+        return ModelFree(
+            config.modelfree,
+            config.model,
+            world,
+            np.zeros(parameter_count(config.model, *sizes)) if begin is None else begin,
+            seed=lambda generation: stream_seed(stage.seed, stream, generation),
+            episodes=episodes,
+        )
+
     start = None
     if config.warm_start and read_card(require(stage.before.agent)).kind == "world-model":
         earlier = load_agent(stage.before.agent)
         start = earlier.parameters.numpy() if earlier.config == config.model else None
-    count = config.evolution.components
-    directions = principal_directions(played_features(features, memory, rows), count) if count else None
+    components = config.evolution.components
+    directions = principal_directions(played_features(features, memory, rows), components) if components else None
     before = stage.before.agent / "controller.safetensors"
     checkpoint = stage.checkpoint(
         stage.files.vision, stage.files.memory, stage.files.latents, *([before] if start is not None else [])
@@ -67,6 +104,7 @@ def main(stage: Stage) -> None:
         generations=stage.progress(range(config.generations), "generation"),
         observe=stage.run.metrics,
         checkpoint=checkpoint,
+        open_learner=open_learner,
     )
     card = AgentCard(
         kind="world-model",

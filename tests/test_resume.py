@@ -1,5 +1,8 @@
 """A computation that is cut off and goes on gives the same bytes as one that was left alone."""
 
+from functools import partial
+from itertools import count
+
 import numpy as np
 import pytest
 import torch
@@ -14,10 +17,18 @@ from worldmodels.storage.checkpoint import Checkpoint
 from worldmodels.storage.episodes import EpisodeWriter, FrameReader
 from worldmodels.storage.files import write_json
 from worldmodels.training.arena import WorldArena
-from worldmodels.training.controller import ControllerTraining, DreamPhase, RealPhase, SelectionConfig, train_controller
+from worldmodels.training.controller import (
+    ControllerTraining,
+    DreamPhase,
+    ModelFreePhase,
+    RealPhase,
+    SelectionConfig,
+    train_controller,
+)
 from worldmodels.training.evolution import EvolutionConfig
 from worldmodels.training.fit import OptimiserConfig
 from worldmodels.training.memory import MemoryTraining, new_memory, train_memory
+from worldmodels.training.modelfree import ModelFree
 from worldmodels.training.vision import VisionTraining, new_vision, train_vision
 
 UPDATES = 12
@@ -101,26 +112,43 @@ def memory(_, checkpoint, observe):
     return model.state_dict(), curve
 
 
-def controller(_, checkpoint, observe):
+def controller(_, checkpoint, observe, learned=0):
     shape = ControllerConfig(features="zh", hidden=0, bias=False)
+    modelfree = ModelFreePhase(
+        generations=learned,
+        critic_generations=1,
+        lanes=2,
+        limit=10,
+        epochs=2,
+        batch=5,
+        learning_rate=0.01,
+        discount=0.9,
+        noise=0.5,
+    )
     config = ControllerTraining(
         model=shape,
         evolution=EvolutionConfig(population=5, sigma=0.5, covariance="full", components=2, seed=0),
-        dream=DreamPhase(generations=UPDATES // 2, rollouts=2, limit=20, temperature=1.0, survival=0.0, context=0),
+        dream=DreamPhase(generations=UPDATES // 2 - learned, rollouts=2, limit=20, temperature=1.0, survival=0.0, context=0),
         real=RealPhase(generations=UPDATES // 2, rollouts=2, limit=30, lanes=10),
+        modelfree=modelfree,
         selection=SelectionConfig(episodes=0, every=1, limit=1, lanes=1),
         warm_start=False,
     )
     dreamer = Memory(MemoryConfig(hidden=4, mixtures=2, done=True, reward=False, ending="sampled"), 3, 1)
     initialise(dreamer, torch.Generator().manual_seed(0))
 
-    def open_arena(of):
+    def open_world(limit):
         starts = Starts(torch.zeros(1, 3), torch.zeros(1, 3))
-        return WorldArena(DreamWorld(dreamer, starts, "zh", temperature=1.0, limit=of.limit))
+        return DreamWorld(dreamer, starts, "zh", temperature=1.0, limit=limit)
+
+    def open_learner(start):
+        return ModelFree(
+            modelfree, shape, open_world(7), start, seed=lambda number: 5 + number, episodes=lambda g: count(100 * g)
+        )
 
     parameters, curve = train_controller(
         config,
-        open_arena,
+        lambda of: WorldArena(open_world(of.limit)),
         None,
         np.eye(2, 7),
         seed=1,
@@ -128,19 +156,23 @@ def controller(_, checkpoint, observe):
         generations=range(UPDATES),
         observe=observe,
         checkpoint=checkpoint,
+        open_learner=open_learner,
     )
     return {"parameters": parameters}, curve
 
 
-@pytest.mark.parametrize("train", [vision, memory, controller])
+refined = partial(controller, learned=4)
+
+
+@pytest.mark.parametrize("train", [vision, memory, controller, refined])
 def test_cut_off_twice_and_resumed_it_ends_with_the_same_bytes(train, frames, tmp_path):
     expected, expected_curve = train(frames, None, quiet)
-    for at in (3, 9):
+    for at in (3, 10):
         with pytest.raises(CutOff):
             train(frames, Checkpoint(tmp_path / "state", "same"), killer(at))
     seen = []
     weights, curve = train(frames, Checkpoint(tmp_path / "state", "same"), lambda _, step: seen.append(step))
-    assert train is controller or min(seen) >= 8, "the updates before the last checkpoint were not done again"
+    assert train in (controller, refined) or min(seen) >= 8, "the updates before the last checkpoint were not done again"
     assert weights.keys() == expected.keys()
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
     np.testing.assert_equal(curve, expected_curve)

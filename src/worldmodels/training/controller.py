@@ -1,7 +1,7 @@
 """Training C: phases of CMA-ES, in the dream or in reality, and the choice of the controller that is kept."""
 
 from collections.abc import Callable, Iterable
-from typing import Literal
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -17,8 +17,6 @@ from worldmodels.training.arena import Arena
 from worldmodels.training.basis import Basis
 from worldmodels.training.evolution import Evolution, EvolutionConfig
 from worldmodels.training.fit import Observe, Row
-
-World = Literal["dream", "real"]
 
 
 class DreamPhase(Config):
@@ -59,6 +57,32 @@ class RealPhase(Config):
     lanes: int = Field(ge=1, le=4096)
 
 
+class ModelFreePhase(Config):
+    """A stretch of PPO in the game (Schulman et al. 2017), from the mean where the search before it ended.
+
+    Attributes:
+        generations: collections, each followed by its updates; 0 leaves PPO out.
+        critic_generations: the first so many train the critic alone, so that an untrained one does not spoil C.
+        lanes: games at a time.
+        limit: steps of a collection in every lane; it begins with new episodes, and those that end are followed by others.
+        epochs: passes over a collection.
+        batch: steps of an update.
+        learning_rate: of Adam.
+        discount: gamma.
+        noise: standard deviation of an action before its tanh, at the start.
+    """
+
+    generations: int = Field(ge=0, le=100_000)
+    critic_generations: int = Field(ge=0, le=100_000)
+    lanes: int = Field(ge=1, le=4096)
+    limit: int = Field(ge=2, le=1_000_000)
+    epochs: int = Field(ge=1, le=1000)
+    batch: int = Field(ge=2, le=1_000_000)
+    learning_rate: float = Field(gt=0, le=1)
+    discount: float = Field(gt=0, lt=1)
+    noise: float = Field(gt=0, le=10)
+
+
 class SelectionConfig(Config):
     """Which mean of the search is kept: judged on real selection episodes, never on test episodes.
 
@@ -83,6 +107,7 @@ class ControllerTraining(Config):
         evolution: the search.
         dream: the search in the dream.
         real: the search in the game, from the mean where the one in the dream ended.
+        modelfree: what follows it, without a search.
         selection: what is kept.
         warm_start: begin at the C of the previous iteration where there is one and its shape is the same.
     """
@@ -91,22 +116,57 @@ class ControllerTraining(Config):
     evolution: EvolutionConfig
     dream: DreamPhase
     real: RealPhase
+    modelfree: ModelFreePhase
     selection: SelectionConfig
     warm_start: bool
 
     @property
     def generations(self) -> int:
-        """Generations of both phases."""
-        return self.dream.generations + self.real.generations
+        """Generations of all phases."""
+        return self.dream.generations + self.real.generations + self.modelfree.generations
 
     @model_validator(mode="after")
     def _searches(self) -> "ControllerTraining":
         if not self.generations:
-            raise ValueError("dream.generations and real.generations are both 0: there is no search for C")
+            raise ValueError("dream, real and modelfree all have 0 generations: C would learn nothing")
         return self
 
 
+class Generation(NamedTuple):
+    """What a generation of PPO gave.
+
+    Attributes:
+        parameters: C after it, (N,) float64.
+        returns: of the episodes that ended in it.
+        steps: played.
+        noise: standard deviation of the actions before their tanh.
+        explained: share of the variance of the returns that the critic foresaw.
+    """
+
+    parameters: np.ndarray
+    returns: list[float]
+    steps: int
+    noise: float
+    explained: float
+
+
+class Learner(Protocol):
+    """Improves one C by generations, in the order of their numbers.
+
+    Attributes:
+        state: all that the next generation depends on.
+    """
+
+    state: dict[str, Tensor]
+
+    def generation(self, number: int) -> Generation:
+        """Collect, and update."""
+        ...
+
+
 OpenArena = Callable[[DreamPhase | RealPhase | SelectionConfig], Arena]
+OpenLearner = Callable[[np.ndarray | None], Learner]
+"""From parameters of C, (N,); None for zeros."""
 
 
 def train_controller(
@@ -120,6 +180,7 @@ def train_controller(
     generations: Iterable[int],
     observe: Observe,
     checkpoint: Checkpoint | None = None,
+    open_learner: OpenLearner | None = None,
 ) -> tuple[Tensor, list[Row]]:
     """Search for C.
 
@@ -134,15 +195,17 @@ def train_controller(
         observe: called with metrics and the number of the generation.
         checkpoint: saved now and then; where it holds fitness values, their generations are not played again: the search
             depends on its seed and the fitness alone.
+        open_learner: gives what improves C without a search; needed where ``config.modelfree`` has generations.
 
     Returns:
         The chosen parameters (N,) float32, and the curve.
     """
     curve: list[Row] = []
     means: list[np.ndarray] = []
-    told: list[list[float]] = (checkpoint.load()[1] if checkpoint else {}).get("fitness", [])
+    kept, values = checkpoint.load() if checkpoint else ({}, {})
+    told: list[list[float]] = values.get("fitness", [])
     counter = iter(generations)
-    phases: dict[World, DreamPhase | RealPhase] = {"dream": config.dream, "real": config.real}
+    phases: dict[str, DreamPhase | RealPhase] = {"dream": config.dream, "real": config.real}
     for world, phase in phases.items():
         if not phase.generations:
             continue
@@ -159,17 +222,40 @@ def train_controller(
                     told.append(_fitness(candidates, phase, arena, config, stream, generation))
                 fitness, steps = np.array(told[generation][:-1]), int(told[generation][-1])
                 search.tell(fitness)
-                row = _row(generation, world, fitness, search.sigma, steps)
-                curve.append(row)
+                curve.append(_row(generation, world, fitness, steps, sigma=search.sigma))
                 means.append(basis.expand(search.mean[None])[0])
                 if checkpoint and checkpoint.due():
                     checkpoint.save({}, {"fitness": told})
-                observe(
-                    {f"{world}/{k}": float(v) for k, v in row.items() if k not in ("generation", "phase")},
-                    len(means),
-                )
+                observe(_metrics(curve[-1]), len(means))
         finally:
             arena.close()
+    if config.modelfree.generations and open_learner:
+        learner = open_learner(means[-1] if means else start)
+        if "learned" in kept:
+            learned = kept.pop("learned")
+            learner.state = kept
+            means += list(learned.numpy())
+            curve += values["learned"]
+            for _ in learned:
+                next(counter)
+        for number in range(len(means) - len(told), config.modelfree.generations):
+            result = learner.generation(number)
+            curve.append(
+                _row(
+                    len(means),
+                    "modelfree",
+                    np.array(result.returns),
+                    result.steps,
+                    noise=result.noise,
+                    explained=result.explained,
+                )
+            )
+            means.append(result.parameters)
+            if checkpoint and checkpoint.due():
+                learned = torch.from_numpy(np.stack(means[len(told) :]))
+                checkpoint.save(learner.state | {"learned": learned}, {"fitness": told, "learned": curve[len(told) :]})
+            observe(_metrics(curve[-1]), len(means))
+            next(counter)
     next(counter, None)
     chosen, rows = _select(config, means, open_arena, stream)
     return torch.from_numpy(chosen.astype(np.float32)), curve + rows
@@ -197,16 +283,14 @@ def _fitness(
     return [*returns.total.mean(1).tolist(), returns.steps]
 
 
-def _row(generation: int, world: World, fitness: np.ndarray, sigma: float, steps: int) -> Row:
-    return {
-        "generation": generation,
-        "phase": world,
-        "best": float(fitness.max()),
-        "mean": float(fitness.mean()),
-        "std": float(fitness.std()),
-        "sigma": sigma,
-        "steps": steps,
-    }
+def _row(generation: int, phase: str, returns: np.ndarray, steps: int, **others: float) -> Row:
+    """Return a generation's row of the curve; returns of candidates, or of episodes."""
+    summary = {"best": float(returns.max()), "mean": float(returns.mean()), "std": float(returns.std())} if len(returns) else {}
+    return {"generation": generation, "phase": phase, **summary, **others, "steps": steps}
+
+
+def _metrics(row: Row) -> dict[str, float]:
+    return {f"{row['phase']}/{name}": float(value) for name, value in row.items() if name not in ("generation", "phase")}
 
 
 def _select(

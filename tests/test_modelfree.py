@@ -1,0 +1,119 @@
+"""PPO on C: the lanes it plays in, that it begins at C, and that it learns."""
+
+from itertools import count
+
+import numpy as np
+import pytest
+import torch
+
+from worldmodels.engine.driver import ControllerPolicy
+from worldmodels.engine.rollout import run_episodes
+from worldmodels.engine.world import Step
+from worldmodels.models.controller import ControllerConfig, Controllers, parameter_count
+from worldmodels.training.controller import ModelFreePhase
+from worldmodels.training.modelfree import REWARD_SCALE, ModelFree, WorldVecEnv
+
+PHASE = ModelFreePhase(
+    generations=20,
+    critic_generations=1,
+    lanes=4,
+    limit=32,
+    epochs=10,
+    batch=32,
+    learning_rate=0.01,
+    discount=0.5,
+    noise=0.3,
+)
+
+
+class Follow:
+    """The action should follow the first feature; an episode lasts as many steps as its seed's last digit, and three."""
+
+    feature_size, action_size = 2, 1
+
+    def __init__(self):
+        self.seeds, self.played = torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)
+
+    def start(self, seeds):
+        self.seeds = torch.cat([self.seeds, torch.tensor(seeds, dtype=torch.int64)])
+        self.played = torch.cat([self.played, torch.zeros(len(seeds), dtype=torch.int64)])
+
+    def features(self):
+        return torch.stack([torch.sin(self.seeds * 1.7 + self.played), torch.ones(len(self.seeds))], 1)
+
+    def step(self, actions):
+        reward = 1 - (actions[:, 0] - self.features()[:, 0] * 0.7).abs()
+        self.played = self.played + 1
+        over = self.played >= self.seeds % 10 + 3
+        odd = self.seeds % 2 == 1
+        return Step(reward, over & odd, over & ~odd)
+
+    def keep(self, lanes):
+        self.seeds, self.played = self.seeds[lanes], self.played[lanes]
+
+    def close(self):
+        pass
+
+
+def score(config, parameters):
+    policy = ControllerPolicy(Controllers(config, torch.from_numpy(parameters).float()[None], 2, 1))
+    returns = run_episodes(Follow(), policy, range(40))
+    return returns.total.sum() / returns.length.sum()
+
+
+def learner(config, start, phase=PHASE):
+    return ModelFree(phase, config, Follow(), start, seed=lambda number: 3 + number, episodes=lambda g: count(1000 * (g + 1)))
+
+
+def test_lanes_go_on_with_the_next_episode_and_give_what_the_rollout_gives():
+    env = WorldVecEnv(Follow(), 3, iter(range(100)))
+    features = env.reset()
+    np.testing.assert_allclose(features[:, 0], np.sin(np.arange(3) * 1.7), rtol=1e-5)
+    weights = np.array([[0.4, 0.1]], np.float32)
+    policy = ControllerPolicy(
+        Controllers(ControllerConfig(features="z", hidden=0, bias=False), torch.from_numpy(weights), 2, 1)
+    )
+    paid, ended, cut = 0.0, 0, []
+    for _ in range(40):
+        before = features
+        env.step_async(features @ weights.T)
+        features, rewards, over, infos = env.step_wait()
+        paid += float(rewards.sum())
+        ended += int(over.sum())
+        for lane in np.flatnonzero(over):
+            cut.append(infos[lane]["TimeLimit.truncated"])
+            assert not np.allclose(infos[lane]["terminal_observation"], features[lane])
+        assert not np.allclose(before, features)
+    assert ended == len(env.finished) == len(cut) > 12
+    assert {True, False} == set(cut)
+    expected = run_episodes(Follow(), policy, range(100)).total[0]
+    for total in env.finished:
+        assert np.isclose(expected, total, atol=1e-4).any()
+    assert paid == pytest.approx(REWARD_SCALE * (sum(env.finished) + env._total.sum()), rel=1e-4)
+
+
+@pytest.mark.parametrize("hidden", [0, 6])
+@pytest.mark.parametrize("bias", [False, True])
+def test_it_begins_at_c_and_learns(hidden, bias):
+    config = ControllerConfig(features="z", hidden=hidden, bias=bias)
+    start = np.random.default_rng(0).normal(size=parameter_count(config, 2, 1)) * 0.3
+    ppo = learner(config, start)
+    np.testing.assert_allclose(ppo.parameters, start, rtol=1e-6)
+    first = ppo.generation(0)
+    np.testing.assert_array_equal(first.parameters, start.astype(np.float32))  # the critic learns first
+    assert first.steps == 4 * 32
+    assert first.returns
+    for number in range(1, PHASE.generations):
+        last = ppo.generation(number)
+    assert score(config, last.parameters) > max(0.8, score(config, start) + 0.1)
+    assert last.noise < first.noise
+
+
+def test_a_state_taken_over_goes_on_alike():
+    config = ControllerConfig(features="z", hidden=0, bias=True)
+    one = learner(config, np.zeros(3))
+    for number in range(3):
+        one.generation(number)
+    other = learner(config, np.zeros(3))
+    other.state = one.state
+    np.testing.assert_array_equal(one.generation(3).parameters, other.generation(3).parameters)
