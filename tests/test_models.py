@@ -13,6 +13,7 @@ from worldmodels.models.initialisation import initialise
 from worldmodels.models.memory import Memory, MemoryConfig, MemoryLossConfig, MemoryState, memory_loss
 from worldmodels.models.mixture import Mixture
 from worldmodels.models.precision import cpu_flags, products_in, training_in
+from worldmodels.models.recurrence import Recurrence
 from worldmodels.models.vision import Vision, VisionConfig, VisionLossConfig, to_frames, to_images
 
 
@@ -110,6 +111,19 @@ def test_a_sequence_is_its_single_steps():
         torch.testing.assert_close(h[:, 0], hidden[:, t], rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(step.done[:, 0], whole.done[:, t], rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(state.h, last.h, rtol=1e-5, atol=1e-6)
+
+
+def test_the_gradient_of_the_lstm_is_the_slope():
+    generator = torch.Generator().manual_seed(0)
+    lanes, steps, hidden = 3, 5, 2
+    sizes = [(lanes, steps, 4 * hidden), (4 * hidden, hidden), (lanes, hidden), (lanes, hidden)]
+    drive, weight, h, c = (torch.randn(size, generator=generator, dtype=torch.float64, requires_grad=True) for size in sizes)
+    keep = (torch.rand(lanes, steps, 1, generator=generator) > 0.3).double()
+
+    def steps_of(drive, weight, h, c):
+        return Recurrence.apply(drive, keep, weight, h, c, torch.float64, True)
+
+    assert torch.autograd.gradcheck(steps_of, (drive, weight, h, c))
 
 
 def test_products_in_bfloat16_change_little_and_the_state_stays_single():

@@ -8,6 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from worldmodels.models.mixture import Mixture
+from worldmodels.models.recurrence import Recurrence
 from worldmodels.params import Config
 
 
@@ -142,19 +143,10 @@ class Memory(nn.Module):
         flag = [restart.unsqueeze(-1).to(z.dtype)] if self.config.done else []
         kind = self.bias.dtype  # of the products; the state is float32 (``models.precision``)
         drive = F.linear(torch.cat([z, action, *flag], -1).to(kind), self.input_weight, self.bias)  # (B, T, 4H)
-        h, c = state
-        carry = (~restart).to(z.dtype).unsqueeze(-1)  # (B, T, 1)
-        hidden = []
-        # unbind, not drive[:, t]: the gradient of a slice is a tensor of zeros as large as the whole.
-        for step, keep in zip(drive.unbind(1), carry.unbind(1), strict=True):
-            h, c = h * keep, c * keep
-            gates = torch.addmm(step, h.to(kind), self.hidden_weight.T).float()
-            i, g, f, o = gates.chunk(4, -1)
-            # A forget gate that starts open (+1), as in the paper's TensorFlow cell.
-            c = torch.sigmoid(f + 1) * c + torch.sigmoid(i) * torch.tanh(g)
-            h = torch.sigmoid(o) * torch.tanh(c)
-            hidden.append(h)
-        return torch.stack(hidden, 1), MemoryState(h, c)
+        keep = (~restart).to(z.dtype).unsqueeze(-1)
+        # Where autocast is on, the drive is of its type.
+        hidden, h, c = Recurrence.apply(drive, keep, self.hidden_weight, *state, drive.dtype, torch.is_grad_enabled())
+        return hidden, MemoryState(h, c)
 
     def predict(self, hidden: Tensor) -> Prediction:
         """Return what follows hidden states (B, T, H)."""
