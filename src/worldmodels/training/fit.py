@@ -22,7 +22,7 @@ class OptimiserConfig(Config):
     """Adam, with a cosine decay.
 
     Attributes:
-        updates: gradient steps of a model that begins untrained.
+        updates: gradient steps of a model that begins untrained; 0 leaves it so.
         warm_updates: gradient steps of a model that goes on from the previous iteration's.
         batch: frames (V) or sequences (M) a step.
         learning_rate: at the start.
@@ -31,8 +31,8 @@ class OptimiserConfig(Config):
         clip: greatest norm of the gradient.
     """
 
-    updates: int = Field(ge=1, le=10_000_000)
-    warm_updates: int = Field(ge=1, le=10_000_000)
+    updates: int = Field(ge=0, le=10_000_000)
+    warm_updates: int = Field(ge=0, le=10_000_000)
     batch: int = Field(ge=1, le=65_536)
     learning_rate: float = Field(gt=0, le=1)
     warm_learning_rate: float = Field(gt=0, le=1)
@@ -54,7 +54,7 @@ def fit(
     validate: Callable[[], Mapping[str, float]],
     checkpoint: Checkpoint | None = None,
 ) -> list[Row]:
-    """Train a model in place; return its curve.
+    """Train a model in place; return its curve. With 0 updates the model stays as it is and is judged all the same.
 
     Args:
         model: what to train.
@@ -76,6 +76,9 @@ def fit(
     if values:
         curve = values["curve"]
         _restore(model, optimiser, tensors)
+    if not config.updates:
+        model.eval()
+        curve.append({"update": 0, "split": "validation", **validate()})
     model.train()
     for update in updates:
         if update < values.get("updates", 0):

@@ -62,7 +62,7 @@ def train_vision(
 ) -> list[Row]:
     """Train V in place on the frames of ``reader``; return the curve. ``checkpoint``: see ``fit``.
 
-    With 0 updates V stays as it is, and the curve is what it is worth on held-out frames. Batches, noise and order depend on
+    Batches, noise and order depend on
     ``seed`` and the number of the update alone. The last metric, ``loader_share``, is the part of the time that the frames took
     to come from the disk.
     """
@@ -101,9 +101,6 @@ def train_vision(
         figures = {name: float(sum(w * v[name].item() for w, v in zip(weights, values, strict=True))) for name in values[0]}
         return figures | {"active_dimensions": active_dimensions(encode_frames(model, validation)[0])}
 
-    if not config.optimiser.updates:
-        model.eval()
-        return [{"update": 0, "split": "validation", **validate()}]
     curve = fit(model, loss, config.optimiser, updates=updates, observe=observe, validate=validate, checkpoint=checkpoint)
     observe({"loader_share": waited / (time.perf_counter() - begin)}, config.optimiser.updates)
     return curve
