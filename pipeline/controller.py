@@ -17,7 +17,7 @@ from worldmodels.errors import WorldModelsError
 from worldmodels.models.controller import feature_size, parameter_count
 from worldmodels.models.memory import Memory
 from worldmodels.models.vision import Vision
-from worldmodels.seeds import episode_seeds, stream_seed
+from worldmodels.seeds import Purpose, episode_seeds, stream_seed
 from worldmodels.storage.agents import AgentCard, read_card
 from worldmodels.storage.files import write_curve
 from worldmodels.storage.layout import require
@@ -47,38 +47,41 @@ def main(stage: Stage) -> None:
 
     sizes = feature_size(features, vision.config.latent, memory.config.hidden), memory.action
 
+    def dream_world(of: DreamPhase) -> Callable[[], World]:
+        places = Replay.of(rows, of.context) if of.context else starts
+        return partial(DreamWorld, dreamer, places, features, temperature=of.temperature, limit=of.limit, survival=of.survival)
+
+    def real_world(limit: int) -> Callable[[], World]:
+        rules = game.model_copy(update={"limit": min(limit, game.limit)})
+        return partial(open_games, rules, stage.threads, vision, memory, features)
+
     def arena_of(of: DreamPhase | RealPhase | SelectionConfig) -> Arena:
-        open_world: Callable[[], World]
-        if isinstance(of, DreamPhase):
-            places = Replay.of(rows, of.context) if of.context else starts
-            open_world = partial(
-                DreamWorld, dreamer, places, features, temperature=of.temperature, limit=of.limit, survival=of.survival
-            )
-        else:
-            rules = game.model_copy(update={"limit": min(of.limit, game.limit)})
-            open_world = partial(open_games, rules, stage.threads, vision, memory, features)
+        open_world = dream_world(of) if isinstance(of, DreamPhase) else real_world(of.limit)
         return open_arena(stage.engine, open_world, *sizes)
 
     def open_learner(begin: np.ndarray | None) -> Learner:
         try:
-            from worldmodels.training.modelfree import ModelFree
+            from worldmodels.training.ppo import Refinement
         except ImportError as error:
             raise WorldModelsError(
-                f"controller.modelfree needs stable-baselines3 ({error}): pip install 'worldmodels[modelfree]' "
-                "(in a clone: pip install -c requirements.lock -e '.[modelfree]'), or set its generations to 0."
+                f"controller.ppo needs stable-baselines3 ({error}): pip install 'worldmodels[ppo]' "
+                "(in a clone: pip install -c requirements.lock -e '.[ppo]'), or set its generations to 0."
             ) from None
-        rules = game.model_copy(update={"limit": min(config.modelfree.limit, game.limit)})
-        world = open_games(rules, stage.threads, vision, memory, features)
-        stream = f"{stage.stream}/modelfree/{config.evolution.seed}"
+        phase, world = config.ppo, real_world(config.ppo.limit)
+        if phase.world == "dream":  # one step more than is played: what a dream that is cut off is worth is the critic's to say
+            world = dream_world(config.dream.model_copy(update={"limit": phase.limit + 1, "survival": 0.0}))
+        stream = f"{stage.stream}/ppo/{config.evolution.seed}"
+
+        purpose: Purpose = "dream" if phase.world == "dream" else "evolution"
 
         def episodes(generation: int) -> Iterator[int]:
-            first = generation * config.modelfree.lanes * config.modelfree.limit
-            return (episode_seeds("evolution", 1, stream=stream, start=first + i)[0] for i in count())
+            first = generation * phase.lanes * phase.limit
+            return (episode_seeds(purpose, 1, stream=stream, start=first + i)[0] for i in count())
 
-        return ModelFree(
-            config.modelfree,
+        return Refinement(
+            phase,
             config.model,
-            world,
+            world(),
             np.zeros(parameter_count(config.model, *sizes)) if begin is None else begin,
             seed=lambda generation: stream_seed(stage.seed, stream, generation),
             episodes=episodes,

@@ -20,7 +20,7 @@ from worldmodels.training.arena import WorldArena
 from worldmodels.training.controller import (
     ControllerTraining,
     DreamPhase,
-    ModelFreePhase,
+    PPOPhase,
     RealPhase,
     SelectionConfig,
     train_controller,
@@ -28,7 +28,7 @@ from worldmodels.training.controller import (
 from worldmodels.training.evolution import EvolutionConfig
 from worldmodels.training.fit import OptimiserConfig
 from worldmodels.training.memory import MemoryTraining, new_memory, train_memory
-from worldmodels.training.modelfree import ModelFree
+from worldmodels.training.ppo import Refinement
 from worldmodels.training.vision import VisionTraining, new_vision, train_vision
 
 UPDATES = 12
@@ -114,7 +114,8 @@ def memory(_, checkpoint, observe):
 
 def controller(_, checkpoint, observe, learned=0):
     shape = ControllerConfig(features="zh", hidden=0, bias=False)
-    modelfree = ModelFreePhase(
+    ppo = PPOPhase(
+        world="real",
         generations=learned,
         critic_generations=1,
         lanes=2,
@@ -130,7 +131,7 @@ def controller(_, checkpoint, observe, learned=0):
         evolution=EvolutionConfig(population=5, sigma=0.5, covariance="full", components=2, seed=0),
         dream=DreamPhase(generations=UPDATES // 2 - learned, rollouts=2, limit=20, temperature=1.0, survival=0.0, context=0),
         real=RealPhase(generations=UPDATES // 2, rollouts=2, limit=30, lanes=10),
-        modelfree=modelfree,
+        ppo=ppo,
         selection=SelectionConfig(episodes=0, every=1, limit=1, lanes=1),
         warm_start=False,
     )
@@ -142,9 +143,7 @@ def controller(_, checkpoint, observe, learned=0):
         return DreamWorld(dreamer, starts, "zh", temperature=1.0, limit=limit)
 
     def open_learner(start):
-        return ModelFree(
-            modelfree, shape, open_world(7), start, seed=lambda number: 5 + number, episodes=lambda g: count(100 * g)
-        )
+        return Refinement(ppo, shape, open_world(7), start, seed=lambda number: 5 + number, episodes=lambda g: count(100 * g))
 
     parameters, curve = train_controller(
         config,

@@ -23,8 +23,14 @@ def tiny_params() -> dict[str, Any]:
         section["controller"]["evolution"].update(population=4, components=6)
         for phase in (section["controller"]["dream"], section["controller"]["real"]):
             phase.update(generations=min(2, phase["generations"]), rollouts=2, limit=20)
-        section["controller"]["modelfree"].update(
-            generations=int(name == "carracing"), critic_generations=0, lanes=2, limit=20, epochs=1, batch=8
+        section["controller"]["ppo"].update(
+            world="dream" if name == "doom" else "real",
+            generations=1,
+            critic_generations=0,
+            lanes=2,
+            limit=20,
+            epochs=1,
+            batch=8,
         )
         section["controller"]["selection"].update(episodes=2, every=1, limit=20)
         section["environment"]["limit"] = 80

@@ -1,7 +1,7 @@
 """Training C: phases of CMA-ES, in the dream or in reality, and the choice of the controller that is kept."""
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -57,10 +57,13 @@ class RealPhase(Config):
     lanes: int = Field(ge=1, le=4096)
 
 
-class ModelFreePhase(Config):
-    """A stretch of PPO in the game (Schulman et al. 2017), from the mean where the search before it ended.
+class PPOPhase(Config):
+    """A stretch of PPO (Schulman et al. 2017), from the mean where the search before it ended.
+
+    Its critic says what the rest of an episode is worth, so that short dreams need not be short-sighted.
 
     Attributes:
+        world: the game, or the dream, at the ``dream`` phase's temperature and from its starts.
         generations: collections, each followed by its updates; 0 leaves PPO out.
         critic_generations: the first so many train the critic alone, so that an untrained one does not spoil C.
         lanes: games at a time.
@@ -72,6 +75,7 @@ class ModelFreePhase(Config):
         noise: standard deviation of an action before its tanh, at the start.
     """
 
+    world: Literal["dream", "real"]
     generations: int = Field(ge=0, le=100_000)
     critic_generations: int = Field(ge=0, le=100_000)
     lanes: int = Field(ge=1, le=4096)
@@ -107,7 +111,7 @@ class ControllerTraining(Config):
         evolution: the search.
         dream: the search in the dream.
         real: the search in the game, from the mean where the one in the dream ended.
-        modelfree: what follows it, without a search.
+        ppo: what follows it, without a search.
         selection: what is kept.
         warm_start: begin at the C of the previous iteration where there is one and its shape is the same.
     """
@@ -116,19 +120,19 @@ class ControllerTraining(Config):
     evolution: EvolutionConfig
     dream: DreamPhase
     real: RealPhase
-    modelfree: ModelFreePhase
+    ppo: PPOPhase
     selection: SelectionConfig
     warm_start: bool
 
     @property
     def generations(self) -> int:
         """Generations of all phases."""
-        return self.dream.generations + self.real.generations + self.modelfree.generations
+        return self.dream.generations + self.real.generations + self.ppo.generations
 
     @model_validator(mode="after")
     def _searches(self) -> "ControllerTraining":
         if not self.generations:
-            raise ValueError("dream, real and modelfree all have 0 generations: C would learn nothing")
+            raise ValueError("dream, real and ppo all have 0 generations: C would learn nothing")
         return self
 
 
@@ -195,7 +199,7 @@ def train_controller(
         observe: called with metrics and the number of the generation.
         checkpoint: saved now and then; where it holds fitness values, their generations are not played again: the search
             depends on its seed and the fitness alone.
-        open_learner: gives what improves C without a search; needed where ``config.modelfree`` has generations.
+        open_learner: gives what improves C without a search; needed where ``config.ppo`` has generations.
 
     Returns:
         The chosen parameters (N,) float32, and the curve.
@@ -229,7 +233,7 @@ def train_controller(
                 observe(_metrics(curve[-1]), len(means))
         finally:
             arena.close()
-    if config.modelfree.generations and open_learner:
+    if config.ppo.generations and open_learner:
         learner = open_learner(means[-1] if means else start)
         if "learned" in kept:
             learned = kept.pop("learned")
@@ -238,12 +242,12 @@ def train_controller(
             curve += values["learned"]
             for _ in learned:
                 next(counter)
-        for number in range(len(means) - len(told), config.modelfree.generations):
+        for number in range(len(means) - len(told), config.ppo.generations):
             result = learner.generation(number)
             curve.append(
                 _row(
                     len(means),
-                    "modelfree",
+                    "ppo",
                     np.array(result.returns),
                     result.steps,
                     noise=result.noise,

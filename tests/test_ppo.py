@@ -10,10 +10,11 @@ from worldmodels.engine.driver import ControllerPolicy
 from worldmodels.engine.rollout import run_episodes
 from worldmodels.engine.world import Step
 from worldmodels.models.controller import ControllerConfig, Controllers, parameter_count
-from worldmodels.training.controller import ModelFreePhase
-from worldmodels.training.modelfree import REWARD_SCALE, ModelFree, WorldVecEnv
+from worldmodels.training.controller import PPOPhase
+from worldmodels.training.ppo import REWARD_SCALE, Refinement, WorldVecEnv
 
-PHASE = ModelFreePhase(
+PHASE = PPOPhase(
+    world="real",
     generations=20,
     critic_generations=1,
     lanes=4,
@@ -62,7 +63,7 @@ def score(config, parameters):
 
 
 def learner(config, start, phase=PHASE):
-    return ModelFree(phase, config, Follow(), start, seed=lambda number: 3 + number, episodes=lambda g: count(1000 * (g + 1)))
+    return Refinement(phase, config, Follow(), start, seed=lambda number: 3 + number, episodes=lambda g: count(1000 * (g + 1)))
 
 
 def test_lanes_go_on_with_the_next_episode_and_give_what_the_rollout_gives():

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from worldmodels.engine.world import World
 from worldmodels.models.controller import ControllerConfig, Controllers
-from worldmodels.training.controller import Generation, ModelFreePhase
+from worldmodels.training.controller import Generation, PPOPhase
 
 REWARD_SCALE = 0.1
 """Rewards as the critic sees them: returns are then of the order of ten."""
@@ -100,7 +100,7 @@ class WorldVecEnv(VecEnv):
         return [False] * self.num_envs
 
 
-class ModelFree:
+class Refinement:
     """PPO on one C.
 
     Each generation begins with new episodes and its own random numbers: it depends on ``state`` and its number alone.
@@ -116,7 +116,7 @@ class ModelFree:
 
     def __init__(
         self,
-        phase: ModelFreePhase,
+        phase: PPOPhase,
         model: ControllerConfig,
         world: World,
         start: np.ndarray,
