@@ -163,6 +163,27 @@ def test_models_learn_with_products_in_either_precision(kind):
     assert all(last < first for first, last in zip(losses[0], losses[-1], strict=True))
 
 
+def test_products_in_bfloat16_are_of_the_weights_as_they_are_now():
+    memory, vision = small_memory(), Vision(VisionConfig(latent=4))
+    initialise(vision, torch.Generator().manual_seed(0))
+    z, no = torch.ones(2, 3, 5), torch.zeros(2, 3, dtype=torch.bool)
+    images = torch.full((2, 3, 64, 64), 0.5)
+
+    def seen():
+        prediction, hidden, _ = memory(z, z[..., :2], no, memory.initial_state(2))
+        mean, log_variance = vision.encode(images)
+        return [prediction.latent.mean, hidden, mean, log_variance, vision.decode(mean)]
+
+    with training_in(torch.bfloat16, torch.device("cpu")):
+        sum(each.sum() for each in seen()).backward()
+        with torch.no_grad():
+            for parameter in [*memory.parameters(), *vision.parameters()]:
+                parameter.mul_(1.5)
+        after = seen()
+    for half, single in zip(after, seen(), strict=True):
+        torch.testing.assert_close(half, single, rtol=0.1, atol=0.05)
+
+
 def test_bfloat16_is_taken_where_the_processor_is_made_for_it(tmp_path, monkeypatch):
     cpu = torch.device("cpu")
     for flags, kind in (("fma avx2", torch.float32), ("avx512f avx512_bf16", torch.bfloat16), ("amx_bf16", torch.bfloat16)):

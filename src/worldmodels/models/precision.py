@@ -19,8 +19,12 @@ def products_in(precision: Precision, device: torch.device) -> torch.dtype:
 
 
 def training_in(kind: torch.dtype, device: torch.device) -> AbstractContextManager[object]:
-    """Return the context in which a model with float32 weights is trained with products of this type."""
-    return nullcontext() if kind == torch.float32 else torch.autocast(device.type, dtype=kind)
+    """Return the context in which a model with float32 weights is trained with products of this type.
+
+    Weights are cast anew wherever they are used: torch's cache of cast weights is emptied when the context ends, so that in
+    one that spans many updates a model would go on computing with the weights of the first.
+    """
+    return nullcontext() if kind == torch.float32 else torch.autocast(device.type, dtype=kind, cache_enabled=False)
 
 
 def cpu_flags(path: Path = Path("/proc/cpuinfo")) -> set[str]:
