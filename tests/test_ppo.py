@@ -90,6 +90,7 @@ def test_lanes_go_on_with_the_next_episode_and_give_what_the_rollout_gives():
     expected = run_episodes(Follow(), policy, range(100)).total[0]
     for total in env.finished:
         assert np.isclose(expected, total, atol=1e-4).any()
+    assert paid == pytest.approx(REWARD_SCALE * env.paid, rel=1e-5)
     assert paid == pytest.approx(REWARD_SCALE * (sum(env.finished) + env._total.sum()), rel=1e-4)
 
 

@@ -141,7 +141,8 @@ class Generation(NamedTuple):
 
     Attributes:
         parameters: C after it, (N,) float64.
-        returns: of the episodes that ended in it.
+        returns: of the episodes that ended in it; where few do, short ones are overrepresented.
+        reward: mean of a step.
         steps: played.
         noise: standard deviation of the actions before their tanh.
         explained: share of the variance of the returns that the critic foresaw.
@@ -149,6 +150,7 @@ class Generation(NamedTuple):
 
     parameters: np.ndarray
     returns: list[float]
+    reward: float
     steps: int
     noise: float
     explained: float
@@ -250,6 +252,8 @@ def train_controller(
                     "ppo",
                     np.array(result.returns),
                     result.steps,
+                    ended=len(result.returns),
+                    reward=result.reward,
                     noise=result.noise,
                     explained=result.explained,
                 )

@@ -38,6 +38,7 @@ class WorldVecEnv(VecEnv):
         super().__init__(lanes, Box(-np.inf, np.inf, shape, np.float32), Box(-REACH, REACH, actions, np.float32))
         self.world, self.seeds = world, seeds
         self.finished: list[float] = []
+        self.paid = 0.0
         self._total = np.zeros(lanes)
         self._lanes = np.zeros(0, np.int64)  # where the world's lanes are among ours
         self._actions = np.zeros((lanes, world.action_size), np.float32)
@@ -61,6 +62,7 @@ class WorldVecEnv(VecEnv):
         infos: list[dict[str, Any]] = [{} for _ in over]
         rewards[self._lanes] = step.reward.numpy()
         self._total += rewards
+        self.paid += float(rewards.sum())
         ended = step.terminal | step.truncated
         if bool(ended.any()):
             last = self._features()
@@ -158,7 +160,7 @@ class Refinement:
     def generation(self, number: int) -> Generation:
         """Collect, and update."""
         set_random_seed(self._seed(number) % 2**32)
-        self._env.seeds, self._env.finished = self._episodes(number), []
+        self._env.seeds, self._env.finished, self._env.paid = self._episodes(number), [], 0.0
         for parameter in [*self._parts(), self._ppo.policy.log_std]:
             parameter.requires_grad_(number >= self._phase.critic_generations)
         self._ppo._last_obs = None  # the library keeps lanes going from one collection to the next
@@ -167,6 +169,7 @@ class Refinement:
         return Generation(
             parameters=self.parameters,
             returns=self._env.finished,
+            reward=self._env.paid / steps,
             steps=steps,
             noise=float(self._ppo.policy.log_std.detach().exp().mean()),
             explained=float(self._ppo.logger.name_to_value["train/explained_variance"]),
