@@ -49,7 +49,13 @@ def main(stage: Stage) -> None:
 
     def dream_world(of: DreamPhase) -> Callable[[], World]:
         places = Replay.of(rows, of.context) if of.context else starts
-        return partial(DreamWorld, dreamer, places, features, temperature=of.temperature, limit=of.limit, survival=of.survival)
+        how = {
+            "temperature": of.temperature,
+            "limit": of.limit,
+            "survival": of.survival,
+            "fused": stage.value("compute.compile"),
+        }
+        return partial(DreamWorld, dreamer, places, features, **how)
 
     def real_world(limit: int) -> Callable[[], World]:
         rules = game.model_copy(update={"limit": min(limit, game.limit)})

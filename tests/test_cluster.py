@@ -36,7 +36,9 @@ def engine():
     cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     cluster.add_node(num_cpus=1)
     yield open_engine(
-        ComputeConfig(threads=1, device="cpu", precision="float32", engine="ray", address=cluster.address, workers=3)
+        ComputeConfig(
+            threads=1, device="cpu", precision="float32", compile=False, engine="ray", address=cluster.address, workers=3
+        )
     )
     ray.shutdown()
     cluster.shutdown()
@@ -124,10 +126,16 @@ def test_parts_of_a_generation_are_put_together_in_order():
 def test_without_ray_the_message_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(WorldModelsError, match=r"pip install .*\[ray\]"):
-        open_engine(ComputeConfig(threads=1, device="cpu", precision="float32", engine="ray", address="", workers=1))
+        open_engine(
+            ComputeConfig(threads=1, device="cpu", precision="float32", compile=False, engine="ray", address="", workers=1)
+        )
 
 
 def test_a_cluster_that_is_not_there_is_named_within_seconds():
     pytest.importorskip("ray")
     with pytest.raises(WorldModelsError, match=r"127\.0\.0\.1:1.*Connection refused"):
-        open_engine(ComputeConfig(threads=1, device="cpu", precision="float32", engine="ray", address="127.0.0.1:1", workers=1))
+        open_engine(
+            ComputeConfig(
+                threads=1, device="cpu", precision="float32", compile=False, engine="ray", address="127.0.0.1:1", workers=1
+            )
+        )

@@ -16,6 +16,7 @@ from worldmodels.engine.rollout import run_episodes
 from worldmodels.engine.world import Step
 from worldmodels.envs.base import EnvStep
 from worldmodels.errors import ParamsError
+from worldmodels.models.compiled import compiled
 from worldmodels.models.controller import ControllerConfig, Controllers, parameter_count
 from worldmodels.models.initialisation import initialise
 from worldmodels.models.memory import Memory, MemoryConfig
@@ -359,3 +360,32 @@ def test_a_dream_that_is_kinder_than_the_game_is_told(lived, kind):
     assert row["dream"] == pytest.approx(20, abs=6)
     assert row["ratio"] == pytest.approx(row["dream"] / lived)
     assert row["kind"] == kind
+
+
+def test_a_compiled_dream_is_the_same_dream():
+    memory = Memory(MemoryConfig(hidden=16, mixtures=3, done=True, reward="value", ending="sampled"), latent=16, action=1)
+    initialise(memory, torch.Generator().manual_seed(2))
+    starts = Starts(torch.zeros(1, 16), torch.zeros(1, 16))
+    options = {"temperature": 1.1, "limit": 30, "survival": 0.1}
+    policy = ScriptedPolicy(ScriptedConfig(name="x", first=[1.0], second=[-1.0], period=3))
+    plain, fused = (
+        run_episodes(DreamWorld(memory, starts, "zch", fused=fused, **options), policy, range(24)).total
+        for fused in (False, True)
+    )
+    assert not (plain == 0).all()
+    np.testing.assert_allclose(fused, plain, rtol=1e-3)
+    alone = run_episodes(DreamWorld(memory, starts, "zch", fused=True, **options), policy, [17]).total
+    assert alone[0, 0] == fused[0, 17]
+
+
+def test_what_cannot_be_compiled_runs_as_it_is(capsys, monkeypatch):
+    def broken(*_, **__):
+        def fast(x):
+            raise RuntimeError("no C++ compiler")
+
+        return fast
+
+    monkeypatch.setattr(torch, "compile", broken)
+    double = compiled(lambda x: 2 * x)
+    assert double(torch.ones(1)) == double(torch.ones(1)) == 2
+    assert capsys.readouterr().err.count("no C++ compiler") == 1

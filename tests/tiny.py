@@ -12,7 +12,7 @@ def tiny_params() -> dict[str, Any]:
     """Return the quick preset, made so small that the whole chain runs in about two minutes."""
     params: dict[str, Any] = yaml.safe_load((ROOT / "presets" / "quick.yaml").read_text())
     params["preset"] = "tiny"
-    params["compute"]["threads"] = 1
+    params["compute"].update(threads=1, compile=False)
     for name in params["environments"]:
         section = params[name]
         section["collect"].update(first_episodes=4, episodes=4, limit=60, lanes=2)

@@ -21,6 +21,8 @@ class ComputeConfig(Config):
             are tested on the CPU in any case.
         precision: of matrix products in training, encoding and dreams: ``float32``, ``bfloat16``, or ``auto``, bfloat16 where
             the device is made for it. Agents are tested in float32 in any case.
+        compile: let torch's compiler fuse the dreams that C is searched in (``models.compiled``); where it does not work, they
+            are dreamt without.
         engine: where games and dreams are played: ``local``, or ``ray``, on a Ray cluster.
         address: of the cluster: ``HOST:PORT`` where this machine is one of its nodes, ``ray://HOST:PORT`` where it is not;
             empty starts a cluster of ``threads`` cores here.
@@ -30,6 +32,7 @@ class ComputeConfig(Config):
     threads: int = Field(ge=1, le=1024)
     device: Literal["auto", "cpu", "cuda"]
     precision: Precision
+    compile: bool
     engine: Literal["local", "ray"]
     address: str
     workers: int = Field(ge=1, le=65536)

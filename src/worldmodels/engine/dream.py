@@ -1,6 +1,7 @@
 """The dream: M alone plays the game (paper, section 4.2)."""
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ from worldmodels.engine.features import select_features
 from worldmodels.engine.noise import EpisodeNoise
 from worldmodels.engine.world import Step, pad_lanes
 from worldmodels.errors import ParamsError
+from worldmodels.models.compiled import compiled
 from worldmodels.models.controller import Features, feature_size
 from worldmodels.models.memory import Memory, MemoryState
 from worldmodels.models.vision import Vision, sample_latent, to_frames
@@ -89,6 +91,35 @@ class Replay(NamedTuple):
         return MemoryState(*(each[places] for each in state))
 
 
+def imagine(
+    memory: Memory, z: Tensor, action: Tensor, restart: Tensor, noise: Tensor, h: Tensor, c: Tensor, temperature: float
+) -> tuple[Tensor, MemoryState, Tensor | None, Tensor | None]:
+    """Return what M thinks up for one step: z' (B, Z), its state, the expected reward and the done logit, (B,) or None.
+
+    Args:
+        memory: M.
+        z: (B, Z).
+        action: (B, A).
+        restart: (B,) bool.
+        noise: (B, 2 Z + 1) standard normal: the first Z for the Gaussians, the next to choose among them.
+        h: of M's state, (B, H).
+        c: the same.
+        temperature: tau.
+    """
+    prediction, _, state = memory(z[:, None], action[:, None], restart[:, None], MemoryState(h, c))
+    latent = type(prediction.latent)(*(field[:, 0] for field in prediction.latent))
+    uniform = torch.special.ndtr(noise[:, memory.latent : 2 * memory.latent])
+    z = latent.sample(uniform, noise[:, : memory.latent], temperature)
+    reward = None if prediction.reward is None else prediction.reward[:, 0]
+    return z, state, reward, None if prediction.done is None else prediction.done[:, 0]
+
+
+@functools.cache
+def compiled_imagine() -> Callable[..., tuple[Tensor, MemoryState, Tensor | None, Tensor | None]]:
+    """Return ``imagine`` compiled, once for all dreams of this process."""
+    return compiled(imagine)
+
+
 class DreamWorld:
     """A ``World`` without a game: M samples z', the reward and the end, at a temperature.
 
@@ -105,6 +136,7 @@ class DreamWorld:
             there, and it ends where that falls below ``survival``. The return is the expected one, given the latents: the
             same mean (but for what is cut off) with a fraction of the variance.
         vision: V, only for ``frames``.
+        fused: compile the step (``compiled``): worth it for a long search, as it begins with 10 to 20 s of compiling.
     """
 
     def __init__(
@@ -117,8 +149,10 @@ class DreamWorld:
         limit: int,
         survival: float = 0.0,
         vision: Vision | None = None,
+        fused: bool = False,
     ) -> None:
         self.memory, self.starts, self.kind = memory, starts, features
+        self._imagine = compiled_imagine() if fused else imagine
         self.temperature, self.limit, self.survival, self.vision = temperature, limit, survival, vision
         self.feature_size = feature_size(features, memory.latent, memory.config.hidden)
         self.action_size = memory.action
@@ -156,26 +190,25 @@ class DreamWorld:
     @torch.inference_mode()
     def step(self, actions: Tensor) -> Step:
         lanes = len(actions)
-        z, action, restart, h, c = pad_lanes(self._z, actions.to(self._device), self._restart, *self._state)
-        prediction, _, state = self.memory(z[:, None], action[:, None], restart[:, None], MemoryState(h, c))
-        self._state = MemoryState(*(s[:lanes] for s in state))
         noise = self._noise.draw().to(self._device)
-        normal, uniform = noise[:, : self.memory.latent], torch.special.ndtr(noise[:, self.memory.latent :])
-        latent = type(prediction.latent)(*(field[:lanes, 0] for field in prediction.latent))
-        self._z = latent.sample(uniform[:, :-1], normal, self.temperature)
+        z, action, restart, padded, h, c = pad_lanes(self._z, actions.to(self._device), self._restart, noise, *self._state)
+        self._z, self._state, predicted, done = self._imagine(self.memory, z, action, restart, padded, h, c, self.temperature)
+        if len(padded) > lanes:
+            self._z, self._state = self._z[:lanes], MemoryState(*(s[:lanes] for s in self._state))
+        uniform = torch.special.ndtr(noise[:, -1])
         self._step += 1
         self._restart = torch.zeros_like(self._restart)
-        reward = torch.ones(lanes, device=self._device) if prediction.reward is None else prediction.reward[:lanes, 0]
+        reward = torch.ones(lanes, device=self._device) if predicted is None else predicted[:lanes]
         terminal = torch.zeros(lanes, dtype=torch.bool, device=self._device)
-        if prediction.done is not None:
-            done = prediction.done[:lanes, 0]
+        if done is not None:
+            done = done[:lanes]
             hazard = (done > 0).float() if self.memory.config.ending == "threshold" else torch.sigmoid(done)
             if self.survival:
                 reward = reward * self._alive
                 self._alive = self._alive * (1 - hazard)
                 terminal = self._alive < self.survival
             else:
-                terminal = uniform[:, -1] < hazard
+                terminal = uniform < hazard
         terminal = terminal.cpu()
         return Step(reward.cpu(), terminal, ~terminal & (self._step >= self.limit))
 

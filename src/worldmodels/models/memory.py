@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from worldmodels.models.mixture import Mixture
-from worldmodels.models.recurrence import Recurrence
+from worldmodels.models.recurrence import Recurrence, recur
 from worldmodels.params import Config
 
 
@@ -145,7 +145,10 @@ class Memory(nn.Module):
         drive = F.linear(torch.cat([z, action, *flag], -1).to(kind), self.input_weight, self.bias)  # (B, T, 4H)
         keep = (~restart).to(z.dtype).unsqueeze(-1)
         # Where autocast is on, the drive is of its type.
-        hidden, h, c = Recurrence.apply(drive, keep, self.hidden_weight, *state, drive.dtype, torch.is_grad_enabled())
+        if torch.is_grad_enabled():
+            hidden, h, c = Recurrence.apply(drive, keep, self.hidden_weight, *state, drive.dtype)
+        else:
+            hidden, h, c, _ = recur(drive, keep, self.hidden_weight, *state, drive.dtype)
         return hidden, MemoryState(h, c)
 
     def predict(self, hidden: Tensor) -> Prediction:

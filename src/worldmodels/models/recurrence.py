@@ -5,6 +5,40 @@ from typing import Any
 import torch
 from torch import Tensor
 
+Tape = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+"""Of a step: h and c before it, the gates i, g, f, o, and tanh(c), (B, H) each."""
+
+
+def recur(
+    drive: Tensor, keep: Tensor, weight: Tensor, h: Tensor, c: Tensor, kind: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor, list[Tape]]:
+    """Return the hidden states (B, T, H), h and c after the last step, and what the gradient needs of every step.
+
+    Args:
+        drive: what the inputs add to the gates i, g, f, o, (B, T, 4H).
+        keep: (B, T, 1), 0 where the state is zeroed before a step, else 1.
+        weight: recurrent weights (4H, H).
+        h: the state before the first step, (B, H).
+        c: the same, (B, H).
+        kind: type of the products.
+    """
+    recurrent = weight.to(kind).T
+    tape: list[Tape] = []
+    hidden = []
+    # unbind, not drive[:, t]: one call for all steps
+    for step, kept in zip(drive.to(kind).unbind(1), keep.unbind(1), strict=True):
+        h, c = h * kept, c * kept
+        before = h, c
+        i, g, f, o = torch.addmm(step, h.to(kind), recurrent).to(h.dtype).chunk(4, -1)
+        # A forget gate that starts open (+1), as in the paper's TensorFlow cell.
+        i, g, f, o = torch.sigmoid(i), torch.tanh(g), torch.sigmoid(f + 1), torch.sigmoid(o)
+        c = f * c + i * g
+        squashed = torch.tanh(c)
+        h = o * squashed
+        hidden.append(h)
+        tape.append((*before, i, g, f, o, squashed))
+    return torch.stack(hidden, 1), h, c, tape
+
 
 class Recurrence(torch.autograd.Function):
     """LSTM cells over T steps.
@@ -12,40 +46,17 @@ class Recurrence(torch.autograd.Function):
     The gradient of the recurrent weights is one product over all steps, where automatic differentiation would add up T small
     ones: with few sequences in a batch, those take most of the time.
 
-    ``Recurrence.apply(drive, keep, weight, h, c, kind, learning)``:
-
-    - drive: what the inputs add to the gates i, g, f, o, (B, T, 4H);
-    - keep: (B, T, 1), 0 where the state is zeroed before a step, else 1;
-    - weight: recurrent weights (4H, H);
-    - h, c: the state before the first step, (B, H);
-    - kind: type of the products;
-    - learning: whether there will be a gradient.
-
-    Returns the hidden states (B, T, H), and h and c after the last step.
+    ``Recurrence.apply(drive, keep, weight, h, c, kind)`` takes what ``recur`` takes and returns the same, but for the tape.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, drive: Tensor, keep: Tensor, weight: Tensor, h: Tensor, c: Tensor, kind: torch.dtype, learning: bool
+        ctx: Any, drive: Tensor, keep: Tensor, weight: Tensor, h: Tensor, c: Tensor, kind: torch.dtype
     ) -> tuple[Tensor, Tensor, Tensor]:
-        recurrent = weight.to(kind)
-        tape, hidden = [], []
-        # unbind, not drive[:, t]: one call for all steps
-        for step, kept in zip(drive.to(kind).unbind(1), keep.unbind(1), strict=True):
-            h, c = h * kept, c * kept
-            before = h, c
-            i, g, f, o = torch.addmm(step, h.to(kind), recurrent.T).to(h.dtype).chunk(4, -1)
-            # A forget gate that starts open (+1), as in the paper's TensorFlow cell.
-            i, g, f, o = torch.sigmoid(i), torch.tanh(g), torch.sigmoid(f + 1), torch.sigmoid(o)
-            c = f * c + i * g
-            squashed = torch.tanh(c)
-            h = o * squashed
-            hidden.append(h)
-            if learning:
-                tape.append((*before, i, g, f, o, squashed))
-        ctx.tape, ctx.kind = tape, kind
+        hidden, h, c, ctx.tape = recur(drive, keep, weight, h, c, kind)
+        ctx.kind = kind
         ctx.save_for_backward(keep, weight)
-        return torch.stack(hidden, 1), h, c
+        return hidden, h, c
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -70,4 +81,4 @@ class Recurrence(torch.autograd.Function):
         drive = torch.stack(gates[::-1], 1)
         states = torch.stack([step[0] for step in ctx.tape], 1).to(ctx.kind)
         recurrent = (drive.flatten(0, 1).T @ states.flatten(0, 1)).to(weight.dtype)
-        return drive, None, recurrent, back, carried, None, None
+        return drive, None, recurrent, back, carried, None

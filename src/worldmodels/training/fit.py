@@ -53,6 +53,7 @@ def fit(
     observe: Observe,
     validate: Callable[[], Mapping[str, float]],
     checkpoint: Checkpoint | None = None,
+    carried: dict[str, Tensor] | None = None,
 ) -> list[Row]:
     """Train a model in place; return its curve. With 0 updates the model stays as it is and is judged all the same.
 
@@ -64,11 +65,12 @@ def fit(
         observe: called with metrics and the number of the update.
         validate: named terms on held-out data; called about ten times.
         checkpoint: saved now and then; where it holds a state, training goes on from there.
+        carried: what ``loss`` carries from one update to the next, changed in place; kept with the checkpoint.
 
     Raises:
         WorldModelsError: where the loss is no longer a number.
     """
-    optimiser = torch.optim.Adam(model.parameters(), config.learning_rate)
+    optimiser = torch.optim.Adam(model.parameters(), config.learning_rate, fused=True)
     every = max(1, config.updates // POINTS)
     check = max(1, config.updates // 10)
     curve: list[Row] = []
@@ -76,6 +78,8 @@ def fit(
     if values:
         curve = values["curve"]
         _restore(model, optimiser, tensors)
+        if carried is not None:
+            carried.update({name: tensors[f"carried/{name}"].to(tensor.device) for name, tensor in carried.items()})
     if not config.updates:
         model.eval()
         curve.append({"update": 0, "split": "validation", **validate()})
@@ -107,7 +111,8 @@ def fit(
             curve.append({"update": update, "split": "validation", **held_out})
             observe({f"validation/{name}": value for name, value in held_out.items()}, update)
         if checkpoint and checkpoint.due():
-            checkpoint.save(_state(model, optimiser), {"updates": update + 1, "curve": curve})
+            kept = {f"carried/{name}": tensor for name, tensor in (carried or {}).items()}
+            checkpoint.save(_state(model, optimiser) | kept, {"updates": update + 1, "curve": curve})
     model.eval()
     return curve
 
@@ -121,10 +126,14 @@ def _state(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tens
 def _restore(model: nn.Module, optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     model.load_state_dict({name.removeprefix("model/"): value for name, value in tensors.items() if name.startswith("model/")})
     moments: dict[int, dict[str, Tensor]] = {}
+    parameters = list(model.parameters())
     for name, value in tensors.items():
         if name.startswith("adam/"):
             _, index, moment = name.split("/")
-            moments.setdefault(int(index), {})[moment] = value
+            # As the parameter lies in memory (channels last, say): the fused update goes along both, element by element.
+            like = parameters[int(index)]
+            laid = torch.empty_like(like).copy_(value) if value.shape == like.shape else value
+            moments.setdefault(int(index), {})[moment] = laid
     optimiser.load_state_dict({**optimiser.state_dict(), "state": moments})
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from worldmodels.errors import WorldModelsError
 from worldmodels.models.initialisation import initialise
-from worldmodels.models.memory import Memory, MemoryConfig, MemoryLossConfig, Prediction, memory_loss
+from worldmodels.models.memory import Memory, MemoryConfig, MemoryLossConfig, MemoryState, Prediction, memory_loss
 from worldmodels.models.vision import sample_latent
 from worldmodels.params import Config
 from worldmodels.seeds import stream_seed
@@ -81,17 +81,21 @@ def train_memory(
     if config.model.reward == "event":
         model.learn_rewards(rows["reward"], rows["terminal"])
 
-    def predict(starts: Tensor, generator: torch.Generator) -> tuple[Prediction, Tensor, dict[str, Tensor]]:
-        """Return predictions for B windows, the latents sampled in them (B, T+1, Z), and what happened."""
-        window = (starts[:, None] + torch.arange(length)).to(model.device)  # (B, T+1)
+    carried = {"h": model.initial_state(config.optimiser.batch).h, "c": model.initial_state(config.optimiser.batch).c}
+
+    def predict(
+        window: Tensor, generator: torch.Generator, state: MemoryState
+    ) -> tuple[Prediction, Tensor, dict[str, Tensor], MemoryState]:
+        """Return predictions for B windows of rows (B, T+1), latents sampled in them, what happened, and the state after."""
+        window = window.to(model.device)
         mean, log_variance = rows["mean"][window].float(), rows["log_variance"][window].float()
         noise = torch.randn(mean.shape, generator=generator).to(model.device)
         z = sample_latent(mean, log_variance, noise)
         here = window[:, :-1]
         happened = {name: rows[name][here] for name in ("action", "reward", "terminal")}
         happened["valid"] = ~rows["first"][window[:, 1:]]
-        prediction, _, _ = model(z[:, :-1], happened["action"], rows["first"][here], model.initial_state(len(starts)))
-        return prediction, z, happened
+        prediction, _, state = model(z[:, :-1], happened["action"], rows["first"][here], state)
+        return prediction, z, happened, state
 
     def terms(prediction: Prediction, z: Tensor, happened: dict[str, Tensor]) -> dict[str, Tensor]:
         loss = memory_loss(prediction, z[:, 1:], happened["reward"], happened["terminal"], happened["valid"], config.loss)
@@ -99,14 +103,25 @@ def train_memory(
 
     def loss(update: int) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(stream_seed(seed, "memory batch", update))
-        return terms(*predict(torch.randint(border - length + 1, (config.optimiser.batch,), generator=generator), generator))
+        epoch, place = divmod(update, max(1, border // (config.optimiser.batch * config.sequence)))
+        window = epoch_lanes(border, config.optimiser.batch, stream_seed(seed, "memory epoch", epoch))
+        window = (window[:, None] + place * config.sequence + torch.arange(length)) % border
+        state = MemoryState(**carried) if place else model.initial_state(len(window))
+        prediction, z, happened, state = predict(window, generator, state)
+        carried.update(h=state.h.detach(), c=state.c.detach())
+        return terms(prediction, z, happened)
 
     @torch.inference_mode()
     def validate() -> dict[str, float]:
         generator = torch.Generator().manual_seed(stream_seed(seed, "memory validation"))
-        count = min(config.optimiser.batch, (total - border) // length)
-        starts = border + torch.arange(count) * ((total - border) // count)
-        prediction, z, happened = predict(starts, generator)
+        lead = min(config.sequence, (total - border - length) // 2)  # M gets its bearings before it is judged
+        stretch = lead + length
+        count = max(1, min(config.optimiser.batch, (total - border) // stretch))
+        starts = border + torch.arange(count)[:, None] * ((total - border) // count)
+        state = model.initial_state(count)
+        if lead > 0:
+            *_, state = predict(starts + torch.arange(lead + 1), generator, state)
+        prediction, z, happened, _ = predict(starts + max(0, lead) + torch.arange(length), generator, state)
         valid, alive = happened["valid"], happened["valid"] & ~happened["terminal"]
         figures = {name: value.item() for name, value in terms(prediction, z, happened).items()}
         figures |= memory_figures(prediction, z[:, 1:], happened, valid, alive)
@@ -115,4 +130,22 @@ def train_memory(
             figures |= open_loop_error(model, z[whole], happened["action"][whole], max(1, config.sequence // 2), HORIZONS)
         return figures
 
-    return fit(model, loss, config.optimiser, updates=updates, observe=observe, validate=validate, checkpoint=checkpoint)
+    return fit(
+        model,
+        loss,
+        config.optimiser,
+        updates=updates,
+        observe=observe,
+        validate=validate,
+        checkpoint=checkpoint,
+        carried=carried,
+    )
+
+
+def epoch_lanes(rows: int, lanes: int, seed: int) -> Tensor:
+    """Return where the lanes of an epoch begin, (lanes,) int64: evenly spread over the rows, from a random place on.
+
+    Each lane reads on from there, window by window, so that an epoch sees every row about once.
+    """
+    offset = torch.randint(rows, (1,), generator=torch.Generator().manual_seed(seed))
+    return (offset + torch.arange(lanes) * (rows // lanes)) % rows
