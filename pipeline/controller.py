@@ -40,6 +40,8 @@ def main(stage: Stage) -> None:
     device = stage.device if stage.engine.parts == 1 else "cpu"  # workers of a cluster may have no GPU
     vision = load_model(stage.files.vision, Vision.from_description).to(device)
     memory = load_model(stage.files.memory, Memory.from_description).to(device)
+    # Where C plays to learn; the agent that is kept is of the weights as they are.
+    seer = load_model(stage.files.vision, Vision.from_description).to(device, stage.products)
     dreamer = load_model(stage.files.memory, Memory.from_description).to(device, stage.products)
     rows, _ = load_tensors(stage.files.latents)
     starts = Starts.of(rows)
@@ -59,7 +61,7 @@ def main(stage: Stage) -> None:
 
     def real_world(limit: int) -> Callable[[], World]:
         rules = game.model_copy(update={"limit": min(limit, game.limit)})
-        return partial(open_games, rules, stage.threads, vision, memory, features)
+        return partial(open_games, rules, stage.threads, seer, dreamer, features)
 
     def arena_of(of: DreamPhase | RealPhase | SelectionConfig) -> Arena:
         open_world = dream_world(of) if isinstance(of, DreamPhase) else real_world(of.limit)

@@ -50,7 +50,7 @@ def flat_memory(reward=False):
 
 def test_a_dream_that_knows_nothing_is_as_far_off_as_the_mean_at_every_horizon():
     z = torch.randn(40, 13, 3, generator=torch.Generator().manual_seed(0))
-    errors = open_loop_error(flat_memory(), z, torch.zeros(40, 12, 1), 4, (1, 5, 9, 10))
+    errors = open_loop_error(flat_memory(), z, torch.zeros(40, 12, 1), flat_memory().initial_state(40), 4, (1, 5, 9, 10))
     assert set(errors) == {"open_loop_1", "open_loop_5", "open_loop_9"}  # 4 real steps and 9 predicted ones are all 13
     assert all(error == pytest.approx(1.0, abs=0.3) for error in errors.values())
 
@@ -59,8 +59,10 @@ def test_a_dream_that_holds_what_it_saw_stays_with_a_world_that_stands_still():
     memory = flat_memory()
     z = torch.randn(40, 1, 3, generator=torch.Generator().manual_seed(0)).expand(-1, 13, -1)
     memory.head.bias[3:6] = 0.5  # it expects z' = 0.5
-    near = open_loop_error(memory, torch.full_like(z, 0.5) + 0.01 * z, torch.zeros(40, 12, 1), 4, (9,))
-    far = open_loop_error(memory, torch.full_like(z, 2.0) + 0.01 * z, torch.zeros(40, 12, 1), 4, (9,))
+    near = open_loop_error(
+        memory, torch.full_like(z, 0.5) + 0.01 * z, torch.zeros(40, 12, 1), memory.initial_state(40), 4, (9,)
+    )
+    far = open_loop_error(memory, torch.full_like(z, 2.0) + 0.01 * z, torch.zeros(40, 12, 1), memory.initial_state(40), 4, (9,))
     assert near["open_loop_9"] < 2
     assert far["open_loop_9"] > 1000
 

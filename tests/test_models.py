@@ -320,3 +320,26 @@ def test_a_linear_controller_is_a_matrix_product():
     expected = np.tanh(features.numpy() @ weight.numpy().T + bias.numpy())
     actual = act(features, Controllers(config, parameters, 4, 3).weights(torch.zeros(2, dtype=torch.int64)))
     np.testing.assert_allclose(actual.numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_the_clock_counts_the_steps_of_an_episode_and_is_not_learned(kind):
+    config = MemoryConfig(hidden=16, mixtures=3, done=True, reward=False, clock=100)
+    memory = Memory(config, latent=5, action=2)
+    initialise(memory, torch.Generator().manual_seed(0))
+    memory.set_clock()
+    generator = torch.Generator().manual_seed(1)
+    z, action = torch.randn(2, 70, 5, generator=generator), torch.rand(2, 70, 2, generator=generator)
+    restart = torch.zeros(2, 70, dtype=torch.bool)
+    restart[:, 0] = restart[1, 30] = True
+    optimiser = torch.optim.Adam(memory.parameters(), 1e-2)
+    with training_in(kind, torch.device("cpu")):
+        for _ in range(3):
+            prediction, _, state = memory(z, action, restart, memory.initial_state(2))
+            torch.testing.assert_close(state.c[:, -1], torch.tensor([0.7, 0.4]), rtol=5e-3, atol=0)
+            optimiser.zero_grad()
+            (prediction.latent.mean.square().sum() + prediction.done.square().sum()).backward()
+            optimiser.step()
+        assert memory.head.weight.grad[:, -1].abs().max() > 0
+        _, state = memory.observe(z[:, :3], action[:, :3], restart[:, 1:4], memory.initial_state(2, torch.tensor([20, 30])))
+    torch.testing.assert_close(state.c[:, -1], torch.tensor([0.23, 0.33]), rtol=5e-3, atol=0)

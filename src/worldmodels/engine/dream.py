@@ -14,7 +14,7 @@ from worldmodels.engine.world import Step, pad_lanes
 from worldmodels.errors import ParamsError
 from worldmodels.models.compiled import compiled
 from worldmodels.models.controller import Features, feature_size
-from worldmodels.models.memory import Memory, MemoryState
+from worldmodels.models.memory import Memory, MemoryState, steps_so_far
 from worldmodels.models.vision import Vision, sample_latent, to_frames
 from worldmodels.seeds import stream_seed
 
@@ -48,6 +48,7 @@ class Replay(NamedTuple):
         mean: of z at the moments, (N, Z).
         log_variance: (N, Z).
         rows: where in the recording the moments are, (N,) int64.
+        elapsed: steps of their episodes before the moments, (N,) int64.
         latents: the whole recording as V's means, (R, Z).
         actions: (R, A).
         context: T, steps that M reads before a moment.
@@ -56,6 +57,7 @@ class Replay(NamedTuple):
     mean: Tensor
     log_variance: Tensor
     rows: Tensor
+    elapsed: Tensor
     latents: Tensor
     actions: Tensor
     context: int
@@ -72,13 +74,12 @@ class Replay(NamedTuple):
         Raises:
             ParamsError: where no episode is so long.
         """
-        row = torch.arange(len(latents["first"]))
-        begin = torch.where(latents["first"], row, 0).cummax(0).values
-        rows = row[row - begin >= context]
+        elapsed = steps_so_far(latents["first"])
+        rows = torch.nonzero(elapsed >= context).flatten()
         if not len(rows):
             raise ParamsError(f"no episode has {context} steps before a dream could begin: lower `context` of the phase.")
         mean, log_variance = latents["mean"], latents["log_variance"]
-        return cls(mean[rows].float(), log_variance[rows].float(), rows, mean, latents["action"], context)
+        return cls(mean[rows].float(), log_variance[rows].float(), rows, elapsed[rows], mean, latents["action"], context)
 
     @torch.inference_mode()
     def state(self, memory: Memory, chosen: Tensor) -> MemoryState:
@@ -87,35 +88,45 @@ class Replay(NamedTuple):
         past = self.rows[unique, None] + torch.arange(-self.context, 0)
         seen = self.latents[past].float(), self.actions[past], torch.zeros(past.shape, dtype=torch.bool)
         z, action, restart = (each.to(memory.device) for each in pad_lanes(*seen))
-        _, state = memory.observe(z, action, restart, memory.initial_state(len(z)))
+        (elapsed,) = pad_lanes(self.elapsed[unique] - self.context)
+        _, state = memory.observe(z, action, restart, memory.initial_state(len(z), elapsed.to(memory.device)))
         return MemoryState(*(each[places] for each in state))
 
 
 def imagine(
-    memory: Memory, z: Tensor, action: Tensor, restart: Tensor, noise: Tensor, h: Tensor, c: Tensor, temperature: float
-) -> tuple[Tensor, MemoryState, Tensor | None, Tensor | None]:
-    """Return what M thinks up for one step: z' (B, Z), its state, the expected reward and the done logit, (B,) or None.
+    minds: Sequence[Memory],
+    z: Tensor,
+    action: Tensor,
+    restart: Tensor,
+    noise: Tensor,
+    states: Sequence[Tensor],
+    temperature: float,
+) -> tuple[Tensor, list[Tensor], Tensor | None, Tensor | None]:
+    """Return one step of a dream: z' (B, Z), the states after it, the expected reward and the done logit, (B,) or None.
 
     Args:
-        memory: M.
+        minds: the first dreams, the others watch.
         z: (B, Z).
         action: (B, A).
         restart: (B,) bool.
         noise: (B, 2 Z + 1) standard normal: the first Z for the Gaussians, the next to choose among them.
-        h: of M's state, (B, H).
-        c: the same.
+        states: h and c of every mind, (B, H) each.
         temperature: tau.
     """
-    prediction, _, state = memory(z[:, None], action[:, None], restart[:, None], MemoryState(h, c))
+    seen = z[:, None], action[:, None], restart[:, None]
+    prediction, _, state = minds[0](*seen, MemoryState(*states[:2]))
+    after = [*state]
+    for index, mind in enumerate(minds[1:], 1):
+        after += mind.observe(*seen, MemoryState(*states[2 * index : 2 * index + 2]))[1]
     latent = type(prediction.latent)(*(field[:, 0] for field in prediction.latent))
-    uniform = torch.special.ndtr(noise[:, memory.latent : 2 * memory.latent])
-    z = latent.sample(uniform, noise[:, : memory.latent], temperature)
+    uniform = torch.special.ndtr(noise[:, z.shape[1] : 2 * z.shape[1]])
+    z = latent.sample(uniform, noise[:, : z.shape[1]], temperature)
     reward = None if prediction.reward is None else prediction.reward[:, 0]
-    return z, state, reward, None if prediction.done is None else prediction.done[:, 0]
+    return z, after, reward, None if prediction.done is None else prediction.done[:, 0]
 
 
 @functools.cache
-def compiled_imagine() -> Callable[..., tuple[Tensor, MemoryState, Tensor | None, Tensor | None]]:
+def compiled_imagine() -> Callable[..., tuple[Tensor, list[Tensor], Tensor | None, Tensor | None]]:
     """Return ``imagine`` compiled, once for all dreams of this process."""
     return compiled(imagine)
 
@@ -136,6 +147,8 @@ class DreamWorld:
             there, and it ends where that falls below ``survival``. The return is the expected one, given the latents: the
             same mean (but for what is cut off) with a fraction of the variance.
         vision: V, only for ``frames``.
+        observer: another M, which watches the dream: C sees what it remembers, as it will in the game, and nothing of how the
+            dream is made. None: C sees the state of M itself.
         fused: compile the step (``compiled``): worth it for a long search, as it begins with 10 to 20 s of compiling.
     """
 
@@ -149,17 +162,19 @@ class DreamWorld:
         limit: int,
         survival: float = 0.0,
         vision: Vision | None = None,
+        observer: Memory | None = None,
         fused: bool = False,
     ) -> None:
         self.memory, self.starts, self.kind = memory, starts, features
+        self._minds = [memory] if observer is None else [memory, observer]
         self._imagine = compiled_imagine() if fused else imagine
         self.temperature, self.limit, self.survival, self.vision = temperature, limit, survival, vision
-        self.feature_size = feature_size(features, memory.latent, memory.config.hidden)
+        self.feature_size = feature_size(features, memory.latent, self._minds[-1].config.hidden)
         self.action_size = memory.action
         self._noise = EpisodeNoise("dream", 2 * memory.latent + 1)
         self._device = memory.device
         self._z = torch.zeros(0, memory.latent, device=self._device)
-        self._state = memory.initial_state(0)
+        self._states = [each for mind in self._minds for each in mind.initial_state(0)]
         self._step = torch.zeros(0, dtype=torch.int64)
         self._restart = torch.zeros(0, dtype=torch.bool, device=self._device)
         self._alive = torch.zeros(0, device=self._device)  # probability that an episode has got to this step
@@ -175,11 +190,11 @@ class DreamWorld:
         self._step = torch.cat([self._step, torch.zeros(len(seeds), dtype=torch.int64)])
         self._alive = torch.cat([self._alive, self._alive.new_ones(len(seeds))])
         self._restart = torch.cat([self._restart, self._restart.new_full((len(seeds),), self.starts.restart)])
-        fresh = self.starts.state(self.memory, chosen)
-        self._state = MemoryState(*(torch.cat(pair) for pair in zip(self._state, fresh, strict=True)))
+        fresh = [each for mind in self._minds for each in self.starts.state(mind, chosen)]
+        self._states = [torch.cat(pair) for pair in zip(self._states, fresh, strict=True)]
 
     def features(self) -> Tensor:
-        return select_features(self.kind, self._z, self._state)
+        return select_features(self.kind, self._z, MemoryState(*self._states[-2:]))
 
     @torch.inference_mode()
     def frames(self) -> np.ndarray:
@@ -191,10 +206,9 @@ class DreamWorld:
     def step(self, actions: Tensor) -> Step:
         lanes = len(actions)
         noise = self._noise.draw().to(self._device)
-        z, action, restart, padded, h, c = pad_lanes(self._z, actions.to(self._device), self._restart, noise, *self._state)
-        self._z, self._state, predicted, done = self._imagine(self.memory, z, action, restart, padded, h, c, self.temperature)
-        if len(padded) > lanes:
-            self._z, self._state = self._z[:lanes], MemoryState(*(s[:lanes] for s in self._state))
+        z, action, restart, padded, *states = pad_lanes(self._z, actions.to(self._device), self._restart, noise, *self._states)
+        z, states, predicted, done = self._imagine(self._minds, z, action, restart, padded, states, self.temperature)
+        self._z, self._states = z[:lanes], [state[:lanes] for state in states]
         uniform = torch.special.ndtr(noise[:, -1])
         self._step += 1
         self._restart = torch.zeros_like(self._restart)
@@ -216,7 +230,7 @@ class DreamWorld:
         self._noise.keep(lanes)
         self._z, self._step, self._alive = self._z[lanes], self._step[lanes], self._alive[lanes]
         self._restart = self._restart[lanes]
-        self._state = MemoryState(*(s[lanes] for s in self._state))
+        self._states = [state[lanes] for state in self._states]
 
     def close(self) -> None:
         """Nothing to free."""

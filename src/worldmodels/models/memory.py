@@ -1,5 +1,6 @@
 """M: the LSTM with a mixture-density output that predicts the next latent (paper, section 2.2 and appendix A.2)."""
 
+import math
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -10,6 +11,9 @@ from torch import Tensor, nn
 from worldmodels.models.mixture import Mixture
 from worldmodels.models.recurrence import Recurrence, recur
 from worldmodels.params import Config
+
+OPEN = 30.0
+"""Logit of a gate that is open to the last bit."""
 
 
 class MemoryConfig(Config):
@@ -25,6 +29,8 @@ class MemoryConfig(Config):
             worth, any other, and one that ends an episode, are means over the data.
         ending: how a dream ends: ``threshold``, where the done logit is positive (paper, appendix A.4); ``sampled``, with the
             predicted probability of every step, which is calibrated where M was trained with a ``done_weight`` of 1.
+        clock: above 0, the last unit of the LSTM is no longer learned: its cell grows by one in so many steps of an episode. A
+            game that gets harder with time does so in the dream too. 0: all units are learned (paper).
     """
 
     hidden: int = Field(ge=1, le=8192)
@@ -32,6 +38,7 @@ class MemoryConfig(Config):
     done: bool
     reward: Literal[False, "value", "event"]
     ending: Literal["threshold", "sampled"] = "threshold"
+    clock: int = Field(default=0, ge=0)
 
 
 class MemoryState(NamedTuple):
@@ -100,6 +107,9 @@ class Memory(nn.Module):
         self.bias = nn.Parameter(torch.zeros(4 * hidden))
         self.hidden_weight = nn.Parameter(torch.zeros(4 * hidden, hidden))
         self.head = nn.Linear(hidden, 3 * config.mixtures * latent + bool(config.reward) + int(config.done))
+        if config.clock:
+            for parameter in (self.input_weight, self.bias, self.hidden_weight):
+                parameter.register_hook(self._without_clock)
         self.rewards: Tensor
         if config.reward == "event":
             self.register_buffer("rewards", torch.zeros(3))
@@ -118,10 +128,34 @@ class Memory(nn.Module):
         """Build an untrained M of a described shape."""
         return cls(MemoryConfig(**description["config"]), description["latent"], description["action"])
 
-    def initial_state(self, lanes: int) -> MemoryState:
-        """Return the state at the start of an episode: zeros, (lanes, H)."""
+    def initial_state(self, lanes: int, elapsed: Tensor | None = None) -> MemoryState:
+        """Return the state at the start of an episode: zeros, (lanes, H).
+
+        With ``elapsed``, (lanes,), the state of one who has seen nothing of so many steps but the clock.
+        """
         zeros = self.bias.new_zeros(lanes, self.config.hidden, dtype=torch.float32)
-        return MemoryState(zeros, zeros)
+        if elapsed is None or not self.config.clock:
+            return MemoryState(zeros, zeros)
+        cell = zeros.clone()
+        cell[:, -1] = elapsed.to(cell) / self.config.clock
+        return MemoryState(torch.tanh(cell), cell)
+
+    def set_clock(self) -> None:
+        """Make the last unit count, by its weights: open gates, and a constant that is added to the cell at each step."""
+        unit = self._clock_rows()
+        with torch.no_grad():
+            self.input_weight[unit] = 0
+            self.hidden_weight[unit] = 0
+            step = math.atanh(1 / self.config.clock)
+            self.bias[unit] = self.bias.new_tensor([OPEN, step, OPEN, OPEN])
+
+    def _clock_rows(self) -> Tensor:
+        return torch.arange(1, 5, device=self.device) * self.config.hidden - 1
+
+    def _without_clock(self, gradient: Tensor) -> Tensor:
+        gradient = gradient.clone()
+        gradient[self._clock_rows()] = 0
+        return gradient
 
     def forward(self, z: Tensor, action: Tensor, restart: Tensor, state: MemoryState) -> tuple[Prediction, Tensor, MemoryState]:
         """Read T steps and predict what follows each.
@@ -171,6 +205,16 @@ class Memory(nn.Module):
         usual = reward[(reward <= 0) & ~terminal]
         found = [usual, reward[(reward > 0) & ~terminal], reward[terminal]]
         self.rewards.copy_(torch.stack([(each if len(each) else reward).double().mean() for each in found]))
+
+
+def steps_so_far(first: Tensor) -> Tensor:
+    """Return how many steps of its episode come before each row, (N,) int64, for ``first`` (N,) bool.
+
+    >>> steps_so_far(torch.tensor([True, False, False, True, False]))
+    tensor([0, 1, 2, 0, 1])
+    """
+    row = torch.arange(len(first), device=first.device)
+    return row - torch.where(first, row, 0).cummax(0).values
 
 
 def memory_loss(

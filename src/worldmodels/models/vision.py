@@ -87,12 +87,12 @@ class Vision(nn.Module):
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and log variance of q(z | frame), (B, Z) each, for ``images`` (B, 3, 64, 64) in [0, 1]."""
-        hidden = self.encoder(images.contiguous(memory_format=torch.channels_last))
+        hidden = self.encoder(images.to(self.mean.weight.dtype, memory_format=torch.channels_last))
         return self.mean(hidden).float(), self.log_variance(hidden).float()
 
     def decode(self, z: Tensor) -> Tensor:
         """Return the images, (B, 3, 64, 64) in [0, 1], that latents ``z`` (B, Z) stand for."""
-        hidden = self.expand(z)
+        hidden = self.expand(z.to(self.expand.weight.dtype))
         # The first deconvolution sees a 1x1 image: it is a matrix product, and much faster as one.
         weight = self.first.weight  # (1024, 128, 5, 5)
         image = (hidden @ weight.flatten(1)).view(-1, *weight.shape[1:]) + _bias(self.first).view(1, -1, 1, 1)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from worldmodels.engine.features import select_features
 from worldmodels.models.controller import ControllerConfig, Features, first_layer
-from worldmodels.models.memory import Memory, MemoryState
+from worldmodels.models.memory import Memory, MemoryState, steps_so_far
 
 SAMPLES = 600
 """Stretches of the data that are read."""
@@ -69,7 +69,7 @@ def played_features(kind: Features, memory: Memory, rows: Mapping[str, Tensor]) 
     at = begin[:, None] + torch.arange(length)
     z, action = (rows[name][at].float().to(memory.device) for name in ("mean", "action"))
     first = rows["first"][at].to(memory.device)
-    state = memory.initial_state(SAMPLES)
+    state = memory.initial_state(SAMPLES, steps_so_far(rows["first"])[begin].to(memory.device))
     seen: list[Tensor] = []
     for step in range(length - 1):
         now = slice(step, step + 1)

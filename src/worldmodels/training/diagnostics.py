@@ -46,7 +46,9 @@ def event_figures(name: str, logit: Tensor, happened: Tensor, counted: Tensor) -
     }
 
 
-def open_loop_error(model: Memory, z: Tensor, action: Tensor, warm_up: int, horizons: Sequence[int]) -> dict[str, float]:
+def open_loop_error(
+    model: Memory, z: Tensor, action: Tensor, state: MemoryState, warm_up: int, horizons: Sequence[int]
+) -> dict[str, float]:
     """Return how far dreams stay real: the squared error of k-step predictions over the variance of z, by k.
 
     M sees ``warm_up`` real steps, then its own expectations under the real actions. 1 is no better than the mean of all frames.
@@ -55,13 +57,13 @@ def open_loop_error(model: Memory, z: Tensor, action: Tensor, warm_up: int, hori
         model: M.
         z: (B, T + 1, Z), latents of stretches within one episode.
         action: (B, T, A).
+        state: M's before the first of them.
         warm_up: real steps, at least 1.
         horizons: k, each at most T - warm_up + 1; others are left out.
     """
     lanes, steps = action.shape[:2]
     variance = z.reshape(-1, z.shape[-1]).var(0, correction=0).mean().clamp(min=1e-8)
     restart = torch.zeros(lanes, 1, dtype=torch.bool, device=z.device)
-    state: MemoryState = model.initial_state(lanes)
     _, state = model.observe(z[:, : warm_up - 1], action[:, : warm_up - 1], restart.expand(-1, warm_up - 1), state)
     seen, errors = z[:, warm_up - 1], {}
     for step in range(warm_up - 1, steps):

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from worldmodels.errors import WorldModelsError
 from worldmodels.models.initialisation import initialise
-from worldmodels.models.memory import Memory, MemoryConfig, MemoryLossConfig, MemoryState, Prediction, memory_loss
+from worldmodels.models.memory import Memory, MemoryConfig, MemoryLossConfig, MemoryState, Prediction, memory_loss, steps_so_far
 from worldmodels.models.vision import sample_latent
 from worldmodels.params import Config
 from worldmodels.seeds import stream_seed
@@ -18,6 +18,8 @@ from worldmodels.training.fit import Observe, OptimiserConfig, Row, fit
 
 HORIZONS = (1, 5, 10, 20, 30)
 """Steps ahead for which open-loop predictions are judged."""
+JUDGED = 128
+"""Held-out windows that M is judged on, at most."""
 HELD_OUT = 0.05
 """Share of the rows, at the end, for validation."""
 
@@ -44,6 +46,8 @@ def new_memory(config: MemoryConfig, latent: int, action: int, seed: int) -> Mem
     """Return an untrained M."""
     model = Memory(config, latent, action)
     initialise(model, torch.Generator().manual_seed(stream_seed(seed, "memory")))
+    if config.clock:
+        model.set_clock()
     return model
 
 
@@ -70,6 +74,7 @@ def train_memory(
         checkpoint: see ``fit``.
     """
     rows = {name: tensor.to(model.device) for name, tensor in rows.items()}
+    elapsed = steps_so_far(rows["first"])
     length = config.sequence + 1
     total = len(rows["first"])
     border = total - max(length, int(total * HELD_OUT))
@@ -106,7 +111,7 @@ def train_memory(
         epoch, place = divmod(update, max(1, border // (config.optimiser.batch * config.sequence)))
         window = epoch_lanes(border, config.optimiser.batch, stream_seed(seed, "memory epoch", epoch))
         window = (window[:, None] + place * config.sequence + torch.arange(length)) % border
-        state = MemoryState(**carried) if place else model.initial_state(len(window))
+        state = MemoryState(**carried) if place else model.initial_state(len(window), elapsed[window[:, 0]])
         prediction, z, happened, state = predict(window, generator, state)
         carried.update(h=state.h.detach(), c=state.c.detach())
         return terms(prediction, z, happened)
@@ -116,9 +121,9 @@ def train_memory(
         generator = torch.Generator().manual_seed(stream_seed(seed, "memory validation"))
         lead = min(config.sequence, (total - border - length) // 2)  # M gets its bearings before it is judged
         stretch = lead + length
-        count = max(1, min(config.optimiser.batch, (total - border) // stretch))
+        count = max(1, min(JUDGED, (total - border) // stretch))
         starts = border + torch.arange(count)[:, None] * ((total - border) // count)
-        state = model.initial_state(count)
+        state = model.initial_state(count, elapsed[starts[:, 0]])
         if lead > 0:
             *_, state = predict(starts + torch.arange(lead + 1), generator, state)
         prediction, z, happened, _ = predict(starts + max(0, lead) + torch.arange(length), generator, state)
@@ -127,7 +132,14 @@ def train_memory(
         figures |= memory_figures(prediction, z[:, 1:], happened, valid, alive)
         whole = alive.all(1)  # stretches within one episode
         if whole.any():
-            figures |= open_loop_error(model, z[whole], happened["action"][whole], max(1, config.sequence // 2), HORIZONS)
+            figures |= open_loop_error(
+                model,
+                z[whole],
+                happened["action"][whole],
+                MemoryState(*(each[whole] for each in state)),
+                max(1, config.sequence // 2),
+                HORIZONS,
+            )
         return figures
 
     return fit(
