@@ -130,7 +130,7 @@ def controller(_, checkpoint, observe, learned=0):
         model=shape,
         evolution=EvolutionConfig(population=5, sigma=0.5, covariance="full", components=2, seed=0),
         dream=DreamPhase(generations=UPDATES // 2 - learned, rollouts=2, limit=20, temperature=1.0, survival=0.0, context=0),
-        real=RealPhase(generations=UPDATES // 2, rollouts=2, limit=30, lanes=10),
+        real=RealPhase(generations=UPDATES // 2, rollouts=2, limit=30, lanes=10, sigma=0.1),
         ppo=ppo,
         selection=SelectionConfig(episodes=0, every=1, limit=1, lanes=1),
         warm_start=False,

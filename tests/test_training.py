@@ -281,7 +281,7 @@ def test_the_search_depends_on_its_seed_and_the_fitness_alone(covariance):
     config = EvolutionConfig(population=6, sigma=0.5, covariance=covariance, components=0, seed=0)
 
     def run(seed, disturb):
-        search = Evolution(config, np.zeros(4), seed)
+        search = Evolution(config, config.sigma, np.zeros(4), seed)
         for _ in range(10):
             if disturb:
                 np.random.seed(1)

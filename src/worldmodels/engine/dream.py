@@ -36,6 +36,10 @@ class Starts(NamedTuple):
         """These begin an episode: M's state is zero."""
         return True
 
+    def taken(self, chosen: Tensor) -> Tensor:
+        """Return the steps of an episode that come before some of them: none."""
+        return torch.zeros_like(chosen)
+
     def state(self, memory: Memory, chosen: Tensor) -> MemoryState:
         """Return M's state at some of them, ``chosen`` (B,) int64."""
         return memory.initial_state(len(chosen))
@@ -80,6 +84,10 @@ class Replay(NamedTuple):
             raise ParamsError(f"no episode has {context} steps before a dream could begin: lower `context` of the phase.")
         mean, log_variance = latents["mean"], latents["log_variance"]
         return cls(mean[rows].float(), log_variance[rows].float(), rows, elapsed[rows], mean, latents["action"], context)
+
+    def taken(self, chosen: Tensor) -> Tensor:
+        """Return the steps of their episodes that come before some of them, (B,) int64."""
+        return self.elapsed[chosen]
 
     @torch.inference_mode()
     def state(self, memory: Memory, chosen: Tensor) -> MemoryState:
@@ -142,7 +150,7 @@ class DreamWorld:
         starts: where episodes can begin.
         features: what the controller sees.
         temperature: tau; higher is noisier.
-        limit: steps after which an episode is truncated.
+        limit: steps after which an episode is truncated; those before a dream that begins in the middle count.
         survival: above 0, no episode ends by chance: each reward is weighted with the probability that the episode gets
             there, and it ends where that falls below ``survival``. The return is the expected one, given the latents: the
             same mean (but for what is cut off) with a fraction of the variance.
@@ -187,7 +195,7 @@ class DreamWorld:
         noise = self._noise.draw(before)[:, : self.memory.latent]
         z = sample_latent(self.starts.mean[chosen], self.starts.log_variance[chosen], noise)
         self._z = torch.cat([self._z, z.to(self._device)])
-        self._step = torch.cat([self._step, torch.zeros(len(seeds), dtype=torch.int64)])
+        self._step = torch.cat([self._step, self.starts.taken(chosen)])
         self._alive = torch.cat([self._alive, self._alive.new_ones(len(seeds))])
         self._restart = torch.cat([self._restart, self._restart.new_full((len(seeds),), self.starts.restart)])
         fresh = [each for mind in self._minds for each in self.starts.state(mind, chosen)]

@@ -49,12 +49,15 @@ class RealPhase(Config):
         rollouts: E, episodes that each candidate is judged on.
         limit: most steps of an episode.
         lanes: most games at a time.
+        sigma: first step size. Episodes of a game are few and their returns far apart: around a C that can play already, small
+            steps lose less.
     """
 
     generations: int = Field(ge=0, le=100_000)
     rollouts: int = Field(ge=1, le=10_000)
     limit: int = Field(ge=1, le=1_000_000)
     lanes: int = Field(ge=1, le=4096)
+    sigma: float = Field(gt=0, le=10)
 
 
 class PPOPhase(Config):
@@ -220,7 +223,8 @@ def train_controller(
             size = parameter_count(config.model, arena.feature_size, arena.action_size)
             basis = Basis(np.eye(arena.feature_size) if directions is None else directions, config.model, arena.action_size)
             begin = means[-1] if means else np.zeros(size) if start is None else start
-            search = Evolution(config.evolution, basis.project(begin[None])[0], stream_seed(seed, world))
+            sigma = phase.sigma if isinstance(phase, RealPhase) else config.evolution.sigma
+            search = Evolution(config.evolution, sigma, basis.project(begin[None])[0], stream_seed(seed, world))
             for _ in range(phase.generations):
                 generation = next(counter)
                 candidates = basis.expand(search.ask())
@@ -286,7 +290,7 @@ def _fitness(
     if not np.isfinite(returns.total).all():
         raise WorldModelsError(
             f"a return of generation {generation} is not a number: M or C grew beyond bounds. Lower "
-            f"controller.evolution.sigma (now {config.evolution.sigma:g}) or memory.optimiser.learning_rate."
+            f"`sigma` of controller.evolution (now {config.evolution.sigma:g}) or controller.real, or memory.optimiser.learning_rate."
         )
     return [*returns.total.mean(1).tolist(), returns.steps]
 

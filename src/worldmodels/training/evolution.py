@@ -16,7 +16,7 @@ class EvolutionConfig(Config):
 
     Attributes:
         population: P, candidates a generation (paper: 64).
-        sigma: first step size (paper: 0.1).
+        sigma: first step size in the dream (paper: 0.1).
         covariance: ``full`` (paper), or ``diagonal``, which is much cheaper for a thousand parameters.
         components: above 0, C's weights are searched along so many principal components of its features (``Basis``); 0: along
             each feature (paper).
@@ -37,7 +37,7 @@ class Evolution:
     draw from numpy's global generator; it is given its own.
 
     >>> config = EvolutionConfig(population=8, sigma=0.5, covariance="full", components=0, seed=0)
-    >>> search = Evolution(config, np.ones(3), seed=1)
+    >>> search = Evolution(config, config.sigma, np.ones(3), seed=1)
     >>> for _ in range(60):
     ...     candidates = search.ask()
     ...     search.tell(-(candidates**2).sum(1))
@@ -45,7 +45,7 @@ class Evolution:
     True
     """
 
-    def __init__(self, config: EvolutionConfig, start: np.ndarray, seed: int) -> None:
+    def __init__(self, config: EvolutionConfig, sigma: float, start: np.ndarray, seed: int) -> None:
         self._random = np.random.Generator(np.random.PCG64(stream_seed(seed, config.seed, "evolution")))
         options = {
             "popsize": config.population,
@@ -55,7 +55,7 @@ class Evolution:
             "verbose": -9,
             "verb_log": 0,
         }
-        self._search = cma.CMAEvolutionStrategy(start.astype(np.float64), config.sigma, options)
+        self._search = cma.CMAEvolutionStrategy(start.astype(np.float64), sigma, options)
         self._asked: list[np.ndarray] = []
 
     def ask(self) -> np.ndarray:
