@@ -290,7 +290,8 @@ def _fitness(
     if not np.isfinite(returns.total).all():
         raise WorldModelsError(
             f"a return of generation {generation} is not a number: M or C grew beyond bounds. Lower "
-            f"`sigma` of controller.evolution (now {config.evolution.sigma:g}) or controller.real, or memory.optimiser.learning_rate."
+            f"`sigma` of controller.evolution (now {config.evolution.sigma:g}) or of controller.real, or "
+            "memory.optimiser.learning_rate."
         )
     return [*returns.total.mean(1).tolist(), returns.steps]
 
