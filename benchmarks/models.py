@@ -16,6 +16,7 @@ from worldmodels.engine.rollout import run_episodes
 from worldmodels.models.controller import ControllerConfig, Controllers
 from worldmodels.models.initialisation import initialise
 from worldmodels.models.memory import Memory, MemoryConfig, MemoryLossConfig, memory_loss
+from worldmodels.models.precision import products_in, training_in
 from worldmodels.models.vision import Vision, VisionConfig, VisionLossConfig
 from worldmodels.shapes import Episode
 from worldmodels.storage.episodes import EpisodeWriter, FrameReader
@@ -35,8 +36,8 @@ def rate(work: Callable[[], float], seconds: float) -> float:
     return done / (time.perf_counter() - start)
 
 
-def matrix_product(size: int = 1536) -> Callable[[], float]:
-    a, b = torch.randn(size, size), torch.randn(size, size)
+def matrix_product(kind: torch.dtype, size: int = 1536) -> Callable[[], float]:
+    a, b = torch.randn(size, size, dtype=kind), torch.randn(size, size, dtype=kind)
 
     def work() -> float:
         torch.mm(a, b)
@@ -71,7 +72,7 @@ def models() -> tuple[Vision, Memory]:
 
 
 def learn_to_see(vision: Vision, batch: int = 32) -> Callable[[], float]:
-    optimiser = torch.optim.Adam(vision.parameters(), 1e-4)
+    optimiser = torch.optim.Adam(vision.parameters(), 1e-4, fused=True)
     images, noise, loss = (
         torch.rand(batch, 3, 64, 64),
         torch.randn(batch, LATENT),
@@ -126,7 +127,7 @@ def encode(vision: Vision, batch: int = 64) -> Callable[[], float]:
 
 
 def learn_to_predict(memory: Memory, batch: int = 64, steps: int = 64) -> Callable[[], float]:
-    optimiser = torch.optim.Adam(memory.parameters(), 1e-4)
+    optimiser = torch.optim.Adam(memory.parameters(), 1e-4, fused=True)
     z, action = torch.randn(batch, steps + 1, LATENT), torch.rand(batch, steps, 1)
     no, yes = torch.zeros(batch, steps, dtype=torch.bool), torch.ones(batch, steps, dtype=torch.bool)
     config = MemoryLossConfig(done_weight=10.0, reward_weight=1.0)
@@ -162,23 +163,32 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    vision, memory = models()
-    peak = rate(matrix_product(), options.seconds)
-    print(f"matrix product, fp32, {options.threads} thread(s): {peak / 1e9:.0f} GFLOP/s")
-    print(f"{'':22}{'rate':>10}      GFLOP/s   of the product")
-    rows = [
-        ("V training, frames", learn_to_see(vision), 3 * convolution_flops(ENCODER + DECODER)),
-        ("V encoding, frames", encode(vision), convolution_flops(ENCODER)),
-        ("M training, steps", learn_to_predict(memory), 3 * memory_flops()),
-        ("dream 64 x 16, steps", dream(memory), memory_flops()),
-    ]
-    for name, work, flops in rows:
-        units = rate(work, options.seconds)
-        print(f"{name:22}{units:10,.0f} /s {units * flops / 1e9:9.1f} {units * flops / peak:12.0%}")
-    print(f"V training waits for frames from disk: {loader_share(vision):.1%} of the time")
-    one, cores = rate(dream(memory), options.seconds), len(os.sched_getaffinity(0))
+    cpu = torch.device("cpu")
+    kinds = dict.fromkeys([torch.float32, products_in("auto", cpu)])
+    for kind in kinds:
+        vision, memory = models()
+        peak = rate(matrix_product(kind), options.seconds)
+        print(f"{str(kind).removeprefix('torch.')}: matrix product on {options.threads} thread(s) {peak / 1e9:.0f} GFLOP/s")
+        print(f"{'':28}{'rate':>10}      GFLOP/s   of the product")
+        with training_in(kind, cpu):
+            rows = [
+                ("V training, frames", learn_to_see(vision), 3 * convolution_flops(ENCODER + DECODER)),
+                ("V encoding, frames", encode(vision), convolution_flops(ENCODER)),
+                ("M training, 16 x 64 steps", learn_to_predict(memory, 16, 64), 3 * memory_flops()),
+                ("M training, 100 x 128 steps", learn_to_predict(memory, 100, 128), 3 * memory_flops()),
+            ]
+            found = [(name, rate(work, options.seconds), flops) for name, work, flops in rows]
+        memory.to(kind)
+        for fused in (False, True):
+            name = f"dream 64 x 16{', compiled' if fused else ''}, steps"
+            found.append((name, rate(dream(memory, fused=fused), options.seconds), memory_flops()))
+        for name, units, flops in found:
+            print(f"{name:28}{units:10,.0f} /s {units * flops / 1e9:9.1f} {units * flops / peak:12.0%}")
+    with training_in(kind, cpu):
+        print(f"V training waits for frames from disk: {loader_share(vision):.1%} of the time")
+    one, cores = rate(dream(memory, fused=True), options.seconds), len(os.sched_getaffinity(0))
     torch.set_num_threads(cores)
-    print(f"dream on {cores} cores: {rate(dream(memory), options.seconds) / one:.2f} times one")
+    print(f"dream on {cores} cores: {rate(dream(memory, fused=True), options.seconds) / one:.2f} times one")
 
 
 if __name__ == "__main__":
