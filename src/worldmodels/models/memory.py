@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
+from torch.utils.hooks import unserializable_hook
 
 from worldmodels.models.mixture import Mixture
 from worldmodels.models.recurrence import Recurrence, recur
@@ -152,6 +153,7 @@ class Memory(nn.Module):
     def _clock_rows(self) -> Tensor:
         return torch.arange(1, 5, device=self.device) * self.config.hidden - 1
 
+    @unserializable_hook
     def _without_clock(self, gradient: Tensor) -> Tensor:
         gradient = gradient.clone()
         gradient[self._clock_rows()] = 0
