@@ -141,7 +141,7 @@ def test_dvc_plots_diff_draws_curves_with_titles_and_axes(experiments, tmp_path)
         assert axes["y"]["title"] not in ("", None, column)
         (label,) = [key for key in ("split", "phase") if key in curve["data"]["values"][0]]
         parts = {row[label] for row in curve["data"]["values"]}
-        assert parts == ({"train", "validation"} if label == "split" else {"dream", "selection"})
+        assert parts == ({"train", "validation"} if label == "split" else {"dream", "ppo", "selection"})
         assert {row["rev"] for row in curve["data"]["values"]} == {"main", "bold"}
     search = [row for row in shown["Take Cover, C"]["data"]["values"] if row["phase"] == "dream"]
     assert {float(row["sigma"]) > 0.15 for row in search if row["rev"] == "bold"} == {True}
