@@ -169,7 +169,7 @@ def main() -> None:
         vision, memory = models()
         peak = rate(matrix_product(kind), options.seconds)
         print(f"{str(kind).removeprefix('torch.')}: matrix product on {options.threads} thread(s) {peak / 1e9:.0f} GFLOP/s")
-        print(f"{'':28}{'rate':>10}      GFLOP/s   of the product")
+        print(f"{'':30}{'rate':>10}      GFLOP/s   of the product")
         with training_in(kind, cpu):
             rows = [
                 ("V training, frames", learn_to_see(vision), 3 * convolution_flops(ENCODER + DECODER)),
@@ -183,7 +183,7 @@ def main() -> None:
             name = f"dream 64 x 16{', compiled' if fused else ''}, steps"
             found.append((name, rate(dream(memory, fused=fused), options.seconds), memory_flops()))
         for name, units, flops in found:
-            print(f"{name:28}{units:10,.0f} /s {units * flops / 1e9:9.1f} {units * flops / peak:12.0%}")
+            print(f"{name:30}{units:10,.0f} /s {units * flops / 1e9:9.1f} {units * flops / peak:12.0%}")
     with training_in(kind, cpu):
         print(f"V training waits for frames from disk: {loader_share(vision):.1%} of the time")
     one, cores = rate(dream(memory, fused=True), options.seconds), len(os.sched_getaffinity(0))
