@@ -391,28 +391,6 @@ def test_what_cannot_be_compiled_runs_as_it_is(capsys, monkeypatch):
     assert capsys.readouterr().err.count("no C++ compiler") == 1
 
 
-def test_a_dream_that_another_m_watches_is_the_same_dream_seen_by_the_other():
-    dreamer, observer = (
-        Memory(MemoryConfig(hidden=8, mixtures=3, done=True, reward=False), latent=4, action=1) for _ in range(2)
-    )
-    for index, memory in enumerate((dreamer, observer)):
-        initialise(memory, torch.Generator().manual_seed(index))
-    starts = Starts(torch.zeros(1, 4), torch.zeros(1, 4))
-    alone, watched = (
-        DreamWorld(dreamer, starts, "zch", temperature=1.0, limit=9, observer=watching) for watching in (None, observer)
-    )
-    actions, state = torch.tensor([[0.5], [-1.0]]), observer.initial_state(2)
-    for world in (alone, watched):
-        world.start([1, 2])
-    for step in range(6):
-        z = watched.features()[:, :4]
-        assert torch.equal(z, alone.features()[:, :4])
-        torch.testing.assert_close(watched.features()[:, 4:], torch.cat([state.c, state.h], 1))
-        _, state = observer.observe(z[:, None], actions[:, None], torch.full((2, 1), step == 0), state)
-        assert torch.equal(alone.step(actions).reward, watched.step(actions).reward)
-    assert not torch.allclose(alone.features()[:, 4:], watched.features()[:, 4:])
-
-
 def test_a_dream_that_begins_in_the_middle_ends_with_the_episode():
     memory = Memory(MemoryConfig(hidden=8, mixtures=3, done=False, reward=False, clock=10), latent=4, action=1)
     memory.set_clock()

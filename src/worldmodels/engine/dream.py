@@ -102,39 +102,29 @@ class Replay(NamedTuple):
 
 
 def imagine(
-    minds: Sequence[Memory],
-    z: Tensor,
-    action: Tensor,
-    restart: Tensor,
-    noise: Tensor,
-    states: Sequence[Tensor],
-    temperature: float,
-) -> tuple[Tensor, list[Tensor], Tensor | None, Tensor | None]:
-    """Return one step of a dream: z' (B, Z), the states after it, the expected reward and the done logit, (B,) or None.
+    memory: Memory, z: Tensor, action: Tensor, restart: Tensor, noise: Tensor, state: MemoryState, temperature: float
+) -> tuple[Tensor, MemoryState, Tensor | None, Tensor | None]:
+    """Return one step of a dream: z' (B, Z), M's state after it, the expected reward and the done logit, (B,) or None.
 
     Args:
-        minds: the first dreams, the others watch.
+        memory: M.
         z: (B, Z).
         action: (B, A).
         restart: (B,) bool.
         noise: (B, 2 Z + 1) standard normal: the first Z for the Gaussians, the next to choose among them.
-        states: h and c of every mind, (B, H) each.
+        state: M's, (B, H) each.
         temperature: tau.
     """
-    seen = z[:, None], action[:, None], restart[:, None]
-    prediction, _, state = minds[0](*seen, MemoryState(*states[:2]))
-    after = [*state]
-    for index, mind in enumerate(minds[1:], 1):
-        after += mind.observe(*seen, MemoryState(*states[2 * index : 2 * index + 2]))[1]
+    prediction, _, state = memory(z[:, None], action[:, None], restart[:, None], state)
     latent = type(prediction.latent)(*(field[:, 0] for field in prediction.latent))
     uniform = torch.special.ndtr(noise[:, z.shape[1] : 2 * z.shape[1]])
     z = latent.sample(uniform, noise[:, : z.shape[1]], temperature)
     reward = None if prediction.reward is None else prediction.reward[:, 0]
-    return z, after, reward, None if prediction.done is None else prediction.done[:, 0]
+    return z, state, reward, None if prediction.done is None else prediction.done[:, 0]
 
 
 @functools.cache
-def compiled_imagine() -> Callable[..., tuple[Tensor, list[Tensor], Tensor | None, Tensor | None]]:
+def compiled_imagine() -> Callable[..., tuple[Tensor, MemoryState, Tensor | None, Tensor | None]]:
     """Return ``imagine`` compiled, once for all dreams of this process."""
     return compiled(imagine)
 
@@ -155,8 +145,6 @@ class DreamWorld:
             there, and it ends where that falls below ``survival``. The return is the expected one, given the latents: the
             same mean (but for what is cut off) with a fraction of the variance.
         vision: V, only for ``frames``.
-        observer: another M, which watches the dream: C sees what it remembers, as it will in the game, and nothing of how the
-            dream is made. None: C sees the state of M itself.
         fused: compile the step (``compiled``): worth it for a long search, as it begins with 10 to 20 s of compiling.
     """
 
@@ -170,19 +158,17 @@ class DreamWorld:
         limit: int,
         survival: float = 0.0,
         vision: Vision | None = None,
-        observer: Memory | None = None,
         fused: bool = False,
     ) -> None:
         self.memory, self.starts, self.kind = memory, starts, features
-        self._minds = [memory] if observer is None else [memory, observer]
         self._imagine = compiled_imagine() if fused else imagine
         self.temperature, self.limit, self.survival, self.vision = temperature, limit, survival, vision
-        self.feature_size = feature_size(features, memory.latent, self._minds[-1].config.hidden)
+        self.feature_size = feature_size(features, memory.latent, memory.config.hidden)
         self.action_size = memory.action
         self._noise = EpisodeNoise("dream", 2 * memory.latent + 1)
         self._device = memory.device
         self._z = torch.zeros(0, memory.latent, device=self._device)
-        self._states = [each for mind in self._minds for each in mind.initial_state(0)]
+        self._state = memory.initial_state(0)
         self._step = torch.zeros(0, dtype=torch.int64)
         self._restart = torch.zeros(0, dtype=torch.bool, device=self._device)
         self._alive = torch.zeros(0, device=self._device)  # probability that an episode has got to this step
@@ -198,11 +184,11 @@ class DreamWorld:
         self._step = torch.cat([self._step, self.starts.taken(chosen)])
         self._alive = torch.cat([self._alive, self._alive.new_ones(len(seeds))])
         self._restart = torch.cat([self._restart, self._restart.new_full((len(seeds),), self.starts.restart)])
-        fresh = [each for mind in self._minds for each in self.starts.state(mind, chosen)]
-        self._states = [torch.cat(pair) for pair in zip(self._states, fresh, strict=True)]
+        fresh = self.starts.state(self.memory, chosen)
+        self._state = MemoryState(*(torch.cat(pair) for pair in zip(self._state, fresh, strict=True)))
 
     def features(self) -> Tensor:
-        return select_features(self.kind, self._z, MemoryState(*self._states[-2:]))
+        return select_features(self.kind, self._z, self._state)
 
     @torch.inference_mode()
     def frames(self) -> np.ndarray:
@@ -214,9 +200,9 @@ class DreamWorld:
     def step(self, actions: Tensor) -> Step:
         lanes = len(actions)
         noise = self._noise.draw().to(self._device)
-        z, action, restart, padded, *states = pad_lanes(self._z, actions.to(self._device), self._restart, noise, *self._states)
-        z, states, predicted, done = self._imagine(self._minds, z, action, restart, padded, states, self.temperature)
-        self._z, self._states = z[:lanes], [state[:lanes] for state in states]
+        z, action, restart, padded, h, c = pad_lanes(self._z, actions.to(self._device), self._restart, noise, *self._state)
+        z, state, predicted, done = self._imagine(self.memory, z, action, restart, padded, MemoryState(h, c), self.temperature)
+        self._z, self._state = z[:lanes], MemoryState(*(each[:lanes] for each in state))
         uniform = torch.special.ndtr(noise[:, -1])
         self._step += 1
         self._restart = torch.zeros_like(self._restart)
@@ -238,7 +224,7 @@ class DreamWorld:
         self._noise.keep(lanes)
         self._z, self._step, self._alive = self._z[lanes], self._step[lanes], self._alive[lanes]
         self._restart = self._restart[lanes]
-        self._states = [state[lanes] for state in self._states]
+        self._state = MemoryState(*(each[lanes] for each in self._state))
 
     def close(self) -> None:
         """Nothing to free."""

@@ -86,7 +86,7 @@ def train_memory(
     if config.model.reward == "event":
         model.learn_rewards(rows["reward"], rows["terminal"])
 
-    carried = {"h": model.initial_state(config.optimiser.batch).h, "c": model.initial_state(config.optimiser.batch).c}
+    carried: dict[str, Tensor] = model.initial_state(config.optimiser.batch)._asdict()
 
     def predict(
         window: Tensor, generator: torch.Generator, state: MemoryState
