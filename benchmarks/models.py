@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from worldmodels.compute.allocator import keep_freed_memory
 from worldmodels.engine.dream import DreamWorld, Starts
 from worldmodels.engine.driver import ControllerPolicy
 from worldmodels.engine.rollout import run_episodes
@@ -71,7 +72,7 @@ def models() -> tuple[Vision, Memory]:
     return vision, memory
 
 
-def learn_to_see(vision: Vision, batch: int = 32) -> Callable[[], float]:
+def learn_to_see(vision: Vision, batch: int) -> Callable[[], float]:
     optimiser = torch.optim.Adam(vision.parameters(), 1e-4, fused=True)
     images, noise, loss = (
         torch.rand(batch, 3, 64, 64),
@@ -163,6 +164,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    keep_freed_memory()  # as stages do
     cpu = torch.device("cpu")
     kinds = dict.fromkeys([torch.float32, products_in("auto", cpu)])
     for kind in kinds:
@@ -172,7 +174,8 @@ def main() -> None:
         print(f"{'':30}{'rate':>10}      GFLOP/s   of the product")
         with training_in(kind, cpu):
             rows = [
-                ("V training, frames", learn_to_see(vision), 3 * convolution_flops(ENCODER + DECODER)),
+                ("V training, 32 frames", learn_to_see(vision, 32), 3 * convolution_flops(ENCODER + DECODER)),
+                ("V training, 64 frames", learn_to_see(vision, 64), 3 * convolution_flops(ENCODER + DECODER)),
                 ("V encoding, frames", encode(vision), convolution_flops(ENCODER)),
                 ("M training, 16 x 64 steps", learn_to_predict(memory, 16, 64), 3 * memory_flops()),
                 ("M training, 100 x 128 steps", learn_to_predict(memory, 100, 128), 3 * memory_flops()),

@@ -15,6 +15,7 @@ import torch
 
 import worldmodels
 from pipeline.ending import Ended, ended_from_outside
+from worldmodels.compute.allocator import keep_freed_memory
 from worldmodels.compute.engine import ComputeConfig, Engine, open_engine
 from worldmodels.errors import WorldModelsError
 from worldmodels.models.precision import products_in, training_in
@@ -143,6 +144,7 @@ def run_stage(name: str, body: Callable[[Stage], None]) -> None:
         stage = Stage(name, *sys.argv[1:])
         again = "dvc repro report" if name == "report" else command_for(stage.files.folder / PRIMARY[name])
         torch.set_num_threads(stage.threads)
+        keep_freed_memory()
         params = flatten(stage._params.get(stage.environment, {}), stage.environment)
         with ended_from_outside(stage), stage_run(name, stage.key, params, computation=stage.computation) as stage.run:
             body(stage)

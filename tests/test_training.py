@@ -10,6 +10,7 @@ from worldmodels.errors import ArtifactError, EnvironmentFault, WorldModelsError
 from worldmodels.models.controller import ControllerConfig, Controllers, act, parameter_count
 from worldmodels.models.initialisation import initialise
 from worldmodels.models.memory import Memory, MemoryConfig, MemoryLossConfig
+from worldmodels.models.precision import training_in
 from worldmodels.models.vision import Vision, VisionConfig, VisionLossConfig
 from worldmodels.seeds import episode_seeds, purpose_of
 from worldmodels.shapes import Episode
@@ -198,14 +199,17 @@ def test_frames_like_the_earlier_ones_are_no_news_and_others_are(tmp_path):
     assert novelty(model, reader, 4 * chunks) > 1.3
 
 
-def test_latents_of_frames_that_were_encoded_are_taken_over(manifest):
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_latents_of_frames_that_were_encoded_are_taken_over(manifest, kind):
     reader, model = FrameReader(manifest), new_vision(VisionConfig(latent=4), 1).eval()
-    whole = encode_rows(model, reader, range(len(reader)))
+    with training_in(kind, torch.device("cpu")):
+        whole = encode_rows(model, reader, range(len(reader)))
     old = len(reader) // 2
     count = sum(len(reader.frames([chunk])) for chunk in range(old))
     known = {name: column[:count].clone() for name, column in whole.items()}
     known["mean"][0] = 7.0  # taken over, not computed
-    again = encode_rows(model, reader, range(old, len(reader)), known)
+    with training_in(kind, torch.device("cpu")):
+        again = encode_rows(model, reader, range(old, len(reader)), known)
     assert again["mean"][0].tolist() == [7.0] * 4
     assert all(torch.equal(again[name][1:], whole[name][1:]) for name in whole)
 

@@ -43,4 +43,6 @@ def encode_rows(
 
 
 def _room(tensor: Tensor, total: int) -> Tensor:
-    return torch.cat([tensor, tensor.new_empty(total - len(tensor), *tensor.shape[1:])])
+    grown = tensor.new_empty(total, *tensor.shape[1:])
+    grown[: len(tensor)] = tensor  # not by cat: autocast has no rule for float16
+    return grown
