@@ -50,7 +50,7 @@ def main(stage: Stage) -> None:
     sizes = feature_size(features, vision.config.latent, memory.config.hidden), memory.action
 
     def dream_world(of: DreamPhase) -> Callable[[], World]:
-        places = Replay.of(rows, of.context) if of.context else starts
+        places = Replay.of(rows, **of.moments.model_dump()) if of.moments.share else starts
         how = {
             "temperature": of.temperature,
             "limit": of.limit,

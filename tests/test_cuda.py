@@ -71,14 +71,14 @@ def test_v_and_m_train_and_encode_the_same(reader):
         close(one, other)
 
 
-@pytest.mark.parametrize("context", [0, 5])
-def test_a_generation_dreams_the_same(context):
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_a_generation_dreams_the_same(share):
     memory = Memory(MemoryConfig(hidden=16, mixtures=2, done=True, reward=False, ending="sampled"), 4, 1)
     initialise(memory, torch.Generator().manual_seed(0))
     first = torch.zeros(60, dtype=torch.bool)
     first[::30] = True
     rows = {"mean": torch.randn(60, 4), "log_variance": torch.zeros(60, 4), "action": torch.randn(60, 1), "first": first}
-    starts = Replay.of(rows, context) if context else Starts.of(rows)
+    starts = Replay.of(rows, share=share, context=5, newest=60) if share else Starts.of(rows)
     shape = ControllerConfig(features="zch", hidden=0, bias=False)
     candidates = np.random.default_rng(0).normal(size=(6, parameter_count(shape, 36, 1)))
     totals = []

@@ -223,8 +223,9 @@ def test_a_dream_from_the_middle_of_an_episode_begins_with_what_m_remembers_of_i
         "first": first,
     }
     latents["log_variance"] = torch.full((50, 4), -30.0)
-    replay = Replay.of(latents, context=12)
+    replay = Replay.of(latents, share=1.0, context=12, newest=50)
     assert replay.rows.tolist() == [*range(21, 30), *range(42, 50)]
+    assert Replay.of(latents, share=1.0, context=12, newest=6).rows.tolist() == [*range(44, 50)]
     world = DreamWorld(memory, replay, "zch", temperature=1.0, limit=5)
     world.start(range(40))
     features = world.features()
@@ -236,7 +237,21 @@ def test_a_dream_from_the_middle_of_an_episode_begins_with_what_m_remembers_of_i
         _, state = memory.observe(latents["mean"][None, past], latents["action"][None, past], restart, memory.initial_state(1))
         torch.testing.assert_close(features[lane, 4:], torch.cat([state.c, state.h], 1)[0])
     with pytest.raises(ParamsError, match="context"):
-        Replay.of(latents, context=21)
+        Replay.of(latents, share=1.0, context=21, newest=50)
+
+
+def test_dreams_begin_at_first_frames_and_at_moments_by_their_share():
+    memory = Memory(MemoryConfig(hidden=8, mixtures=2, done=True, reward=False), latent=4, action=1)
+    initialise(memory, torch.Generator().manual_seed(0))
+    latents = {"mean": torch.arange(40.0)[:, None] * torch.ones(4), "action": torch.zeros(40, 1)}
+    latents |= {"log_variance": torch.full((40, 4), -60.0), "first": torch.arange(40) % 20 == 0}
+    world = DreamWorld(memory, Replay.of(latents, share=0.3, context=5, newest=40), "zch", temperature=1.0, limit=5)
+    world.start(range(1000))
+    row, remembered = world.features()[:, 0].round().int() % 20, world.features()[:, 4:].abs().sum(1)
+    inside = row > 0
+    assert set(row[inside].tolist()) == set(range(5, 20))
+    assert bool((remembered[inside] > 0).all()) and not bool(remembered[~inside].any())
+    assert abs(float(inside.float().mean()) - 0.3) < 0.05
 
 
 class MovingPicture:
@@ -396,14 +411,9 @@ def test_a_dream_that_begins_in_the_middle_ends_with_the_episode():
     memory.set_clock()
     latents = {"mean": torch.zeros(9, 4), "log_variance": torch.zeros(9, 4), "action": torch.zeros(9, 1)}
     latents["first"] = torch.arange(9) == 0
-    replay = Replay.of(latents, 6)
-    world = DreamWorld(memory, replay, "zch", temperature=1.0, limit=12)
+    world = DreamWorld(memory, Replay.of(latents, share=1.0, context=6, newest=9), "zch", temperature=1.0, limit=12)
     world.start([0, 1, 2, 3])
     begun = world.features()[:, 4 + 7] * 10  # the last cell
     assert set(begun.round().int().tolist()) <= {6, 7, 8}
-    while not (step := world.step(torch.zeros(len(begun), 1))).truncated.all():
-        assert torch.equal(step.truncated, begun.round() + 1 >= 12)
-        left = torch.nonzero(~step.truncated).flatten()
-        world.keep(left)
-        begun = begun[left] + 1
-    assert begun.round().tolist() == [11] * len(begun)
+    world.step(torch.zeros(len(begun), 1))
+    torch.testing.assert_close(world.features()[:, 4 + 7] * 10, begun + 1)

@@ -20,6 +20,7 @@ from worldmodels.training.arena import WorldArena
 from worldmodels.training.controller import (
     ControllerTraining,
     DreamPhase,
+    MomentsConfig,
     PPOPhase,
     RealPhase,
     SelectionConfig,
@@ -129,7 +130,14 @@ def controller(_, checkpoint, observe, learned=0):
     config = ControllerTraining(
         model=shape,
         evolution=EvolutionConfig(population=5, sigma=0.5, covariance="full", components=2, seed=0),
-        dream=DreamPhase(generations=UPDATES // 2 - learned, rollouts=2, limit=20, temperature=1.0, survival=0.0, context=0),
+        dream=DreamPhase(
+            generations=UPDATES // 2 - learned,
+            rollouts=2,
+            limit=20,
+            temperature=1.0,
+            survival=0.0,
+            moments=MomentsConfig(share=0.5, context=3, newest=1000),
+        ),
         real=RealPhase(generations=UPDATES // 2, rollouts=2, limit=30, lanes=10, sigma=0.1),
         ppo=ppo,
         selection=SelectionConfig(episodes=0, every=1, limit=1, lanes=1),

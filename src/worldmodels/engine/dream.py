@@ -31,74 +31,91 @@ class Starts(NamedTuple):
         first = latents["first"]
         return cls(latents["mean"][first].float(), latents["log_variance"][first].float())
 
-    @property
-    def restart(self) -> bool:
-        """These begin an episode: M's state is zero."""
-        return True
+    def draw(self, seeds: Sequence[int]) -> Tensor:
+        """Return where the episodes of these seeds begin, (B,) int64: numbers that the other methods understand."""
+        return torch.tensor([stream_seed("start", seed) % len(self.mean) for seed in seeds])
 
-    def taken(self, chosen: Tensor) -> Tensor:
-        """Return the steps of an episode that come before some of them: none."""
-        return torch.zeros_like(chosen)
+    def seen(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """Return V's mean and log variance there, (B, Z) each."""
+        return self.mean[chosen], self.log_variance[chosen]
+
+    def restart(self, chosen: Tensor) -> Tensor:
+        """Return whether an episode begins there, (B,) bool."""
+        return torch.ones_like(chosen, dtype=torch.bool)
 
     def state(self, memory: Memory, chosen: Tensor) -> MemoryState:
-        """Return M's state at some of them, ``chosen`` (B,) int64."""
+        """Return M's state there, (B, H) each."""
         return memory.initial_state(len(chosen))
 
 
 class Replay(NamedTuple):
-    """Moments of real play, with what M remembers there: dreams from them are short and true.
+    """First frames, and moments of real play with what M remembers there: dreams from them see more of the game.
+
+    Its numbers of places are those of ``first``, then those of ``rows``.
 
     Attributes:
-        mean: of z at the moments, (N, Z).
-        log_variance: (N, Z).
+        first: where episodes begin.
+        share: of the dreams, those that begin at a moment.
         rows: where in the recording the moments are, (N,) int64.
         elapsed: steps of their episodes before the moments, (N,) int64.
-        latents: the whole recording as V's means, (R, Z).
-        actions: (R, A).
+        latents: the recording, as the ``encode`` stage's: ``mean``, ``log_variance`` (R, Z), ``action`` (R, A).
         context: T, steps that M reads before a moment.
     """
 
-    mean: Tensor
-    log_variance: Tensor
+    first: Starts
+    share: float
     rows: Tensor
     elapsed: Tensor
-    latents: Tensor
-    actions: Tensor
+    latents: Mapping[str, Tensor]
     context: int
 
-    @property
-    def restart(self) -> bool:
-        """An episode is under way."""
-        return False
-
     @classmethod
-    def of(cls, latents: Mapping[str, Tensor], context: int) -> "Replay":
-        """Return all moments of the ``encode`` stage's latents that ``context`` steps of the same episode precede.
+    def of(cls, latents: Mapping[str, Tensor], *, share: float, context: int, newest: int) -> "Replay":
+        """Return all moments among the ``newest`` rows of the latents that ``context`` steps of the same episode precede.
 
         Raises:
             ParamsError: where no episode is so long.
         """
         elapsed = steps_so_far(latents["first"])
-        rows = torch.nonzero(elapsed >= context).flatten()
+        old = max(0, len(elapsed) - newest)
+        rows = old + torch.nonzero(elapsed[old:] >= context).flatten()
         if not len(rows):
-            raise ParamsError(f"no episode has {context} steps before a dream could begin: lower `context` of the phase.")
-        mean, log_variance = latents["mean"], latents["log_variance"]
-        return cls(mean[rows].float(), log_variance[rows].float(), rows, elapsed[rows], mean, latents["action"], context)
+            raise ParamsError(f"no episode has {context} steps before a dream could begin: lower `context` of the moments.")
+        return cls(Starts.of(latents), share, rows, elapsed[rows], latents, context)
 
-    def taken(self, chosen: Tensor) -> Tensor:
-        """Return the steps of their episodes that come before some of them, (B,) int64."""
-        return self.elapsed[chosen]
+    def draw(self, seeds: Sequence[int]) -> Tensor:
+        """Return where the episodes of these seeds begin, (B,) int64."""
+        begins = len(self.first.mean)
+        moments = torch.tensor([begins + stream_seed("start", seed) % len(self.rows) for seed in seeds])
+        inside = torch.tensor([stream_seed("moment", seed) < self.share * 2**63 for seed in seeds])
+        return torch.where(inside, moments, self.first.draw(seeds))
+
+    def seen(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """Return V's mean and log variance there, (B, Z) each."""
+        begins = torch.nonzero(self.latents["first"]).flatten()
+        rows = torch.cat([begins, self.rows])[chosen]
+        return self.latents["mean"][rows].float(), self.latents["log_variance"][rows].float()
+
+    def restart(self, chosen: Tensor) -> Tensor:
+        """Return whether an episode begins there, (B,) bool."""
+        return chosen < len(self.first.mean)
 
     @torch.inference_mode()
     def state(self, memory: Memory, chosen: Tensor) -> MemoryState:
-        """Return M's state at some of them, ``chosen`` (B,) int64."""
-        unique, places = chosen.unique(return_inverse=True)
+        """Return M's state there, (B, H) each."""
+        state = MemoryState(*(each.clone() for each in memory.initial_state(len(chosen))))
+        inside = ~self.restart(chosen)
+        if not bool(inside.any()):
+            return state
+        unique, places = (chosen[inside] - len(self.first.mean)).unique(return_inverse=True)
         past = self.rows[unique, None] + torch.arange(-self.context, 0)
-        seen = self.latents[past].float(), self.actions[past], torch.zeros(past.shape, dtype=torch.bool)
+        seen = self.latents["mean"][past].float(), self.latents["action"][past], torch.zeros(past.shape, dtype=torch.bool)
         z, action, restart = (each.to(memory.device) for each in pad_lanes(*seen))
         (elapsed,) = pad_lanes(self.elapsed[unique] - self.context)
-        _, state = memory.observe(z, action, restart, memory.initial_state(len(z), elapsed.to(memory.device)))
-        return MemoryState(*(each[places] for each in state))
+        _, after = memory.observe(z, action, restart, memory.initial_state(len(z), elapsed.to(memory.device)))
+        for mine, theirs in zip(state, after, strict=True):
+            mine[inside.to(mine.device)] = theirs[places.to(mine.device)]
+        return state
 
 
 def imagine(
@@ -140,7 +157,7 @@ class DreamWorld:
         starts: where episodes can begin.
         features: what the controller sees.
         temperature: tau; higher is noisier.
-        limit: steps after which an episode is truncated; those before a dream that begins in the middle count.
+        limit: steps after which a dream is truncated.
         survival: above 0, no episode ends by chance: each reward is weighted with the probability that the episode gets
             there, and it ends where that falls below ``survival``. The return is the expected one, given the latents: the
             same mean (but for what is cut off) with a fraction of the variance.
@@ -177,13 +194,12 @@ class DreamWorld:
     def start(self, seeds: Sequence[int]) -> None:
         before = len(self._z)
         self._noise.start(seeds)
-        chosen = torch.tensor([stream_seed("start", seed) % len(self.starts.mean) for seed in seeds])
-        noise = self._noise.draw(before)[:, : self.memory.latent]
-        z = sample_latent(self.starts.mean[chosen], self.starts.log_variance[chosen], noise)
+        chosen = self.starts.draw(seeds)
+        z = sample_latent(*self.starts.seen(chosen), self._noise.draw(before)[:, : self.memory.latent])
         self._z = torch.cat([self._z, z.to(self._device)])
-        self._step = torch.cat([self._step, self.starts.taken(chosen)])
+        self._step = torch.cat([self._step, torch.zeros_like(chosen)])
         self._alive = torch.cat([self._alive, self._alive.new_ones(len(seeds))])
-        self._restart = torch.cat([self._restart, self._restart.new_full((len(seeds),), self.starts.restart)])
+        self._restart = torch.cat([self._restart, self.starts.restart(chosen).to(self._device)])
         fresh = self.starts.state(self.memory, chosen)
         self._state = MemoryState(*(torch.cat(pair) for pair in zip(self._state, fresh, strict=True)))
 

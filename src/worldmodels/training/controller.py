@@ -19,6 +19,20 @@ from worldmodels.training.evolution import Evolution, EvolutionConfig
 from worldmodels.training.fit import Observe, Row
 
 
+class MomentsConfig(Config):
+    """Dreams that begin in the middle of real play.
+
+    Attributes:
+        share: of all dreams of the phase; the others begin at first frames.
+        context: steps that M reads before such a dream.
+        newest: frames, at the end of the data, among which the moments lie: what the latest agents saw.
+    """
+
+    share: float = Field(ge=0, le=1)
+    context: int = Field(ge=1, le=1_000_000)
+    newest: int = Field(ge=1, le=1_000_000_000)
+
+
 class DreamPhase(Config):
     """A stretch of CMA-ES in the dream, where a generation is played at once.
 
@@ -29,8 +43,7 @@ class DreamPhase(Config):
         temperature: tau.
         survival: above 0, candidates are judged by their expected returns instead of sampled deaths (``DreamWorld``), down to
             this probability of being alive.
-        context: above 0, dreams begin anywhere in the collected data, where M has read so many steps of it; 0: at first
-            frames.
+        moments: where dreams begin, beside first frames.
     """
 
     generations: int = Field(ge=0, le=100_000)
@@ -38,7 +51,7 @@ class DreamPhase(Config):
     limit: int = Field(ge=1, le=1_000_000)
     temperature: float = Field(gt=0, le=10)
     survival: float = Field(ge=0, lt=1)
-    context: int = Field(ge=0, le=1_000_000)
+    moments: MomentsConfig
 
 
 class RealPhase(Config):
