@@ -250,7 +250,8 @@ def test_dreams_begin_at_first_frames_and_at_moments_by_their_share():
     row, remembered = world.features()[:, 0].round().int() % 20, world.features()[:, 4:].abs().sum(1)
     inside = row > 0
     assert set(row[inside].tolist()) == set(range(5, 20))
-    assert bool((remembered[inside] > 0).all()) and not bool(remembered[~inside].any())
+    assert bool((remembered[inside] > 0).all())
+    assert not bool(remembered[~inside].any())
     assert abs(float(inside.float().mean()) - 0.3) < 0.05
 
 
