@@ -19,7 +19,7 @@ from worldmodels.models.memory import Memory
 from worldmodels.models.vision import Vision
 from worldmodels.seeds import Purpose, episode_seeds, stream_seed
 from worldmodels.storage.agents import AgentCard, read_card
-from worldmodels.storage.files import write_curve
+from worldmodels.storage.files import sha256, write_curve
 from worldmodels.storage.layout import require
 from worldmodels.storage.weights import load_model, load_tensors, save_tensors
 from worldmodels.training.arena import Arena
@@ -98,7 +98,8 @@ def main(stage: Stage) -> None:
     start = None
     if config.warm_start and read_card(require(stage.before.agent)).kind == "world-model":
         earlier = load_agent(stage.before.agent)
-        start = earlier.parameters.numpy() if earlier.config == config.model else None
+        same_eyes = sha256(stage.before.agent / "vision.safetensors") == sha256(stage.files.vision)
+        start = earlier.parameters.numpy() if same_eyes and earlier.config == config.model else None
     components = config.evolution.components
     directions = principal_directions(played_features(features, memory, rows), components) if components else None
     before = stage.before.agent / "controller.safetensors"

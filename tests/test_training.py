@@ -1,6 +1,7 @@
 """Training: the same seed gives the same bytes, losses fall, data survive the disk, damage is named."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,12 +13,14 @@ from worldmodels.models.initialisation import initialise
 from worldmodels.models.memory import Memory, MemoryConfig, MemoryLossConfig
 from worldmodels.models.precision import training_in
 from worldmodels.models.vision import Vision, VisionConfig, VisionLossConfig
+from worldmodels.params import load_yaml
 from worldmodels.seeds import episode_seeds, purpose_of
-from worldmodels.shapes import Episode
+from worldmodels.shapes import Episode, Returns
 from worldmodels.storage.episodes import EpisodeWriter, FrameReader
 from worldmodels.storage.files import write_bytes, write_json
 from worldmodels.storage.weights import load_model, load_tensors, save_model
 from worldmodels.training.basis import SAMPLES, SKIPPED, Basis, played_features, principal_directions
+from worldmodels.training.controller import ControllerTraining, SelectionConfig, train_controller
 from worldmodels.training.encode import encode_rows
 from worldmodels.training.evolution import Evolution, EvolutionConfig
 from worldmodels.training.fit import OptimiserConfig, fit
@@ -389,3 +392,42 @@ def test_features_of_the_data_are_those_that_a_player_would_have_seen():
         expected.append(torch.cat([z, state.c, state.h], 1)[0])
         _, state = memory.observe(z[None], rows["action"][row][None, None], rows["first"][row][None, None], state)
     np.testing.assert_allclose(seen, torch.stack(expected)[SKIPPED + 1 :].detach(), atol=1e-5)
+
+
+class Ground:
+    """An arena whose returns grow with C's only weight, or fall with its distance from a place."""
+
+    feature_size, action_size = 1, 1
+
+    def __init__(self, best=None):
+        self.best = best
+
+    def play(self, config, candidates, seeds, lanes):
+        total = candidates[:, :1] if self.best is None else -np.abs(candidates[:, :1] - self.best)
+        total = total.repeat(len(seeds), 1)
+        return Returns(total, np.ones_like(total, int), np.zeros_like(total, bool), np.array(seeds))
+
+    def close(self):
+        """Nothing to free."""
+
+
+@pytest.mark.parametrize(("best", "kept"), [(2.0, -1), (1000.0, 9)])
+def test_a_dream_that_misleads_leaves_the_C_that_the_search_began_with(best, kept):
+    controller = load_yaml(Path("presets/quick.yaml"))["doom"]["controller"]
+    controller["model"] |= {"features": "z", "bias": False}
+    controller["dream"]["generations"], controller["real"]["generations"] = 10, 0
+    controller["selection"] |= {"episodes": 2, "every": 5}
+    start = np.array([2.0])
+    chosen, curve = train_controller(
+        ControllerTraining.model_validate(controller),
+        lambda of: Ground(best if isinstance(of, SelectionConfig) else None),
+        start,
+        seed=0,
+        stream="s",
+        generations=range(10),
+        observe=quiet,
+    )
+    selected = {row["generation"]: row["mean"] for row in curve if row["phase"] == "selection"}
+    assert list(selected) == [-1, 4, 9]
+    assert max(selected, key=selected.get) == kept
+    assert (float(chosen[0]) == start[0]) == (kept == -1)

@@ -108,7 +108,8 @@ class SelectionConfig(Config):
 
     Attributes:
         episodes: real episodes a contestant; 0 keeps the last mean without playing.
-        every: the mean of every so many generations is a contestant; the last always is.
+        every: the mean of every so many generations is a contestant; the last always is, and so is the C that the search
+            began with, where it is an earlier iteration's: a dream that misleads costs no more than the round.
         limit: most steps of an episode.
         lanes: most games at a time.
     """
@@ -129,7 +130,8 @@ class ControllerTraining(Config):
         real: the search in the game, from the mean where the one in the dream ended.
         ppo: what follows it, without a search.
         selection: what is kept.
-        warm_start: begin at the C of the previous iteration where there is one and its shape is the same.
+        warm_start: begin at the C of the previous iteration where there is one, its shape is the same, and so is V: the latents
+            of another V mean something else.
     """
 
     model: ControllerConfig
@@ -282,7 +284,7 @@ def train_controller(
             observe(_metrics(curve[-1]), len(means))
             next(counter)
     next(counter, None)
-    chosen, rows = _select(config, means, open_arena, stream)
+    chosen, rows = _select(config, means, start, open_arena, stream)
     return torch.from_numpy(chosen.astype(np.float32)), curve + rows
 
 
@@ -322,18 +324,22 @@ def _metrics(row: Row) -> dict[str, float]:
 def _select(
     config: ControllerTraining,
     means: list[np.ndarray],
+    start: np.ndarray | None,
     open_arena: OpenArena,
     stream: str,
 ) -> tuple[np.ndarray, list[Row]]:
+    """Return the contestant that is best in the game, and a row for each; ``start`` is generation -1."""
     selection = config.selection
     last = len(means) - 1
-    contestants = sorted({last, *range(selection.every - 1, last, selection.every)})
+    contestants = {i: means[i] for i in (*range(selection.every - 1, last, selection.every), last)}
+    if start is not None:
+        contestants = {-1: start} | contestants
     if not selection.episodes or len(contestants) == 1:
         return means[last], []
     arena = open_arena(selection)
     try:
         seeds = episode_seeds("selection", selection.episodes, stream=stream)
-        returns = arena.play(config.model, np.stack([means[i] for i in contestants]), seeds, selection.lanes)
+        returns = arena.play(config.model, np.stack(list(contestants.values())), seeds, selection.lanes)
     finally:
         arena.close()
     score = returns.total.mean(1)
@@ -341,4 +347,4 @@ def _select(
         {"generation": generation, "phase": "selection", "mean": float(mean), "std": float(total.std())}
         for generation, mean, total in zip(contestants, score, returns.total, strict=True)
     ]
-    return means[contestants[int(score.argmax())]], rows
+    return list(contestants.values())[int(score.argmax())], rows
