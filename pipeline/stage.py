@@ -127,7 +127,8 @@ class Stage:
 
     def checkpoint(self, *inputs: Path) -> Checkpoint:
         """Return where this stage keeps how far it is, until it is done. ``inputs``: the artifacts that it reads."""
-        identity = _digest([self.computation, str(self.device), str(self.products), *map(sha256, inputs)])
+        how = [str(self.device), str(self.products), self.value("compute.compile")]
+        identity = _digest([self.computation, *how, *map(sha256, inputs)])
         self.kept = Checkpoint(STATE / f"{self.name}-{self.key}.safetensors", identity)
         return self.kept
 

@@ -32,15 +32,17 @@ def wm(*arguments: str, env: dict[str, str] | None = None) -> Result:
     return CliRunner().invoke(app, list(arguments), env=env)
 
 
-def make_agent(folder: Path) -> None:
-    """Write a small untrained Take Cover agent whose real episodes last ``LIMIT`` steps at most."""
+DOOM = {"kind": "doom", "skill": 4, "limit": LIMIT, "resolution": "160x120"}
+
+
+def make_agent(folder: Path, game: dict[str, Any] = DOOM, action: int = 1) -> None:
+    """Write a small untrained agent, of Take Cover, whose real episodes last ``LIMIT`` steps at most."""
     torch.manual_seed(0)
     vision = Vision(VisionConfig(latent=4))
-    memory = Memory(MemoryConfig(hidden=8, mixtures=2, done=True, reward=False), latent=4, action=1)
+    memory = Memory(MemoryConfig(hidden=8, mixtures=2, done=True, reward=False), latent=4, action=action)
     shape = ControllerConfig(features="zch", hidden=0, bias=False)
-    parameters = torch.randn(parameter_count(shape, 4 + 2 * 8, 1))
-    game = {"kind": "doom", "skill": 4, "limit": LIMIT, "resolution": "160x120"}
-    card = AgentCard(kind="world-model", environment="doom", game=game, controller=shape.model_dump())
+    parameters = torch.randn(parameter_count(shape, 4 + 2 * 8, action))
+    card = AgentCard(kind="world-model", environment=game["kind"], game=game, controller=shape.model_dump())
     starts = Starts(torch.randn(3, 4), torch.zeros(3, 4))
     save_agent(folder, Agent(card, vision, memory, parameters, starts))
 
@@ -168,6 +170,17 @@ class TestEvaluate:
         all_four = returns("doom-1", 4, 0)
         assert returns("artifacts/doom-1/agent", 4, 0) == all_four
         assert returns("doom-1", 2, 2) == all_four[2:]
+
+    def test_the_back_end_that_trains_plays_when_it_is_asked_for(self, project: Path) -> None:
+        make_agent(project / "driver", {"kind": "carracing", "backend": "envpool", "limit": LIMIT}, action=3)
+        found = {
+            world: json.loads(wm("evaluate", "driver", "--episodes", "2", "--world", world, "--json").stdout)
+            for world in ("real", "training")
+        }
+        assert found["real"]["backend"].startswith("gymnasium")
+        assert found["training"]["backend"].startswith("envpool")
+        assert found["real"]["returns"] != found["training"]["returns"]
+        assert found["real"]["summary"]["mean_length"] == found["training"]["summary"]["mean_length"] == LIMIT
 
     def test_a_dream_takes_the_temperature_that_the_agent_was_evaluated_at(self, project: Path) -> None:
         arguments = ("evaluate", "doom-1", "--world", "dream", "--episodes", "2", "--json")

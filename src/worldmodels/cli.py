@@ -80,7 +80,10 @@ def wm(
 @app.command(short_help="Play test episodes; print the mean return.")
 def evaluate(
     agent: AgentName,
-    world: Annotated[Literal["real", "dream"], typer.Option(help="Where to play: the game, or M's dream of it.")] = "real",
+    world: Annotated[
+        Literal["real", "dream", "training"],
+        typer.Option(help="Where to play: the game; M's dream of it; or the game on the back end that trains (EnvPool)."),
+    ] = "real",
     temperature: Temperature = None,
     episodes: Annotated[int, typer.Option(min=1, max=10_000, help="How many episodes to play.")] = 10,
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Number of the first test episode.")] = 0,
@@ -99,7 +102,7 @@ def evaluate(
     from worldmodels.errors import ParamsError
     from worldmodels.report.video import check_suffix
 
-    if world == "real" and temperature is not None:
+    if world != "dream" and temperature is not None:
         raise ParamsError("--temperature is for dreams: add --world dream, or leave it out")
     if video is not None:
         check_suffix(video)

@@ -47,7 +47,7 @@ class Evaluation:
 
     agent: str
     environment: str
-    world: Literal["real", "dream"]
+    world: Literal["real", "dream", "training"]
     rules: str
     backend: str
     temperature: float | None
@@ -65,8 +65,9 @@ class Evaluation:
 
         own, error = self.summary, self.summary["stderr"] if self.summary["n"] > 1 else float("nan")
         tau = "" if self.temperature is None else f", temperature {self.temperature:g}"
+        place = {"training": "real"}.get(self.world, self.world)
         lines = [
-            f"{self.agent} in the {self.world} {self.environment}{tau}",
+            f"{self.agent} in the {place} {self.environment}{tau}",
             f"return   {with_error(own['mean'], error)} (mean ± standard error of {own['n']} episodes)",
             f"spread   std {own['std']:.0f}, {own['min']:.0f} to {own['max']:.0f}",
             f"length   {own['mean_length']:.0f} steps on average",
@@ -103,13 +104,16 @@ def evaluate_agent(
     root: Path,
     text: str,
     *,
-    world: Literal["real", "dream"],
+    world: Literal["real", "dream", "training"],
     temperature: float | None,
     episodes: int,
     start: int,
     video: Path | None,
 ) -> Evaluation:
-    """Play test episodes ``start`` to ``start + episodes - 1`` with an agent; film the first of them to ``video``."""
+    """Play test episodes ``start`` to ``start + episodes - 1`` with an agent; film the first of them to ``video``.
+
+    ``training`` is the game on the back end that trains, which may give other episodes for the same seeds.
+    """
     found = find_agent(root, text)
     import torch
 
@@ -123,7 +127,8 @@ def evaluate_agent(
     agent = load_agent(found.folder)
     game = game_of(found, agent)
     tau: float | None = None
-    with closing(make_env(game, scoring=True)) as env:
+    scoring = world != "training"
+    with closing(make_env(game, scoring=scoring)) as env:
         place: World = agent.real_world(env)
         backend = env.backend
         if world == "dream":
@@ -133,7 +138,7 @@ def evaluate_agent(
             returns = run_episodes(place, agent.policy(), seeds)
         else:
             seeds = episode_seeds("test", episodes, start=start)
-            returns = _play_real(agent, game, seeds)
+            returns = _play_real(agent, game, seeds, scoring=scoring)
         if video is not None:  # the same episode again: what it gives does not depend on how many are played beside it
             _write_video(video, _views(place, agent, seeds[0], tau, root, found), agent.card.environment)
         return Evaluation(
@@ -149,7 +154,7 @@ def evaluate_agent(
         )
 
 
-def _play_real(agent: "Agent", game: "EnvironmentConfig", seeds: list[int]) -> "Returns":
+def _play_real(agent: "Agent", game: "EnvironmentConfig", seeds: list[int], *, scoring: bool) -> "Returns":
     """Play real episodes on all cores, with a progress bar where a person is looking."""
     from tqdm import tqdm
 
@@ -160,7 +165,7 @@ def _play_real(agent: "Agent", game: "EnvironmentConfig", seeds: list[int]) -> "
 
     workers = len(os.sched_getaffinity(0))
     size = max(1, min(LANES, -(-len(seeds) // workers)))
-    tasks = [(agent, game, part, size) for part in shards(seeds, size, workers)]
+    tasks = [(agent, game, part, size, scoring) for part in shards(seeds, size, workers)]
     done: dict[int, Returns] = {}
     with tqdm(total=len(seeds), desc="real", unit="episode", leave=False, disable=None) as bar:
         for index, result in run_tasks(play_real, tasks, workers):

@@ -11,10 +11,10 @@ from worldmodels.envs.make import EnvironmentConfig, make_env
 from worldmodels.shapes import Returns
 
 
-def play_real(agent: Agent, game: EnvironmentConfig, seeds: Sequence[int], lanes: int) -> Returns:
-    """Play episodes of the real game with an agent, on the scoring back end. A task for a worker."""
+def play_real(agent: Agent, game: EnvironmentConfig, seeds: Sequence[int], lanes: int, scoring: bool = True) -> Returns:
+    """Play episodes of the real game with an agent, on the back end that scores or the one that trains. A task for a worker."""
     torch.set_num_threads(1)
-    world = agent.real_world(make_env(game, scoring=True))
+    world = agent.real_world(make_env(game, scoring=scoring))
     try:
         return run_episodes(world, agent.policy(), seeds, lanes=lanes)
     finally:
