@@ -104,7 +104,8 @@ def main(stage: Stage) -> None:
     directions = principal_directions(played_features(features, memory, rows), components) if components else None
     before = stage.before.agent / "controller.safetensors"
     checkpoint = stage.checkpoint(
-        stage.files.vision, stage.files.memory, stage.files.latents, *([before] if start is not None else [])
+        *(stage.files.vision, stage.files.memory, stage.files.latents, *([before] if start is not None else [])),
+        told=[stage.value("compute.compile")],
     )
     parameters, curve = train_controller(
         config,

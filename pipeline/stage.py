@@ -4,7 +4,7 @@ import errno
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -125,10 +125,14 @@ class Stage:
         told = [self.name, self.key, self.seed, self.threads, self._params.get(self.environment), torch.__version__]
         return _digest([*told, code_fingerprint(sources)])
 
-    def checkpoint(self, *inputs: Path) -> Checkpoint:
-        """Return where this stage keeps how far it is, until it is done. ``inputs``: the artifacts that it reads."""
-        how = [str(self.device), str(self.products), self.value("compute.compile")]
-        identity = _digest([self.computation, *how, *map(sha256, inputs)])
+    def checkpoint(self, *inputs: Path, told: Sequence[Any] = ()) -> Checkpoint:
+        """Return where this stage keeps how far it is, until it is done.
+
+        Args:
+            inputs: the artifacts that it reads.
+            told: what else its bytes depend on.
+        """
+        identity = _digest([self.computation, str(self.device), str(self.products), *told, *map(sha256, inputs)])
         self.kept = Checkpoint(STATE / f"{self.name}-{self.key}.safetensors", identity)
         return self.kept
 
