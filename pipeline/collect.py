@@ -20,9 +20,9 @@ from worldmodels.storage.layout import require
 def main(stage: Stage) -> None:
     config: CollectConfig = stage.params("collect", CollectConfig)
     game: EnvironmentConfig = stage.params("environment", EnvironmentConfig)
-    game = game.model_copy(update={"limit": min(config.limit, game.limit)})
     card = read_card(require(stage.before.agent))
     first = card.kind == "random"
+    game = game.model_copy(update={"limit": min(config.first_limit if first else config.limit, game.limit)})
     seeds = episode_seeds("collection", config.first_episodes if first else config.episodes, stream=stage.stream)
     by_random = len(seeds) if first else round(config.random_share * len(seeds))
     checkpoint = stage.checkpoint(*sorted(stage.before.agent.iterdir()))

@@ -47,10 +47,11 @@ def main(stage: Stage) -> None:
     starts = Starts.of(rows)
     features = config.model.features
 
+    played = read_card(require(stage.before.agent)).kind == "world-model"
     sizes = feature_size(features, vision.config.latent, memory.config.hidden), memory.action
 
     def dream_world(of: DreamPhase) -> Callable[[], World]:
-        places = Replay.of(rows, **of.moments.model_dump()) if of.moments.share else starts
+        places = Replay.of(rows, **of.moments.model_dump()) if of.moments.share and played else starts
         how = {
             "temperature": of.temperature,
             "limit": of.limit,
@@ -96,7 +97,7 @@ def main(stage: Stage) -> None:
         )
 
     start = None
-    if config.warm_start and read_card(require(stage.before.agent)).kind == "world-model":
+    if config.warm_start and played:
         earlier = load_agent(stage.before.agent)
         same_eyes = sha256(stage.before.agent / "vision.safetensors") == sha256(stage.files.vision)
         start = earlier.parameters.numpy() if same_eyes and earlier.config == config.model else None

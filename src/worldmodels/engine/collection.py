@@ -18,8 +18,9 @@ class CollectConfig(Config):
 
     Attributes:
         first_episodes: of iteration 1, all by the random policy. They are short, cheap, and each shows a death.
+        first_limit: most steps of one of them: random play leaves the road, and what follows there teaches little.
         episodes: of each later iteration.
-        limit: most steps of one; the environment's own limit holds too.
+        limit: most steps of one of these; the environment's own limit holds too.
         lanes: games at a time.
         random: the random policy.
         random_share: share of the episodes of a later iteration that the random policy plays.
@@ -28,6 +29,7 @@ class CollectConfig(Config):
     """
 
     first_episodes: int = Field(ge=1, le=1_000_000)
+    first_limit: int = Field(ge=1, le=1_000_000)
     episodes: int = Field(ge=1, le=1_000_000)
     limit: int = Field(ge=1, le=1_000_000)
     lanes: int = Field(ge=1, le=4096)

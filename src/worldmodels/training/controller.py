@@ -23,7 +23,7 @@ class MomentsConfig(Config):
     """Dreams that begin in the middle of real play.
 
     Attributes:
-        share: of all dreams of the phase; the others begin at first frames.
+        share: of all dreams of the phase; the others begin at first frames, and so do all where no agent has played yet.
         context: steps that M reads before such a dream.
         newest: frames, at the end of the data, among which the moments lie: what the latest agents saw.
     """
