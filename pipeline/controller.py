@@ -19,7 +19,7 @@ from worldmodels.models.memory import Memory
 from worldmodels.models.vision import Vision
 from worldmodels.seeds import Purpose, episode_seeds, stream_seed
 from worldmodels.storage.agents import AgentCard, read_card
-from worldmodels.storage.files import sha256, write_curve
+from worldmodels.storage.files import write_curve
 from worldmodels.storage.layout import require
 from worldmodels.storage.weights import load_model, load_tensors, save_tensors
 from worldmodels.training.arena import Arena
@@ -97,17 +97,14 @@ def main(stage: Stage) -> None:
         )
 
     start = None
-    if config.warm_start and played:
+    if config.warm_start and played and stage.vision_stayed:
         earlier = load_agent(stage.before.agent)
-        same_eyes = sha256(stage.before.agent / "vision.safetensors") == sha256(stage.files.vision)
-        start = earlier.parameters.numpy() if same_eyes and earlier.config == config.model else None
+        start = earlier.parameters.numpy() if earlier.config == config.model else None
     components = config.evolution.components
     directions = principal_directions(played_features(features, memory, rows), components) if components else None
     before = stage.before.agent / "controller.safetensors"
-    checkpoint = stage.checkpoint(
-        *(stage.files.vision, stage.files.memory, stage.files.latents, *([before] if start is not None else [])),
-        told=[stage.value("compute.compile")],
-    )
+    inputs = [stage.files.vision, stage.files.memory, stage.files.latents, *([before] if start is not None else [])]
+    checkpoint = stage.checkpoint(*inputs, told=[stage.value("compute.compile")])
     parameters, curve = train_controller(
         config,
         arena_of,

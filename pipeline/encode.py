@@ -5,7 +5,6 @@ import torch
 from pipeline.stage import Stage, run_stage
 from worldmodels.models.vision import Vision
 from worldmodels.storage.episodes import FrameReader
-from worldmodels.storage.files import sha256
 from worldmodels.storage.weights import load_model, load_tensors, save_tensors
 from worldmodels.training.encode import encode_rows
 
@@ -14,8 +13,7 @@ def main(stage: Stage) -> None:
     model = load_model(stage.files.vision, Vision.from_description).to(stage.device)
     reader = FrameReader(stage.files.data)
     known, old = None, 0
-    earlier = stage.before.agent / "vision.safetensors"
-    if earlier.exists() and sha256(earlier) == sha256(stage.files.vision):  # V stayed as it was: so do its latents
+    if stage.vision_stayed:  # so do its latents
         (known, _), old = load_tensors(stage.before.latents), len(FrameReader(stage.before.data, verify=False))
     with stage.training():
         rows = encode_rows(model, reader, stage.progress(range(old, len(reader)), "chunk"), known)

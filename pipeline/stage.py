@@ -77,6 +77,12 @@ class Stage:
         return Iteration(f"{self.environment}-0")
 
     @property
+    def vision_stayed(self) -> bool:
+        """Whether V is the one of the iteration before, to the byte."""
+        earlier = self.before.agent / "vision.safetensors"
+        return earlier.exists() and sha256(earlier) == sha256(self.files.vision)
+
+    @property
     def seed(self) -> int:
         """Seed of the project."""
         return int(self.value("seed"))

@@ -51,10 +51,10 @@ class Starts(NamedTuple):
 class Replay(NamedTuple):
     """First frames, and moments of real play with what M remembers there: dreams from them see more of the game.
 
-    Its numbers of places are those of ``first``, then those of ``rows``.
+    Its numbers of places are those of ``begins``, then those of ``rows``.
 
     Attributes:
-        first: where episodes begin.
+        begins: rows of the recording where episodes begin, (F,) int64.
         share: of the dreams, those that begin at a moment.
         rows: where in the recording the moments are, (N,) int64.
         elapsed: steps of their episodes before the moments, (N,) int64.
@@ -62,7 +62,7 @@ class Replay(NamedTuple):
         context: T, steps that M reads before a moment.
     """
 
-    first: Starts
+    begins: Tensor
     share: float
     rows: Tensor
     elapsed: Tensor
@@ -81,24 +81,25 @@ class Replay(NamedTuple):
         rows = old + torch.nonzero(elapsed[old:] >= context).flatten()
         if not len(rows):
             raise ParamsError(f"no episode has {context} steps before a dream could begin: lower `context` of the moments.")
-        return cls(Starts.of(latents), share, rows, elapsed[rows], latents, context)
+        return cls(torch.nonzero(latents["first"]).flatten(), share, rows, elapsed[rows], latents, context)
 
     def draw(self, seeds: Sequence[int]) -> Tensor:
         """Return where the episodes of these seeds begin, (B,) int64."""
-        begins = len(self.first.mean)
-        moments = torch.tensor([begins + stream_seed("start", seed) % len(self.rows) for seed in seeds])
-        inside = torch.tensor([stream_seed("moment", seed) < self.share * 2**63 for seed in seeds])
-        return torch.where(inside, moments, self.first.draw(seeds))
+        begins, moments = len(self.begins), len(self.rows)
+        chosen = []
+        for seed in seeds:
+            number, inside = stream_seed("start", seed), stream_seed("moment", seed) < self.share * 2**63
+            chosen.append(begins + number % moments if inside else number % begins)
+        return torch.tensor(chosen)
 
     def seen(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
         """Return V's mean and log variance there, (B, Z) each."""
-        begins = torch.nonzero(self.latents["first"]).flatten()
-        rows = torch.cat([begins, self.rows])[chosen]
+        rows = torch.cat([self.begins, self.rows])[chosen]
         return self.latents["mean"][rows].float(), self.latents["log_variance"][rows].float()
 
     def restart(self, chosen: Tensor) -> Tensor:
         """Return whether an episode begins there, (B,) bool."""
-        return chosen < len(self.first.mean)
+        return chosen < len(self.begins)
 
     @torch.inference_mode()
     def state(self, memory: Memory, chosen: Tensor) -> MemoryState:
@@ -107,7 +108,7 @@ class Replay(NamedTuple):
         inside = ~self.restart(chosen)
         if not bool(inside.any()):
             return state
-        unique, places = (chosen[inside] - len(self.first.mean)).unique(return_inverse=True)
+        unique, places = (chosen[inside] - len(self.begins)).unique(return_inverse=True)
         past = self.rows[unique, None] + torch.arange(-self.context, 0)
         seen = self.latents["mean"][past].float(), self.latents["action"][past], torch.zeros(past.shape, dtype=torch.bool)
         z, action, restart = (each.to(memory.device) for each in pad_lanes(*seen))
