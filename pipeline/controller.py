@@ -5,6 +5,7 @@ from functools import partial
 from itertools import count
 
 import numpy as np
+from torch import Tensor
 
 from pipeline.arenas import open_arena
 from pipeline.stage import Stage, run_stage
@@ -14,7 +15,7 @@ from worldmodels.engine.real import open_games
 from worldmodels.engine.world import World
 from worldmodels.envs.make import EnvironmentConfig
 from worldmodels.errors import WorldModelsError
-from worldmodels.models.controller import feature_size, parameter_count
+from worldmodels.models.controller import ControllerConfig, feature_size, parameter_count
 from worldmodels.models.memory import Memory
 from worldmodels.models.vision import Vision
 from worldmodels.seeds import Purpose, episode_seeds, stream_seed
@@ -24,6 +25,7 @@ from worldmodels.storage.layout import require
 from worldmodels.storage.weights import load_model, load_tensors, save_tensors
 from worldmodels.training.arena import Arena
 from worldmodels.training.basis import played_features, principal_directions
+from worldmodels.training.carry import carry_over
 from worldmodels.training.controller import (
     ControllerTraining,
     DreamPhase,
@@ -96,14 +98,12 @@ def main(stage: Stage) -> None:
             episodes=episodes,
         )
 
-    start = None
-    if config.warm_start and played and stage.vision_stayed:
-        earlier = load_agent(stage.before.agent)
-        start = earlier.parameters.numpy() if earlier.config == config.model else None
+    earlier = load_agent(stage.before.agent) if config.warm_start and played else None
+    start = begin_at(earlier, stage, config.model, memory, rows) if earlier and earlier.config == config.model else None
     components = config.evolution.components
     directions = principal_directions(played_features(features, memory, rows), components) if components else None
-    before = stage.before.agent / "controller.safetensors"
-    inputs = [stage.files.vision, stage.files.memory, stage.files.latents, *([before] if start is not None else [])]
+    before = [stage.before.agent / "controller.safetensors", stage.before.agent / "memory.safetensors", stage.before.latents]
+    inputs = [stage.files.vision, stage.files.memory, stage.files.latents, *(before if start is not None else [])]
     checkpoint = stage.checkpoint(*inputs, told=[stage.value("compute.compile")])
     parameters, curve = train_controller(
         config,
@@ -127,6 +127,17 @@ def main(stage: Stage) -> None:
     save_tensors(stage.files.controller, {"parameters": parameters}, config.model.model_dump())
     write_curve(stage.files.controller_curve, curve)
     stage.run.done(stage.files.controller)
+
+
+def begin_at(earlier: Agent, stage: Stage, model: ControllerConfig, memory: Memory, rows: dict[str, Tensor]) -> np.ndarray:
+    """Return the C of the iteration before, carried over to this one's V and M where V is another."""
+    parameters = earlier.parameters.numpy()
+    if stage.vision_stayed:
+        return parameters
+    old, _ = load_tensors(stage.before.latents)
+    same = {name: row[: len(old["first"])] for name, row in rows.items()}  # the frames that both know
+    seen, sees = (played_features(model.features, *of) for of in ((earlier.memory, old), (memory, same)))
+    return carry_over(parameters, model, memory.action, seen, sees)
 
 
 if __name__ == "__main__":

@@ -130,8 +130,8 @@ class ControllerTraining(Config):
         real: the search in the game, from the mean where the one in the dream ended.
         ppo: what follows it, without a search.
         selection: what is kept.
-        warm_start: begin at the C of the previous iteration where there is one, its shape is the same, and so is V: the latents
-            of another V mean something else.
+        warm_start: begin at the C of the previous iteration where there is one and its shape is the same; where V is another,
+            at the C nearest to it (``training.carry``).
     """
 
     model: ControllerConfig
