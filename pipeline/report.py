@@ -10,7 +10,7 @@ from worldmodels.storage.layout import REPORTS
 
 def main(stage: Stage) -> None:
     params = load_yaml()
-    build_report(Path(), list(params["chain"]), params)
+    build_report(Path(), list(params["chain"]), params, list(params.get("trials") or {}))
     stage.run.done(REPORTS)
 
 

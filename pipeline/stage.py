@@ -23,7 +23,7 @@ from worldmodels.params import load_yaml, section
 from worldmodels.storage.agents import code_fingerprint
 from worldmodels.storage.checkpoint import Checkpoint
 from worldmodels.storage.files import sha256
-from worldmodels.storage.layout import PRIMARY, STATE, Iteration, command_for
+from worldmodels.storage.layout import PRIMARY, STATE, Iteration, Trial, command_for
 from worldmodels.tracking.live import StageRun, stage_run
 
 T = TypeVar("T")
@@ -63,8 +63,8 @@ class Stage:
 
     @property
     def files(self) -> Iteration:
-        """Files of this iteration."""
-        return Iteration(self.key)
+        """Files of this iteration, or trial."""
+        return Trial(self.key) if self.name == "trial" else Iteration(self.key)
 
     @property
     def before(self) -> Iteration:
@@ -128,7 +128,15 @@ class Stage:
     def computation(self) -> str:
         """Names what is computed, by params and code: a stage that is run again after a kill has the same."""
         sources = [path for part in COMPUTING for path in sorted((PACKAGE / part).rglob("*.py"))]
-        told = [self.name, self.key, self.seed, self.threads, self._params.get(self.environment), torch.__version__]
+        told = [
+            self.name,
+            self.key,
+            self.seed,
+            self.threads,
+            self._params.get(self.environment),
+            (self._params.get("trials") or {}).get(self.key),
+            torch.__version__,
+        ]
         return _digest([*told, code_fingerprint(sources)])
 
     def checkpoint(self, *inputs: Path, told: Sequence[Any] = ()) -> Checkpoint:

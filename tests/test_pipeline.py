@@ -16,8 +16,10 @@ from closure import ROOT, closure
 from lab import environment, make_project, run
 from tiny import tiny_params
 
+from worldmodels.storage.weights import load_tensors
+
 DAG = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-STAGES = ["initialise", "collect", "vision", "encode", "memory", "calibrate", "controller", "evaluate", "report"]
+STAGES = ["initialise", "collect", "vision", "encode", "memory", "calibrate", "controller", "evaluate", "trial", "report"]
 
 
 def body(name):
@@ -39,8 +41,9 @@ def test_nothing_before_memory_depends_on_the_code_of_m():
 
 @pytest.mark.parametrize("stage", [stage for stage in STAGES if stage != "report"])
 def test_a_stage_reads_only_the_params_it_declares(stage):
-    source = (ROOT / "pipeline" / f"{stage}.py").read_text()
-    read = {"compute.threads"}
+    own = [path for path in closure(ROOT / "pipeline" / f"{stage}.py") if path.startswith("pipeline/")]
+    source = "".join((ROOT / path).read_text() for path in own if path != "pipeline/stage.py")
+    read = {"compute.threads"} | ({"trials.${key}"} if 'f"trials.' in source else set())
     read |= {f"ENV.{section}" for section in re.findall(r'stage\.params\("([\w.]+)"', source)}
     read |= set(re.findall(r'stage\.value\("([\w.]+)"', source))
     read |= {"compute.device"} if "stage.device" in source else set()
@@ -53,7 +56,7 @@ def test_a_stage_reads_only_the_params_it_declares(stage):
 
 def test_presets_hold_the_same_keys_and_params_yaml_is_a_preset():
     def keys(node, prefix=""):
-        if isinstance(node, dict) and prefix != ".chain":
+        if isinstance(node, dict) and prefix not in (".chain", ".trials"):
             return {key for name, child in node.items() for key in keys(child, f"{prefix}.{name}")}
         return {prefix}
 
@@ -78,7 +81,7 @@ def project(tmp_path_factory):
 
 def test_the_chain_runs_and_leaves_scores_a_report_and_a_clean_status(project):
     lock = yaml.safe_load((project / "dvc.lock").read_text())["stages"]
-    assert len(lock) == 2 + 3 * 7 + 1
+    assert len(lock) == 2 + 3 * 7 + 1 + 1
     for key in ("doom-1", "doom-2", "carracing-1"):
         scores = yaml.safe_load((project / f"artifacts/{key}/scores.json").read_text())
         assert scores["preset"] == "tiny"
@@ -89,6 +92,15 @@ def test_the_chain_runs_and_leaves_scores_a_report_and_a_clean_status(project):
         assert table.groupby("world")["total"].mean()["real"] == pytest.approx(scores["real"]["mean"])
         assert set(table[table["world"] != "dream"]["seed"]) == {0, 1}
     assert "gymnasium" in yaml.safe_load((project / "artifacts/carracing-1/scores.json").read_text())["backend"]
+    trial = yaml.safe_load((project / "artifacts/trials/untrained-0/trial.json").read_text())
+    assert trial["real"]["n"] == 2
+    assert trial["steps"]["real"] > 0 == trial["steps"]["dream"]
+    assert "envpool" in trial["backend"]
+    made, chained = (
+        load_tensors(project / f"artifacts/{at}/agent/memory.safetensors")[0] for at in ("trials/untrained-0", "carracing-1")
+    )
+    assert all(made[name].shape == chained[name].shape for name in chained)
+    assert any((made[name] != chained[name]).any() for name in chained)
     assert (project / "reports/index.html").stat().st_size > 10_000
     assert "up to date" in run(project, "dvc", "status").stdout
     assert not ran(run(project, "dvc", "repro").stdout)

@@ -11,10 +11,10 @@ import yaml
 
 from worldmodels.errors import ArtifactError, ParamsError
 from worldmodels.params import PARAMS_FILE, load_yaml
-from worldmodels.storage.layout import ARTIFACTS, PRIMARY, REPORTS, Iteration, command_for
+from worldmodels.storage.layout import ALONE, ARTIFACTS, PRIMARY, REPORTS, Iteration, Trial, command_for
 from worldmodels.tracking.store import tracking_uri
 
-STAGES = tuple(stage for stage in PRIMARY if stage != "report")
+STAGES = tuple(stage for stage in PRIMARY if stage not in ALONE)
 """Those that make an iteration's artifacts."""
 
 
@@ -128,7 +128,8 @@ def overview(root: Path) -> dict[str, Any]:
     """Return what exists, as plain data.
 
     Keys: ``iterations`` (key, environment, iteration, stages: stage -> made, md5, made_by; scores or None), ``missing``
-    (commands that make what the chain names and is not there), ``report`` (path or None).
+    (commands that make what params.yaml names and is not there), ``trials`` (rows of text, of those that are there),
+    ``report`` (path or None).
     """
     locked, links = _locked_hashes(root), chain(root)
     iterations: list[dict[str, Any]] = []
@@ -137,9 +138,17 @@ def overview(root: Path) -> dict[str, Any]:
     for key in known_keys(root):
         stages = tuple(stage for stage in STAGES if stage != "initialise")
         iterations.append(_iteration(root, key, _environment(key, links), stages, locked))
+    trials = [Trial(key) for key in load_yaml(root / PARAMS_FILE).get("trials") or {}] if links else []
     missing = [stage["made_by"] for entry in iterations for stage in entry["stages"].values() if not stage["made"]]
+    missing += [f"dvc repro trial@{trial.key}" for trial in trials if not (root / trial.scores).is_file()]
     report = REPORTS / "index.html"
-    return {"iterations": iterations, "missing": missing, "report": str(report) if (root / report).is_file() else None}
+    rows = [_trial_row(Trial(trial.key, root)) for trial in trials if (root / trial.scores).is_file()]
+    return {
+        "iterations": iterations,
+        "missing": missing,
+        "trials": rows,
+        "report": str(report) if (root / report).is_file() else None,
+    }
 
 
 def overview_text(found: Mapping[str, Any]) -> str:
@@ -155,6 +164,8 @@ def overview_text(found: Mapping[str, Any]) -> str:
     lines = [("artifacts", *STAGES)]
     for entry in found["iterations"]:
         lines.append((entry["key"], *(_cell(entry["stages"].get(stage)) for stage in STAGES)))
+    if found["trials"]:
+        parts.append(align([("trial", "study", "variant", "seed", "real", "n", "played on"), *found["trials"]]))
     parts.append(align(lines) + "\n(md5 in dvc.lock; -: not made)")
     if found["missing"]:
         shown = "\n".join(f"  {command}" for command in found["missing"][:8])
@@ -163,6 +174,16 @@ def overview_text(found: Mapping[str, Any]) -> str:
     else:
         parts.append("Nothing is missing.")
     return "\n\n".join(parts)
+
+
+def _trial_row(files: Trial) -> tuple[str, ...]:
+    from worldmodels.report.studies import read_trial
+    from worldmodels.report.table import with_error
+
+    trial = read_trial(files)
+    real = trial["real"]
+    score = with_error(real["mean"], real["stderr"])
+    return trial["key"], trial["study"], trial["variant"], str(trial["seed"]), score, str(real["n"]), trial["backend"]
 
 
 def next_steps_text(found: Mapping[str, Any]) -> str:

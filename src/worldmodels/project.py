@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
@@ -13,6 +14,7 @@ from worldmodels.errors import ParamsError
 from worldmodels.params import PARAMS_FILE, Config, load_yaml, validate
 from worldmodels.training.controller import ControllerTraining
 from worldmodels.training.memory import MemoryTraining
+from worldmodels.training.trial import TrialConfig, trial_training
 from worldmodels.training.vision import VisionTraining
 
 
@@ -44,6 +46,7 @@ class Project(Config):
         compute: the machine.
         environments: names of the sections below.
         chain: iterations by key.
+        trials: other searches for C, by key.
         sections: settings by environment.
     """
 
@@ -52,6 +55,7 @@ class Project(Config):
     compute: ComputeConfig
     environments: list[str] = Field(min_length=1)
     chain: dict[str, ChainLink] = Field(min_length=1)
+    trials: dict[str, TrialConfig]
     sections: dict[str, EnvironmentSection]
 
 
@@ -73,6 +77,7 @@ def load_project(path: Path = PARAMS_FILE) -> Project:
         validate(content, name, EnvironmentSection)
     project = validate({**data, "sections": sections}, "", Project)
     _check_chain(project, path)
+    _check_trials(project, sections, path)
     _check_sizes(project, path)
     return project
 
@@ -106,6 +111,20 @@ def _check_chain(project: Project, path: Path) -> None:
                 f"{where}: `chain.{followers[link.after]}` comes after {link.after!r} already: a chain cannot fork."
             )
         followers[link.after] = key
+
+
+def _check_trials(project: Project, sections: dict[str, Any], path: Path) -> None:
+    for key, trial in project.trials.items():
+        where = f"{path}: `trials.{key}`"
+        link = project.chain.get(trial.of)
+        if link is None or link.env != trial.env:
+            raise ParamsError(f"{where}: of = {trial.of!r} is no iteration of {trial.env!r} in `chain`.")
+        training = trial_training(sections[trial.env]["controller"], trial, key)
+        dreams = training.dream.generations or (training.ppo.generations and training.ppo.world == "dream")
+        if trial.memory == "untrained" and dreams:
+            raise ParamsError(
+                f"{where}: an M that was never trained has no dreams to learn in: set the dream's generations to 0."
+            )
 
 
 def _check_sizes(project: Project, path: Path) -> None:

@@ -7,12 +7,14 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
-from worldmodels.report.figures import learning_curves, return_strip, score_bars
-from worldmodels.report.html import EnvironmentPage, Film, IterationPage, Picture, write_report
+from worldmodels.report.figures import learning_curves, return_strip, score_bars, study_bars
+from worldmodels.report.html import EnvironmentPage, Film, IterationPage, Picture, StudyPage, write_report
 from worldmodels.report.pictures import png_bytes
+from worldmodels.report.studies import HEADINGS as STUDY_HEADINGS
+from worldmodels.report.studies import read_trial, study_cells, trial_table, variants
 from worldmodels.report.table import HEADINGS, cells, read_scores, score_table, with_error
 from worldmodels.report.video import picture_of
-from worldmodels.storage.layout import PRIMARY, REPORTS, Iteration, damaged, require
+from worldmodels.storage.layout import PRIMARY, REPORTS, Iteration, Trial, damaged, require
 
 T = TypeVar("T")
 STAGES = tuple(PRIMARY)
@@ -32,16 +34,18 @@ _FILM_TEXT = (
 )
 
 
-def build_report(root: Path, keys: Sequence[str], params: Mapping[str, Any]) -> None:
+def build_report(root: Path, keys: Sequence[str], params: Mapping[str, Any], trials: Sequence[str] = ()) -> None:
     """Read ``artifacts/<key>/`` of every key and write ``reports/``.
 
     Writes index.html, scores.csv, scores-<environment>.png, and for every key returns-<key>.png and
-    <stage>-<key>.png. The same artifacts and params give the same bytes.
+    <stage>-<key>.png; where there are trials, trials.csv and study-<name>.png. The same artifacts and params give the same
+    bytes.
 
     Args:
         root: the project's folder.
         keys: chain keys, ``doom-1``...; random policies (iteration 0) are no keys here.
         params: the params file as a mapping; an iteration's page shows the section of its environment.
+        trials: keys of the trials.
 
     Raises:
         ArtifactError: where a file is missing or cannot be read, with the command that makes it.
@@ -60,7 +64,22 @@ def build_report(root: Path, keys: Sequence[str], params: Mapping[str, Any]) -> 
         path = require(Iteration(best["key"], root).film)
         film = Film(path.read_bytes(), png_bytes(_readable(picture_of, path)), f"{best['key']}: {_FILM_TEXT}")
         pages.append(EnvironmentPage(name, picture, film, iterations))
-    write_report(reports / "index.html", STAGES, HEADINGS, cells(scores), pages)
+    write_report(reports / "index.html", STAGES, HEADINGS, cells(scores), pages, _studies(root, reports, trials))
+
+
+def _studies(root: Path, reports: Path, keys: Sequence[str]) -> list[StudyPage]:
+    trials = [read_trial(Trial(key, root)) for key in keys]
+    if trials:
+        trial_table(trials).to_csv(reports / "trials.csv", index=False, float_format="%.6g", lineterminator="\n")
+    pages = []
+    for name in dict.fromkeys(trial["study"] for trial in trials):
+        own = [trial for trial in trials if trial["study"] == name]
+        table = variants(own)
+        png = _keep(reports / f"study-{name}.png", png_bytes(study_bars(name, table)))
+        alt = "Mean returns in the game. " + "; ".join(f"{row.name}: {row.mean:.0f}" for row in table)
+        caption = f"Searches for C on V and M of {', '.join(dict.fromkeys(trial['of'] for trial in own))}."
+        pages.append(StudyPage(name, Picture(png, alt, caption), STUDY_HEADINGS, study_cells(own)))
+    return pages
 
 
 def _iteration_page(files: Iteration, reports: Path, score: Mapping[str, Any], params: Mapping[str, Any]) -> IterationPage:

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from worldmodels.report.references import REFERENCES, Reference
+from worldmodels.report.studies import Variant
 from worldmodels.report.style import (
     FAINT_INK,
     GRID,
@@ -99,6 +100,16 @@ def calibration_bars(table: pd.DataFrame) -> np.ndarray:
     return _draw(_plot_calibration, table, width=max(4.8, 2.0 + 0.9 * len(table)))
 
 
+def study_bars(study: str, variants: Sequence[Variant]) -> np.ndarray:
+    """Draw what the variants of a study got in the game: bars of the means with standard errors, a dot for every seed.
+
+    Args:
+        study: its name.
+        variants: of ``studies.variants``.
+    """
+    return _draw(_plot_study, (study, variants), width=max(4.8, 2.0 + 1.5 * len(variants)))
+
+
 def sweep_points(setting: str, scores: Sequence[tuple[str, Mapping[str, Any] | None, Mapping[str, Any]]]) -> np.ndarray:
     """Draw the scores of experiments over the value of a param: a dot each, and the mean over those of the same value.
 
@@ -130,6 +141,21 @@ def _plot_sweep(axes: Axes, data: tuple[str, Sequence[tuple[str, Mapping[str, An
     axes.set_ylabel("mean return")
     axes.set_title("dots: experiments, with standard errors; lines: their means")
     axes.legend(loc="best")
+
+
+def _plot_study(axes: Axes, data: tuple[str, Sequence[Variant]]) -> None:
+    study, variants = data
+    for place, variant in enumerate(variants):
+        _bar(axes, place, "real", {"mean": variant.mean, "stderr": variant.stderr}, None, width=0.5)
+        spread = 0.3 * (_spread(len(variant.seeds)) - 0.5)
+        axes.scatter(place + spread, variant.seeds, s=18, color=PAPER_WHITE, edgecolors=INK, linewidths=0.9, zorder=3)
+    axes.set_xticks(range(len(variants)), [variant.name for variant in variants])
+    axes.set_xlim(-0.6, len(variants) - 0.4)
+    axes.tick_params(axis="x", length=0)
+    axes.grid(visible=False, axis="x")
+    axes.axhline(0, color=FAINT_INK, linewidth=0.8)
+    axes.set_ylabel("mean return in the game")
+    axes.set_title(f"{study} (dots: seeds; lines: standard error)")
 
 
 def _plot_calibration(axes: Axes, table: pd.DataFrame) -> None:
@@ -231,9 +257,9 @@ def _plot_scores(axes: Axes, scores: Sequence[Mapping[str, Any]]) -> None:
     axes.legend(ncols=3, loc="lower left", bbox_to_anchor=(-0.01, 1.0), borderaxespad=0.2, handlelength=1.0)
 
 
-def _bar(axes: Axes, x: float, world: str, summary: Mapping[str, Any], label: str | None) -> None:
+def _bar(axes: Axes, x: float, world: str, summary: Mapping[str, Any], label: str | None, width: float = 0.25) -> None:
     error = summary["stderr"] or 0.0
-    axes.bar(x, summary["mean"], 0.25, color=WORLD_COLOURS[world], label=label)
+    axes.bar(x, summary["mean"], width, color=WORLD_COLOURS[world], label=label)
     axes.errorbar(x, summary["mean"], yerr=error, color=INK, capsize=3, linewidth=1.2)
     end = max(summary["mean"], 0) + error
     text = f"{summary['mean']:.0f}"

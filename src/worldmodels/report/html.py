@@ -86,12 +86,23 @@ class EnvironmentPage:
     iterations: Sequence[IterationPage]
 
 
+@dataclass(frozen=True)
+class StudyPage:
+    """What the page says of one study: its trials as a picture and as a table, one row a variant."""
+
+    name: str
+    picture: Picture
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
 def write_report(
     out: Path,
     stages: Sequence[str],
     headings: Sequence[str],
     rows: Sequence[Sequence[str]],
     environments: Sequence[EnvironmentPage],
+    studies: Sequence[StudyPage] = (),
 ) -> None:
     """Write the page. The same input gives the same bytes.
 
@@ -101,12 +112,13 @@ def write_report(
         headings: of the table of scores.
         rows: of the table of scores, text cells, one row an iteration.
         environments: in the order of reading.
+        studies: in the order of reading.
     """
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page = environment.from_string(_TEMPLATE).render(
-        stages=stages, headings=headings, rows=rows, environments=environments, colours=WORLD_COLOURS
+        stages=stages, headings=headings, rows=rows, environments=environments, studies=studies, colours=WORLD_COLOURS
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(page, encoding="utf-8", newline="\n")
@@ -165,25 +177,7 @@ code { font: 0.87em ui-monospace, "SF Mono", Menlo, Consolas, monospace; }
 </style>
 </head>
 <body>
-<header>
-<h1>World Models: report</h1>
-<p>An agent that learns inside its own dream of a game, measured in the real game
-(Ha &amp; Schmidhuber 2018). V turns a frame into a latent vector, M predicts the next one, C acts.
-{% for world, colour in colours.items() %}
-<span><span class="dot" style="background: {{ colour }}"></span>{{ world }}</span>{{ "," if not loop.last else "." }}
-{% endfor %}
-</p>
-<nav aria-label="Iterations">
-{% for environment in environments %}
-{% for iteration in environment.iterations %}
-<a href="#{{ iteration.key }}">{{ iteration.key }}</a>
-{% endfor %}
-{% endfor %}
-</nav>
-</header>
-<main>
-<section>
-<h2>Scores</h2>
+{% macro table(headings, rows) %}
 <div class="scroll">
 <table>
 <thead><tr>
@@ -202,6 +196,30 @@ code { font: 0.87em ui-monospace, "SF Mono", Menlo, Consolas, monospace; }
 </tbody>
 </table>
 </div>
+{% endmacro %}
+<header>
+<h1>World Models: report</h1>
+<p>An agent that learns inside its own dream of a game, measured in the real game
+(Ha &amp; Schmidhuber 2018). V turns a frame into a latent vector, M predicts the next one, C acts.
+{% for world, colour in colours.items() %}
+<span><span class="dot" style="background: {{ colour }}"></span>{{ world }}</span>{{ "," if not loop.last else "." }}
+{% endfor %}
+</p>
+<nav aria-label="Iterations">
+{% for environment in environments %}
+{% for iteration in environment.iterations %}
+<a href="#{{ iteration.key }}">{{ iteration.key }}</a>
+{% endfor %}
+{% endfor %}
+{% for study in studies %}
+<a href="#study-{{ study.name }}">study: {{ study.name }}</a>
+{% endfor %}
+</nav>
+</header>
+<main>
+<section>
+<h2>Scores</h2>
+{{ table(headings, rows) }}
 <p>Mean return of an episode and its standard error. Real and random are measured in the game itself, on the same test
 episodes, which nothing was trained or selected on. A dream score far above the real one says that C exploits
 mistakes of M. Scores compare only where the rules are the same.</p>
@@ -260,6 +278,13 @@ src="{{ environment.film.uri }}"></video>
 </tbody></table></div></details>
 {% endif %}
 {% endfor %}
+</section>
+{% endfor %}
+{% for study in studies %}
+<section>
+<h2 id="study-{{ study.name }}">Study: {{ study.name }}</h2>
+{{ show(study.picture, "scores") }}
+{{ table(study.headings, study.rows) }}
 </section>
 {% endfor %}
 </main>

@@ -8,6 +8,7 @@ from worldmodels.errors import ArtifactError, ParamsError
 
 ARTIFACTS = Path("artifacts")
 REPORTS = Path("reports")
+TRIALS = "trials"
 STATE = Path(".state")
 """Checkpoints of stages that are under way."""
 
@@ -21,9 +22,13 @@ PRIMARY = {
     "calibrate": "calibration.csv",
     "controller": "controller.safetensors",
     "evaluate": "scores.json",
+    "trial": "trial.json",
     "report": "reports",
 }
 """Stage -> the out that stands for it, in the order in which they run."""
+
+ALONE = ("trial", "report")
+"""Stages that belong to no single iteration."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +148,18 @@ class Iteration:
         return self.folder / "calibration.png"
 
 
+class Trial(Iteration):
+    """The files of a trial, by its key in ``trials``: ``agent``, ``controller_curve``, ``returns``, ``scores``."""
+
+    @property
+    def folder(self) -> Path:
+        return self.root / ARTIFACTS / TRIALS / self.key
+
+    @property
+    def scores(self) -> Path:
+        return self.folder / "trial.json"
+
+
 MAKERS = {
     "data.json": "collect",
     "episodes": "collect",
@@ -179,6 +196,8 @@ def command_for(path: Path) -> str:
     if "artifacts" not in parts[:-2]:
         return "make repro"
     key, name = parts[parts.index("artifacts") + 1 :][:2]
+    if key == TRIALS:
+        return f"dvc repro trial@{name}"
     environment, _, number = key.rpartition("-")
     if number == "0":
         return f"dvc repro initialise@{environment}"

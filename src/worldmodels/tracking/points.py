@@ -32,6 +32,8 @@ def points(stage: str, path: Path) -> list[Point]:
     content = read_json(path)
     if stage == "evaluate":
         return [(score_metrics(content), 0, now)]
+    if stage == "trial":
+        return [({f"real/{name}": content["real"][name] for name in SUMMARY}, 0, now)]
     if stage == "initialise":
         return [({f"baseline/{name}": content[name] for name in SUMMARY}, 0, now)]
     return [({name: content[name] for name in DATA}, 0, now)]

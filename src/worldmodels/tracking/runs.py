@@ -17,6 +17,8 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run, RunTag
 
+from worldmodels.storage.layout import ALONE
+
 MOST_METRICS = 1000
 MOST_PARAMS = 100
 """That one request of MLflow takes."""
@@ -55,7 +57,7 @@ class RunStore:
         if experiment:
             parent: str | None = self.open_experiment(experiment)
         else:
-            parent = self.open_parent(iteration_key(key)) if key != "report" else None
+            parent = None if stage in ALONE else self.open_parent(iteration_key(key))
         if parent is not None:
             self.client.update_run(parent, status="RUNNING")
         own = {"wm.kind": "stage", "wm.stage": stage, "wm.key": key, "wm.computation": computation}

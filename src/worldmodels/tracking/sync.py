@@ -10,7 +10,7 @@ import yaml
 
 from worldmodels.errors import ArtifactError
 from worldmodels.storage.files import read_json
-from worldmodels.storage.layout import PRIMARY
+from worldmodels.storage.layout import ALONE, PRIMARY
 from worldmodels.tracking.lineage import artifact_hash, lock_tags
 from worldmodels.tracking.points import points
 from worldmodels.tracking.store import lock, opened
@@ -28,6 +28,7 @@ METRICS = {
     "calibrate": "calibration.csv",
     "controller": "controller.csv",
     "evaluate": "scores.json",
+    "trial": "trial.json",
 }
 """The out that holds a stage's metrics."""
 PICTURES = {"calibrate": ("calibration.png",), "evaluate": ("vision.png", "dream.png", "traversal.png", "temperatures.png")}
@@ -42,7 +43,7 @@ class Entry:
 
     Attributes:
         stage: its name without the key.
-        key: of its iteration; ``report`` for the report.
+        key: of its iteration, or of the trial; ``report`` for the report.
         params: flattened, by the names of params.yaml.
         deps: path -> hash of the artifacts that it read.
         outs: path -> hash of what it made.
@@ -101,12 +102,14 @@ def sync(root: Path, *, registry: bool = True) -> SyncReport:
     with opened(root) as (client, experiment), lock(root):
         from worldmodels.tracking.runs import RunStore, iteration_key
 
-        keys = sorted({iteration_key(entry.key) for entry in entries if entry.key != "report"}, key=_order)
+        keys = sorted({iteration_key(entry.key) for entry in entries if entry.stage not in ALONE}, key=_order)
         mirror = _Mirror(RunStore(client, experiment), root, entries)
         for key in keys:
-            mirror.iteration(key, [entry for entry in entries if iteration_key(entry.key) == key], registry=registry)
+            mirror.iteration(
+                key, [e for e in entries if e.stage not in ALONE and iteration_key(e.key) == key], registry=registry
+            )
         for entry in entries:
-            if entry.key == "report":
+            if entry.stage in ALONE:
                 mirror.stage(entry, None)
         mirror.runs.end_killed()
         mirror.runs.rest()

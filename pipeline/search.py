@@ -1,0 +1,126 @@
+"""The search for C on some V and M: what the stages ``controller`` and ``trial`` share."""
+
+from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from pipeline.arenas import open_arena
+from pipeline.stage import Stage
+from worldmodels.engine.dream import DreamWorld, Replay, Starts
+from worldmodels.engine.real import open_games
+from worldmodels.engine.world import World
+from worldmodels.envs.make import EnvironmentConfig
+from worldmodels.errors import WorldModelsError
+from worldmodels.models.controller import feature_size, parameter_count
+from worldmodels.models.memory import Memory
+from worldmodels.models.vision import Vision
+from worldmodels.seeds import Purpose, episode_seeds, stream_seed
+from worldmodels.training.arena import Arena
+from worldmodels.training.basis import played_features, principal_directions
+from worldmodels.training.controller import (
+    ControllerTraining,
+    DreamPhase,
+    Learner,
+    RealPhase,
+    SelectionConfig,
+    train_controller,
+)
+from worldmodels.training.fit import Row
+
+
+def search(
+    stage: Stage,
+    config: ControllerTraining,
+    vision: Vision,
+    memory: Memory,
+    rows: dict[str, Tensor],
+    *,
+    start: np.ndarray | None,
+    played: bool,
+    inputs: Sequence[Path],
+    told: Sequence[Any] = (),
+) -> tuple[Tensor, list[Row]]:
+    """Evolve C in the dream, in reality, or in one after the other.
+
+    Args:
+        stage: that runs.
+        config: the phases.
+        vision: V; it stays as it is.
+        memory: M; it stays as it is.
+        rows: latents of all frames, where dreams begin.
+        start: parameters (N,) to begin at; None for zeros.
+        played: whether an agent has played in the data, so that dreams may begin in the middle of its play.
+        inputs: files that the search depends on.
+        told: what else it depends on, beside params and code.
+
+    Returns:
+        The chosen parameters (N,) float32, and the curve.
+    """
+    game: EnvironmentConfig = stage.params("environment", EnvironmentConfig)
+    compiled = bool(stage.value("compute.compile"))
+    device = stage.device if stage.engine.parts == 1 else "cpu"  # workers of a cluster may have no GPU
+    # Where C plays to learn; the agent that is kept is of the weights as they are.
+    seer, dreamer = deepcopy(vision).to(device, stage.products), deepcopy(memory).to(device, stage.products)
+    memory.to(device)
+    starts, features = Starts.of(rows), config.model.features
+    sizes = feature_size(features, vision.config.latent, memory.config.hidden), memory.action
+
+    def dream_world(of: DreamPhase) -> Callable[[], World]:
+        places = Replay.of(rows, **of.moments.model_dump()) if of.moments.share and played else starts
+        how: dict[str, Any] = {"temperature": of.temperature, "limit": of.limit, "survival": of.survival, "fused": compiled}
+        return partial(DreamWorld, dreamer, places, features, **how)
+
+    def real_world(limit: int) -> Callable[[], World]:
+        rules = game.model_copy(update={"limit": min(limit, game.limit)})
+        return partial(open_games, rules, stage.threads, seer, dreamer, features)
+
+    def arena_of(of: DreamPhase | RealPhase | SelectionConfig) -> Arena:
+        open_world = dream_world(of) if isinstance(of, DreamPhase) else real_world(of.limit)
+        return open_arena(stage.engine, open_world, *sizes)
+
+    def open_learner(begin: np.ndarray | None) -> Learner:
+        try:
+            from worldmodels.training.ppo import Refinement
+        except ImportError as error:
+            raise WorldModelsError(
+                f"controller.ppo needs stable-baselines3 ({error}): pip install 'worldmodels[ppo]' "
+                "(in a clone: pip install -c requirements.lock -e '.[ppo]'), or set its generations to 0."
+            ) from None
+        phase, world = config.ppo, real_world(config.ppo.limit)
+        if phase.world == "dream":  # one step more than is played: what a dream that is cut off is worth is the critic's to say
+            world = dream_world(config.dream.model_copy(update={"limit": phase.limit + 1, "survival": 0.0}))
+        stream = f"{stage.stream}/ppo/{config.evolution.seed}"
+        purpose: Purpose = "dream" if phase.world == "dream" else "evolution"
+
+        def episodes(generation: int) -> Iterator[int]:
+            first = generation * phase.lanes * phase.limit
+            return (episode_seeds(purpose, 1, stream=stream, start=first + i)[0] for i in count())
+
+        return Refinement(
+            phase,
+            config.model,
+            world(),
+            np.zeros(parameter_count(config.model, *sizes)) if begin is None else begin,
+            seed=lambda generation: stream_seed(stage.seed, stream, generation),
+            episodes=episodes,
+        )
+
+    components = config.evolution.components
+    return train_controller(
+        config,
+        arena_of,
+        start,
+        principal_directions(played_features(features, memory, rows), components) if components else None,
+        seed=stage.seed,
+        stream=stage.stream,
+        generations=stage.progress(range(config.generations), "generation"),
+        observe=stage.run.metrics,
+        checkpoint=stage.checkpoint(*inputs, told=[compiled, config.model_dump(), start is None, *told]),
+        open_learner=open_learner,
+    )

@@ -1,0 +1,56 @@
+"""A trial: another search for C on V and M of an iteration, to be compared with others of its study."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field
+
+from worldmodels.params import Config, validate
+from worldmodels.training.controller import ControllerTraining
+
+
+class TrialConfig(Config):
+    """An entry of ``trials`` in params.yaml.
+
+    Attributes:
+        env: its environment.
+        of: the iteration whose V, M and data it takes.
+        study: the figure in which it stands.
+        variant: its name there; trials of the same variant are seeds of it.
+        memory: M of the iteration, or one of the same shape that was never trained (a random reservoir).
+        begin: the search begins at C of the iteration, or at zeros.
+        controller: what is otherwise than in the environment's ``controller`` section, e.g. ``{dream: {generations: 0}}``.
+        episodes: test episodes.
+        world: they are played on the back end that scores, or on the one that trains, which may be faster.
+    """
+
+    env: str
+    of: str
+    study: str = Field(pattern=r"^[a-z0-9-]+$")
+    variant: str = Field(min_length=1)
+    memory: Literal["trained", "untrained"]
+    begin: Literal["zeros", "agent"]
+    controller: dict[str, Any]
+    episodes: int = Field(ge=2, le=100_000)
+    world: Literal["scoring", "training"]
+
+
+def trial_training(section: Mapping[str, Any], trial: TrialConfig, key: str) -> ControllerTraining:
+    """Return the search of a trial.
+
+    Args:
+        section: the environment's ``controller`` section, as params.yaml has it.
+        trial: the trial.
+        key: its name, for messages.
+
+    Raises:
+        ParamsError: where what it changes is unknown or impossible.
+    """
+    training: ControllerTraining = validate(_over(section, trial.controller), f"trials.{key}.controller", ControllerTraining)
+    return training
+
+
+def _over(base: Any, change: Any) -> Any:
+    if not isinstance(base, Mapping) or not isinstance(change, Mapping):
+        return change
+    return {**base, **{name: _over(base.get(name), value) for name, value in change.items()}}
