@@ -83,9 +83,14 @@ def write_artifacts(root: Path, key: str, real: float, dream: float | None) -> N
     (folder / "scores.json").write_text(json.dumps(score))
     pd.concat([episodes_table(outcome, world) for world, outcome in played.items()]).to_parquet(folder / "returns.parquet")
     updates = np.arange(0, 200, 10)
-    losses = [(u, split, 40 + 900 * np.exp(-u / 20)) for u in updates for split in ("train", "validation")]
-    for stage in ("vision", "memory"):
-        pd.DataFrame(losses, columns=["update", "split", "loss"]).to_csv(folder / f"{stage}.csv", index=False)
+    points = [(u, split, 40 + 900 * np.exp(-u / 20)) for u in updates for split in ("train", "validation")]
+    losses = pd.DataFrame(points, columns=["update", "split", "loss"])
+    losses.to_csv(folder / "vision.csv", index=False)
+    ahead = {f"open_loop_{k}": np.where(losses["split"] == "validation", k / 40, np.nan) for k in (1, 10, 30)}
+    losses.assign(**ahead).to_csv(folder / "memory.csv", index=False)
+    who = ["random, walk 0", "random, walk 0.9"] if number == "1" else [f"{environment}-1, strength {s}" for s in (0, 0.5)]
+    policies = {name: {"episodes": 10, "reward_per_step": 0.25 * place} for place, name in enumerate(who, start=1)}
+    (folder / "data.json").write_text(json.dumps({"policies": policies}))
     rows: list[tuple[Any, ...]] = [(g, "dream", 20.0 * g, 12.0 * g, 3.0, 0.1, 100) for g in range(10)]
     rows += [(g, "real", 10.0 * g, 6.0 * g, 2.0, 0.1, 100) for g in range(10, 15)]
     rows += [(g, "selection", np.nan, 7.0 * g, 2.0, np.nan, np.nan) for g in (4, 9, 14)]
@@ -342,8 +347,9 @@ class TestReport:
         page.feed(text)
         assert page.open == []
         images = [attributes for tag, attributes in page.tags if tag == "img"]
-        # Bars of two games; of each iteration: two strips, returns, three curves, calibration, grid, traversal.
-        assert len(images) == 2 + 3 * 9
+        # Bars and two pictures over the iterations, of two games; of each iteration: two strips, returns, three curves,
+        # calibration, grid, traversal.
+        assert len(images) == 2 * 3 + 3 * 9
         assert all(len(image["alt"] or "") > 20 for image in images)
         assert all((image["src"] or "").startswith("data:image/png;base64,") for image in images)
         films = [attributes for tag, attributes in page.tags if tag == "video"]
@@ -383,6 +389,16 @@ class TestReport:
         assert "<b>skill" not in text
         assert "doom.environment.kind" in text
         assert hashlib.md5(b"doom-2 memory").hexdigest() in text
+
+    def test_pictures_over_the_iterations_say_what_was_collected_and_how_far_dreams_stay_real(self, reports: Path) -> None:
+        page = (reports / "index.html").read_text()
+        assert (
+            "doom-1: random, walk 0 0.25, random, walk 0.9 0.50; doom-2: agent, strength 0 0.25, agent, strength 0.5 0.50"
+            in page
+        )
+        assert "doom-1: 0.03 at 1, 0.25 at 10, 0.75 at 30; doom-2: " in page
+        for name in ("rates-doom.png", "horizon-doom.png", "rates-carracing.png", "horizon-carracing.png"):
+            assert len(np.unique(np.asarray(Image.open(reports / name)).reshape(-1, 3), axis=0)) > 10
 
     def test_scores_csv_reads_back_as_the_table(self, project: Path, reports: Path) -> None:
         table = pd.read_csv(reports / "scores.csv")

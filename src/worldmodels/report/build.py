@@ -7,13 +7,14 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
-from worldmodels.report.figures import learning_curves, return_strip, score_bars, study_bars
+from worldmodels.report.figures import learning_curves, open_loop_lines, return_strip, reward_rates, score_bars, study_bars
 from worldmodels.report.html import EnvironmentPage, Film, IterationPage, Picture, StudyPage, write_report
 from worldmodels.report.pictures import png_bytes
 from worldmodels.report.studies import HEADINGS as STUDY_HEADINGS
 from worldmodels.report.studies import read_trial, study_cells, trial_table, variants
 from worldmodels.report.table import HEADINGS, cells, read_scores, score_table, with_error
 from worldmodels.report.video import picture_of
+from worldmodels.storage.files import read_json
 from worldmodels.storage.layout import PRIMARY, REPORTS, Iteration, Trial, damaged, require
 
 T = TypeVar("T")
@@ -31,6 +32,16 @@ _CURVE_TEXT = {
 _FILM_TEXT = (
     "the agent in the real game, the same through V, and the dream that starts from the first frame and gets the same "
     "actions: it soon goes its own way. The iteration with the best real score; an episode of its own, no test episode."
+)
+
+
+_RATES_TEXT = (
+    "Reward per step of the episodes that each iteration learns from: random play, then the agent of the iteration before, "
+    "with more or less noise on its actions."
+)
+_HORIZON_TEXT = (
+    "Held-out play: M sees some steps, then only the actions of the game, and dreams on. 1 (dashed) is no better than the mean "
+    "of all frames."
 )
 
 
@@ -59,12 +70,49 @@ def build_report(root: Path, keys: Sequence[str], params: Mapping[str, Any], tri
         own = sorted((score for score in scores if score["environment"] == name), key=lambda score: score["iteration"])
         bars = _keep(reports / f"scores-{name}.png", png_bytes(score_bars(own)))
         picture = Picture(bars, _bars_alt(name, own), "Bars: mean return; lines on top: standard error of the mean.")
+        rounds = _rounds([Iteration(score["key"], root) for score in own], reports, name)
         iterations = [_iteration_page(Iteration(score["key"], root), reports, score, params) for score in own]
         best = max(own, key=lambda score: score["real"]["mean"])
         path = require(Iteration(best["key"], root).film)
         film = Film(path.read_bytes(), png_bytes(_readable(picture_of, path)), f"{best['key']}: {_FILM_TEXT}")
-        pages.append(EnvironmentPage(name, picture, film, iterations))
+        pages.append(EnvironmentPage(name, picture, film, rounds, iterations))
     write_report(reports / "index.html", STAGES, HEADINGS, cells(scores), pages, _studies(root, reports, trials))
+
+
+def _rounds(iterations: Sequence[Iteration], reports: Path, environment: str) -> list[Picture]:
+    """Return what is drawn over the iterations of an environment: what was collected, and how far dreams stay real."""
+    rates, errors = {}, {}
+    for files in iterations:
+        played = read_json(require(files.data)).get("policies", {})
+        rates[files.key] = {_way(name): each["reward_per_step"] for name, each in played.items()}
+        judged = _readable(pd.read_csv, files.memory_curve).query("split == 'validation'").tail(1)
+        found = judged.filter(regex=r"^open_loop_\d+$").dropna(axis=1)
+        errors[files.key] = {int(str(name).rpartition("_")[2]): float(column.iloc[0]) for name, column in found.items()}
+    pictures = []
+    if any(rates.values()):
+        png = _keep(reports / f"rates-{environment}.png", png_bytes(reward_rates(rates)))
+        alt = "; ".join(
+            f"{key}: " + ", ".join(f"{way} {rate:.2f}" for way, rate in found.items()) for key, found in rates.items()
+        )
+        pictures.append(Picture(png, f"Reward per step of what was collected. {alt}", _RATES_TEXT))
+    errors = {key: found for key, found in errors.items() if found}
+    if errors:
+        png = _keep(reports / f"horizon-{environment}.png", png_bytes(open_loop_lines(errors)))
+        alt = "; ".join(
+            f"{key}: " + ", ".join(f"{error:.2f} at {ahead}" for ahead, error in found.items()) for key, found in errors.items()
+        )
+        pictures.append(Picture(png, f"Error of M's open-loop predictions over the variance of z. {alt}", _HORIZON_TEXT))
+    return pictures
+
+
+def _way(policy: str) -> str:
+    """Return a way of playing without the name of the agent.
+
+    >>> _way("random, walk 0.9"), _way("doom-1, strength 0.2")
+    ('random, walk 0.9', 'agent, strength 0.2')
+    """
+    who, _, how = policy.partition(", ")
+    return policy if who == "random" else f"agent, {how}"
 
 
 def _studies(root: Path, reports: Path, keys: Sequence[str]) -> list[StudyPage]:

@@ -22,6 +22,7 @@ from worldmodels.report.style import (
     INK,
     PAPER_COLOUR,
     PAPER_WHITE,
+    SERIES,
     TRAIN_COLOUR,
     VALIDATION_COLOUR,
     WORLD_COLOURS,
@@ -110,6 +111,24 @@ def study_bars(study: str, variants: Sequence[Variant]) -> np.ndarray:
     return _draw(_plot_study, (study, variants), width=max(4.8, 2.0 + 1.5 * len(variants)))
 
 
+def reward_rates(rates: Mapping[str, Mapping[str, float]]) -> np.ndarray:
+    """Draw the reward per step of all that was collected, by iteration: a line for each way of playing.
+
+    Args:
+        rates: iteration's key -> way of playing, without the name of who played -> reward per step.
+    """
+    return _draw(_plot_rates, rates, width=max(4.8, 2.0 + 0.8 * len(rates)))
+
+
+def open_loop_lines(errors: Mapping[str, Mapping[int, float]]) -> np.ndarray:
+    """Draw how far dreams on real actions stay real, a line for each iteration.
+
+    Args:
+        errors: iteration's key -> steps ahead -> squared error over the variance of z.
+    """
+    return _draw(_plot_open_loop, errors, width=4.8)
+
+
 def sweep_points(setting: str, scores: Sequence[tuple[str, Mapping[str, Any] | None, Mapping[str, Any]]]) -> np.ndarray:
     """Draw the scores of experiments over the value of a param: a dot each, and the mean over those of the same value.
 
@@ -156,6 +175,32 @@ def _plot_study(axes: Axes, data: tuple[str, Sequence[Variant]]) -> None:
     axes.axhline(0, color=FAINT_INK, linewidth=0.8)
     axes.set_ylabel("mean return in the game")
     axes.set_title(f"{study} (dots: seeds; lines: standard error)")
+
+
+def _plot_rates(axes: Axes, rates: Mapping[str, Mapping[str, float]]) -> None:
+    keys = list(rates)
+    for number, way in enumerate(sorted({way for found in rates.values() for way in found})):
+        at = [place for place, key in enumerate(keys) if way in rates[key]]
+        line: Any = {"color": SERIES[number % len(SERIES)], "marker": "o", "markersize": 4, "linewidth": 1.8}
+        axes.plot(at, [rates[keys[place]][way] for place in at], label=way, **line)
+    axes.set_xticks(range(len(keys)), keys)
+    axes.set_xlim(-0.4, len(keys) - 0.6)
+    axes.axhline(0, color=FAINT_INK, linewidth=0.8)
+    axes.set_ylabel("reward per step")
+    axes.set_title("What was collected for each iteration")
+    axes.figure.legend(loc="outside lower center", ncols=3, fontsize=8.5)
+
+
+def _plot_open_loop(axes: Axes, errors: Mapping[str, Mapping[int, float]]) -> None:
+    for number, (key, found) in enumerate(errors.items()):
+        shade: Any = {"color": WORLD_COLOURS["dream"], "alpha": (number + 1) / len(errors)}
+        axes.plot(list(found), list(found.values()), marker="o", markersize=4, linewidth=1.8, label=key, **shade)
+    axes.axhline(1, color=FAINT_INK, linewidth=1.0, linestyle=(0, (4, 3)))
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("steps ahead, on the actions of the game")
+    axes.set_ylabel("squared error / variance of z")
+    axes.set_title("How far dreams stay real")
+    axes.legend(loc="lower right", fontsize=8.5)
 
 
 def _plot_calibration(axes: Axes, table: pd.DataFrame) -> None:

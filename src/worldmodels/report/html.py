@@ -78,11 +78,13 @@ class IterationPage:
 
 @dataclass(frozen=True)
 class EnvironmentPage:
-    """What the page says of one environment: its scores as a picture, its best agent as a film, then its iterations."""
+    """What the page says of one environment: its scores as a picture, its best agent as a film, pictures over the iterations,
+    then these one by one."""
 
     name: str
     scores: Picture
     film: Film
+    rounds: Sequence[Picture]
     iterations: Sequence[IterationPage]
 
 
@@ -251,6 +253,11 @@ poster="{{ environment.film.poster_uri }}" aria-label="{{ environment.film.capti
 src="{{ environment.film.uri }}"></video>
 <figcaption>{{ environment.film.caption }}</figcaption>
 </figure>
+<div class="figures">
+{% for picture in environment.rounds %}
+{{ show(picture) }}
+{% endfor %}
+</div>
 {% for iteration in environment.iterations %}
 <h3 id="{{ iteration.key }}">{{ iteration.key }}</h3>
 <dl>

@@ -5,6 +5,8 @@ WORLD_COLOURS = {"real": "#1F6FA8", "dream": "#D9801E", "random": "#8A929B"}
 TRAIN_COLOUR = "#9DB4C6"
 VALIDATION_COLOUR = "#1F6FA8"
 PAPER_COLOUR = "#7A3E9D"
+SERIES = ("#1F6FA8", "#D9801E", "#8A929B", "#2E8B6F", "#7A3E9D", "#B5495B")
+"""Of lines that are no worlds."""
 INK = "#1C2430"
 FAINT_INK = "#6B7480"
 GRID = "#E4E8EC"
