@@ -121,6 +121,7 @@ def controller(_, checkpoint, observe, learned=0):
         critic_generations=1,
         lanes=2,
         limit=10,
+        patience=0,
         epochs=2,
         batch=5,
         learning_rate=0.01,

@@ -84,6 +84,7 @@ class PPOPhase(Config):
         critic_generations: the first so many train the critic alone, so that an untrained one does not spoil C.
         lanes: games at a time.
         limit: steps of a collection in every lane; it begins with new episodes, and those that end are followed by others.
+        patience: steps without a reward above 0 after which an episode ends: what follows a crash teaches little. 0: never.
         epochs: passes over a collection.
         batch: steps of an update.
         learning_rate: of Adam.
@@ -96,6 +97,7 @@ class PPOPhase(Config):
     critic_generations: int = Field(ge=0, le=100_000)
     lanes: int = Field(ge=1, le=4096)
     limit: int = Field(ge=2, le=1_000_000)
+    patience: int = Field(ge=0, le=1_000_000)
     epochs: int = Field(ge=1, le=1000)
     batch: int = Field(ge=2, le=1_000_000)
     learning_rate: float = Field(gt=0, le=1)
