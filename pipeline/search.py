@@ -13,6 +13,7 @@ from torch import Tensor
 from pipeline.arenas import open_arena
 from pipeline.stage import Stage
 from worldmodels.engine.dream import DreamWorld, Replay, Starts
+from worldmodels.engine.patience import open_patient
 from worldmodels.engine.real import open_games
 from worldmodels.engine.world import World
 from worldmodels.envs.make import EnvironmentConfig
@@ -76,12 +77,14 @@ def search(
         how: dict[str, Any] = {"temperature": of.temperature, "limit": of.limit, "survival": of.survival, "fused": compiled}
         return partial(DreamWorld, dreamer, places, features, **how)
 
-    def real_world(limit: int) -> Callable[[], World]:
+    def real_world(limit: int, patience: int) -> Callable[[], World]:
         rules = game.model_copy(update={"limit": min(limit, game.limit)})
-        return partial(open_games, rules, stage.threads, seer, dreamer, features)
+        games = partial(open_games, rules, stage.threads, seer, dreamer, features)
+        return partial(open_patient, games, patience) if patience else games
 
     def arena_of(of: DreamPhase | RealPhase | SelectionConfig) -> Arena:
-        open_world = dream_world(of) if isinstance(of, DreamPhase) else real_world(of.limit)
+        patience = of.patience if isinstance(of, RealPhase) else 0
+        open_world = dream_world(of) if isinstance(of, DreamPhase) else real_world(of.limit, patience)
         return open_arena(stage.engine, open_world, *sizes)
 
     def open_learner(begin: np.ndarray | None) -> Learner:
@@ -92,7 +95,7 @@ def search(
                 f"controller.ppo needs stable-baselines3 ({error}): pip install 'worldmodels[ppo]' "
                 "(in a clone: pip install -c requirements.lock -e '.[ppo]'), or set its generations to 0."
             ) from None
-        phase, world = config.ppo, real_world(config.ppo.limit)
+        phase, world = config.ppo, real_world(config.ppo.limit, config.ppo.patience)
         if phase.world == "dream":  # one step more than is played: what a dream that is cut off is worth is the critic's to say
             world = dream_world(config.dream.model_copy(update={"limit": phase.limit + 1, "survival": 0.0}))
         stream = f"{stage.stream}/ppo/{config.evolution.seed}"

@@ -9,6 +9,7 @@ from worldmodels.engine.dream import DreamWorld, Replay, Starts
 from worldmodels.engine.driver import ControllerPolicy
 from worldmodels.engine.evaluation import CalibrationConfig
 from worldmodels.engine.noise import EpisodeNoise
+from worldmodels.engine.patience import PatientWorld
 from worldmodels.engine.policies import ExploringPolicy, RandomPolicy, RandomPolicyConfig, ScriptedConfig, ScriptedPolicy
 from worldmodels.engine.real import RealWorld
 from worldmodels.engine.recorders import EpisodeRecorder
@@ -352,6 +353,38 @@ def test_exploration_of_strength_zero_is_the_policy_itself():
     loud = ExploringPolicy(Echo(), RandomPolicy(random_config()), [1.0])
     loud.start([Job(0, 1), Job(0, 2)])
     assert not torch.equal(loud.act(features), features)
+
+
+def test_a_patient_world_ends_an_episode_that_is_not_paid_for_so_long_whatever_lane_it_is_in():
+    class Unpaid:
+        """Episodes are paid at their second step where the seed is even, and never end."""
+
+        feature_size, action_size = 1, 1
+        seeds = played = torch.zeros(0, dtype=torch.int64)
+
+        def start(self, seeds):
+            self.seeds = torch.cat([self.seeds, torch.tensor(seeds)])
+            self.played = torch.cat([self.played, torch.zeros(len(seeds), dtype=torch.int64)])
+
+        def features(self):
+            return torch.zeros(len(self.seeds), 1)
+
+        def step(self, actions):
+            self.played = self.played + 1
+            never = torch.zeros(len(self.seeds), dtype=torch.bool)
+            return Step(torch.where((self.seeds % 2 == 0) & (self.played == 2), 3.0, -0.1), never, self.played >= 6)
+
+        def keep(self, lanes):
+            self.seeds, self.played = self.seeds[lanes], self.played[lanes]
+
+    policy = ScriptedPolicy(ScriptedConfig(name="still", first=[0.0], second=[0.0], period=1))
+    for lanes in (1, 3, None):
+        returns = run_episodes(PatientWorld(Unpaid(), 4), policy, range(5), lanes=lanes)
+        assert returns.length.tolist() == [[6, 4, 6, 4, 6]]
+        assert returns.terminal.all()
+        assert returns.total[0] == pytest.approx([2.5, -0.4, 2.5, -0.4, 2.5])
+    short = run_episodes(PatientWorld(Unpaid(), 5), policy, range(5))
+    assert short.terminal.tolist() == [[False, True, False, True, False]]  # what is cut off at its limit was not stuck
 
 
 def test_a_scripted_policy_holds_two_actions_in_turn_and_lanes_count_apart():

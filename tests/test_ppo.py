@@ -95,32 +95,6 @@ def test_lanes_go_on_with_the_next_episode_and_give_what_the_rollout_gives():
     assert paid == pytest.approx(REWARD_SCALE * (sum(env.finished) + env._total.sum()), rel=1e-4)
 
 
-def test_an_episode_that_is_not_paid_for_too_long_ends_as_if_the_game_had_ended_it():
-    class Unpaid(Follow):
-        def step(self, actions):
-            step = super().step(actions)
-            paid = (self.seeds % 3 == 0) & (self.played == 2)
-            return Step(torch.where(paid, 1.0, -0.1), torch.zeros_like(step.terminal), torch.zeros_like(step.truncated))
-
-    env = WorldVecEnv(Unpaid(), 3, iter(range(100)), patience=4)
-    env.reset()
-    lengths = np.zeros(3, int)
-    ended = {0: [], 1: [], 2: []}
-    for _ in range(12):
-        env.step_async(np.zeros((3, 1), np.float32))
-        *_, over, infos = env.step_wait()
-        lengths += 1
-        for lane in np.flatnonzero(over):
-            ended[lane].append(int(lengths[lane]))
-            lengths[lane] = 0
-            assert not infos[lane]["TimeLimit.truncated"]
-    # Seeds 0, 1, 2 begin; 3 and 4 follow in the lanes of 1 and 2, 5 in that of 0: multiples of 3 are paid at their second step.
-    assert ended[0][0] == 6
-    assert ended[1][:2] == [4, 6]
-    assert ended[2][0] == 4
-    assert env.finished[:2] == pytest.approx([-0.4, -0.4])
-
-
 @pytest.mark.parametrize("hidden", [0, 6])
 @pytest.mark.parametrize("bias", [False, True])
 def test_it_begins_at_c_and_learns(hidden, bias):

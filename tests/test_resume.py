@@ -139,7 +139,7 @@ def controller(_, checkpoint, observe, learned=0):
             survival=0.0,
             moments=MomentsConfig(share=0.5, context=3, newest=1000),
         ),
-        real=RealPhase(generations=UPDATES // 2, rollouts=2, limit=30, lanes=10, sigma=0.1),
+        real=RealPhase(generations=UPDATES // 2, rollouts=2, limit=30, lanes=10, patience=0, sigma=0.1),
         ppo=ppo,
         selection=SelectionConfig(episodes=0, every=1, limit=1, lanes=1),
         warm_start=False,

@@ -62,6 +62,7 @@ class RealPhase(Config):
         rollouts: E, episodes that each candidate is judged on.
         limit: most steps of an episode.
         lanes: most games at a time.
+        patience: steps without a reward above 0 after which an episode ends (``PatientWorld``); 0: none does.
         sigma: first step size. Episodes of a game are few and their returns far apart: around a C that can play already, small
             steps lose less.
     """
@@ -70,6 +71,7 @@ class RealPhase(Config):
     rollouts: int = Field(ge=1, le=10_000)
     limit: int = Field(ge=1, le=1_000_000)
     lanes: int = Field(ge=1, le=4096)
+    patience: int = Field(ge=0, le=1_000_000)
     sigma: float = Field(gt=0, le=10)
 
 
@@ -84,7 +86,7 @@ class PPOPhase(Config):
         critic_generations: the first so many train the critic alone, so that an untrained one does not spoil C.
         lanes: games at a time.
         limit: steps of a collection in every lane; it begins with new episodes, and those that end are followed by others.
-        patience: steps without a reward above 0 after which an episode ends: what follows a crash teaches little. 0: never.
+        patience: in the game, ``RealPhase``'s.
         epochs: passes over a collection.
         batch: steps of an update.
         learning_rate: of Adam.

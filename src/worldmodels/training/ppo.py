@@ -31,17 +31,15 @@ class WorldVecEnv(VecEnv):
         world: without lanes; it is neither opened nor closed here.
         lanes: B.
         seeds: of the episodes, in the order in which they begin.
-        patience: steps without a reward above 0 after which an episode ends, as if the game had ended it; 0: none does.
     """
 
-    def __init__(self, world: World, lanes: int, seeds: Iterator[int], patience: int = 0) -> None:
+    def __init__(self, world: World, lanes: int, seeds: Iterator[int]) -> None:
         shape, actions = (world.feature_size,), (world.action_size,)
         super().__init__(lanes, Box(-np.inf, np.inf, shape, np.float32), Box(-REACH, REACH, actions, np.float32))
-        self.world, self.seeds, self.patience = world, seeds, patience
+        self.world, self.seeds = world, seeds
         self.finished: list[float] = []
         self.paid = 0.0
         self._total = np.zeros(lanes)
-        self._unpaid = np.zeros(lanes, np.int64)  # steps since a reward above 0
         self._lanes = np.zeros(0, np.int64)  # where the world's lanes are among ours
         self._actions = np.zeros((lanes, world.action_size), np.float32)
 
@@ -50,7 +48,6 @@ class WorldVecEnv(VecEnv):
         self.world.keep(torch.zeros(0, dtype=torch.int64))
         self._lanes = np.arange(self.num_envs)
         self._total[:] = 0
-        self._unpaid[:] = 0
         self.world.start([next(self.seeds) for _ in self._lanes])
         return self._features()
 
@@ -66,19 +63,15 @@ class WorldVecEnv(VecEnv):
         rewards[self._lanes] = step.reward.numpy()
         self._total += rewards
         self.paid += float(rewards.sum())
-        self._unpaid = np.where(rewards > 0, 0, self._unpaid + 1)
-        stuck = (
-            torch.from_numpy(self._unpaid[self._lanes] >= self.patience) if self.patience else torch.zeros_like(step.terminal)
-        )
-        ended = step.terminal | step.truncated | stuck
+        ended = step.terminal | step.truncated
         if bool(ended.any()):
             last = self._features()
             lanes = self._lanes[ended.numpy()]
             over[lanes] = True
-            for lane, cut in zip(lanes, (step.truncated & ~stuck)[ended].tolist(), strict=True):
+            for lane, cut in zip(lanes, step.truncated[ended].tolist(), strict=True):
                 infos[lane] = {"terminal_observation": last[lane], "TimeLimit.truncated": cut}
             self.finished += self._total[lanes].tolist()
-            self._total[lanes] = self._unpaid[lanes] = 0
+            self._total[lanes] = 0
             self.world.keep(torch.nonzero(~ended).flatten())
             self.world.start([next(self.seeds) for _ in lanes])
             self._lanes = np.concatenate([self._lanes[~ended.numpy()], lanes])
@@ -134,7 +127,7 @@ class Refinement:
         episodes: Callable[[int], Iterator[int]],
     ) -> None:
         self._phase, self._seed, self._episodes = phase, seed, episodes
-        self._env = WorldVecEnv(world, phase.lanes, iter(()), phase.patience)
+        self._env = WorldVecEnv(world, phase.lanes, iter(()))
         self._ppo = PPO(
             "MlpPolicy",
             self._env,

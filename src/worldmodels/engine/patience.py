@@ -1,0 +1,51 @@
+"""A world that gives up on an episode that is no longer paid: what follows a crash costs steps and teaches little."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from worldmodels.engine.world import Step, World
+
+
+class PatientWorld:
+    """Another world, but an episode ends, as if the game had ended it, after so many steps without a reward above 0.
+
+    Args:
+        world: the other; this one owns it from now on.
+        patience: that many steps, at least 1.
+    """
+
+    def __init__(self, world: World, patience: int) -> None:
+        self._world, self._patience = world, patience
+        self.feature_size, self.action_size = world.feature_size, world.action_size
+        self._unpaid = torch.zeros(0, dtype=torch.int64)  # steps since a reward above 0
+
+    def start(self, seeds: Sequence[int]) -> None:
+        self._world.start(seeds)
+        self._unpaid = torch.cat([self._unpaid, torch.zeros(len(seeds), dtype=torch.int64)])
+
+    def features(self) -> Tensor:
+        return self._world.features()
+
+    def frames(self) -> np.ndarray:
+        return self._world.frames()
+
+    def step(self, actions: Tensor) -> Step:
+        step = self._world.step(actions)
+        self._unpaid = torch.where(step.reward > 0, 0, self._unpaid + 1)
+        stuck = self._unpaid >= self._patience
+        return Step(step.reward, step.terminal | stuck, step.truncated & ~stuck)
+
+    def keep(self, lanes: Tensor) -> None:
+        self._world.keep(lanes)
+        self._unpaid = self._unpaid[lanes]
+
+    def close(self) -> None:
+        self._world.close()
+
+
+def open_patient(open_world: Callable[[], World], patience: int) -> PatientWorld:
+    """Return a patient world of the one that ``open_world`` opens."""
+    return PatientWorld(open_world(), patience)
