@@ -7,6 +7,7 @@ from contextlib import closing
 from pipeline.stage import Stage, run_stage
 from worldmodels.engine.bare import BareWorld
 from worldmodels.engine.collection import CollectConfig, collect_episodes
+from worldmodels.engine.patience import PatientWorld, cut_at_loss
 from worldmodels.engine.policies import ExploringPolicy, RandomPolicy
 from worldmodels.engine.world import World
 from worldmodels.envs.make import EnvironmentConfig, make_env
@@ -32,13 +33,15 @@ def main(stage: Stage) -> None:
 
     def play(world: World, policy: RandomPolicy | ExploringPolicy, seeds: Sequence[int], name: str) -> None:
         def keep(episode: Episode) -> None:
+            if config.patience:
+                episode = cut_at_loss(episode, config.patience)
             writer.write(episode, f"{name}{policy.label(episode.seed)}")
             next(bar, None)
             if checkpoint.due():
                 checkpoint.save({}, writer.state())
 
-        with closing(world):
-            collect_episodes(world, policy, seeds, lanes=config.lanes, name=name or "random", keep=keep)
+        with closing(PatientWorld(world, config.patience) if config.patience else world) as played:
+            collect_episodes(played, policy, seeds, lanes=config.lanes, name=name or "random", keep=keep)
 
     moved, led = seeds[done:by_random], seeds[max(done, by_random) :]
     if moved:

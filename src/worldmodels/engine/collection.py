@@ -22,6 +22,9 @@ class CollectConfig(Config):
         episodes: of each later iteration.
         limit: most steps of one of these; the environment's own limit holds too.
         lanes: games at a time.
+        patience: steps without a reward above 0 after which an episode is lost: it ends where it was last paid
+            (``cut_at_loss``), and M learns what leads there as the risk of an end. Without, a dream has no crashes: they are
+            rare, what follows is long, and M's roads forgive. 0: no episode ends so.
         random: the random policy.
         random_share: share of the episodes of a later iteration that the random policy plays.
         strengths: the previous controller's actions are disturbed by this much of the random policy's; one of these an
@@ -33,6 +36,7 @@ class CollectConfig(Config):
     episodes: int = Field(ge=1, le=1_000_000)
     limit: int = Field(ge=1, le=1_000_000)
     lanes: int = Field(ge=1, le=4096)
+    patience: int = Field(ge=0, le=1_000_000)
     random: RandomPolicyConfig
     random_share: float = Field(ge=0, le=1)
     strengths: list[float] = Field(min_length=1)

@@ -1,12 +1,17 @@
-"""A world that gives up on an episode that is no longer paid: what follows a crash costs steps and teaches little."""
+"""Giving up on an episode that is no longer paid: what follows a crash costs steps, and hides from M that there was one."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from worldmodels.engine.world import Step, World
+from worldmodels.shapes import Episode
+
+AFTERMATH = 5
+"""Steps of an episode that are kept after its last reward above 0, where patience ended it: as the road is lost from sight."""
 
 
 class PatientWorld:
@@ -44,6 +49,25 @@ class PatientWorld:
 
     def close(self) -> None:
         self._world.close()
+
+
+def cut_at_loss(episode: Episode, patience: int) -> Episode:
+    """Return an episode of a ``PatientWorld`` without the steps in which patience ran out; others as they are.
+
+    It then ends where it was lost, so that M learns of what leads there as of any other end.
+
+    >>> lost = Episode(np.arange(31), np.zeros((30, 1)), np.array([1.0] * 4 + [-0.1] * 26), terminal=True, seed=0)
+    >>> len(cut_at_loss(lost, 26).rewards), len(cut_at_loss(lost, 27).rewards)
+    (9, 30)
+    """
+    paid = np.flatnonzero(episode.rewards > 0)
+    steps = int(paid[-1]) + 1 if len(paid) else 0
+    if not episode.terminal or len(episode.rewards) - steps < patience:
+        return episode
+    steps += min(AFTERMATH, patience)
+    return replace(
+        episode, frames=episode.frames[: steps + 1], actions=episode.actions[:steps], rewards=episode.rewards[:steps]
+    )
 
 
 def open_patient(open_world: Callable[[], World], patience: int) -> PatientWorld:

@@ -242,7 +242,8 @@ def train_controller(
             size = parameter_count(config.model, arena.feature_size, arena.action_size)
             basis = Basis(np.eye(arena.feature_size) if directions is None else directions, config.model, arena.action_size)
             begin = means[-1] if means else np.zeros(size) if start is None else start
-            sigma = phase.sigma if isinstance(phase, RealPhase) else config.evolution.sigma
+            first = config.evolution.sigma if start is None else config.evolution.warm_sigma
+            sigma = phase.sigma if isinstance(phase, RealPhase) else first
             search = Evolution(config.evolution, sigma, basis.project(begin[None])[0], stream_seed(seed, world))
             for _ in range(phase.generations):
                 generation = next(counter)

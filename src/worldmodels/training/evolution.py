@@ -17,6 +17,7 @@ class EvolutionConfig(Config):
     Attributes:
         population: P, candidates a generation (paper: 64).
         sigma: first step size in the dream (paper: 0.1).
+        warm_sigma: the same for a search that begins at the C of the iteration before.
         covariance: ``full`` (paper), or ``diagonal``, which is much cheaper for a thousand parameters.
         components: above 0, C's weights are searched along so many principal components of its features (``Basis``); 0: along
             each feature (paper).
@@ -25,6 +26,7 @@ class EvolutionConfig(Config):
 
     population: int = Field(ge=4, le=4096)
     sigma: float = Field(gt=0, le=10)
+    warm_sigma: float = Field(gt=0, le=10)
     covariance: Literal["full", "diagonal"]
     components: int = Field(ge=0, le=100_000)
     seed: int = Field(ge=0)
@@ -36,7 +38,7 @@ class Evolution:
     Everything random comes from ``seed`` and the config's own: the same fitness values give the same candidates. pycma would
     draw from numpy's global generator; it is given its own.
 
-    >>> config = EvolutionConfig(population=8, sigma=0.5, covariance="full", components=0, seed=0)
+    >>> config = EvolutionConfig(population=8, sigma=0.5, warm_sigma=0.5, covariance="full", components=0, seed=0)
     >>> search = Evolution(config, config.sigma, np.ones(3), seed=1)
     >>> for _ in range(60):
     ...     candidates = search.ask()
