@@ -9,7 +9,7 @@ from worldmodels.engine.dream import DreamWorld, Replay, Starts
 from worldmodels.engine.driver import ControllerPolicy
 from worldmodels.engine.evaluation import CalibrationConfig
 from worldmodels.engine.noise import EpisodeNoise
-from worldmodels.engine.patience import PatientWorld
+from worldmodels.engine.patience import AFTERMATH, PatientWorld, cut_at_loss
 from worldmodels.engine.policies import ExploringPolicy, RandomPolicy, RandomPolicyConfig, ScriptedConfig, ScriptedPolicy
 from worldmodels.engine.real import RealWorld
 from worldmodels.engine.recorders import EpisodeRecorder
@@ -22,7 +22,7 @@ from worldmodels.models.controller import ControllerConfig, Controllers, paramet
 from worldmodels.models.initialisation import initialise
 from worldmodels.models.memory import Memory, MemoryConfig
 from worldmodels.models.vision import Vision, VisionConfig
-from worldmodels.shapes import Job
+from worldmodels.shapes import Episode, Job
 
 
 class CountingWorld:
@@ -385,6 +385,22 @@ def test_a_patient_world_ends_an_episode_that_is_not_paid_for_so_long_whatever_l
         assert returns.total[0] == pytest.approx([2.5, -0.4, 2.5, -0.4, 2.5])
     short = run_episodes(PatientWorld(Unpaid(), 5), policy, range(5))
     assert short.terminal.tolist() == [[False, True, False, True, False]]  # what is cut off at its limit was not stuck
+
+
+def test_an_episode_that_was_lost_ends_where_it_was_last_paid_and_others_stay_whole():
+    def episode(rewards, terminal):
+        steps = len(rewards)
+        return Episode(np.arange(steps + 1), np.arange(steps), np.array(rewards), terminal=terminal, seed=3)
+
+    rewards = [1.0, -0.1, 1.0] + [-0.1] * 20
+    lost = cut_at_loss(episode(rewards, terminal=True), 20)
+    assert lost.rewards.tolist() == rewards[: 3 + AFTERMATH]
+    assert lost.actions.tolist() == list(range(3 + AFTERMATH))
+    assert lost.frames.tolist() == list(range(4 + AFTERMATH))
+    assert (lost.terminal, lost.seed) == (True, 3)
+    assert len(cut_at_loss(episode([-0.1] * 20, terminal=True), 20).rewards) == AFTERMATH
+    for whole in (episode(rewards, terminal=False), episode(rewards[:-1], terminal=True)):
+        assert cut_at_loss(whole, 20) is whole
 
 
 def test_a_scripted_policy_holds_two_actions_in_turn_and_lanes_count_apart():
