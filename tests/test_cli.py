@@ -258,6 +258,12 @@ class TestExportWeights:
         played = wm("evaluate", "small/doom", "--episodes", "2", "--json")
         assert json.loads(played.stdout)["summary"]["n"] == 2
 
+    def test_the_trained_agent_of_the_repository_is_one_and_plays_better_than_chance(self) -> None:
+        agent = Path(__file__).parent.parent / "pretrained" / "doom"
+        found = json.loads(wm("evaluate", str(agent), "--episodes", "4", "--json").stdout)
+        assert len(found["returns"]) == 4
+        assert sum(found["returns"]) > 4 * 213  # random play: 213
+
     def test_of_damaged_weights_nothing_is_written(self, project: Path) -> None:
         path = project / "artifacts" / "doom-1" / "agent" / "memory.safetensors"
         path.write_bytes(path.read_bytes()[:-3])
