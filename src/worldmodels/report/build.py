@@ -83,19 +83,15 @@ def _rounds(iterations: Sequence[Iteration], reports: Path, environment: str) ->
     """Return what is drawn over the iterations of an environment: what was collected, and how far dreams stay real."""
     rates, errors = {}, {}
     for files in iterations:
-        played = read_json(require(files.data)).get("policies", {})
+        played = read_json(require(files.data))["policies"]
         rates[files.key] = {_way(name): each["reward_per_step"] for name, each in played.items()}
         judged = _readable(pd.read_csv, files.memory_curve).query("split == 'validation'").tail(1)
         found = judged.filter(regex=r"^open_loop_\d+$").dropna(axis=1)
         errors[files.key] = {int(str(name).rpartition("_")[2]): float(column.iloc[0]) for name, column in found.items()}
-    pictures = []
-    if any(rates.values()):
-        png = _keep(reports / f"rates-{environment}.png", png_bytes(reward_rates(rates)))
-        alt = "; ".join(
-            f"{key}: " + ", ".join(f"{way} {rate:.2f}" for way, rate in found.items()) for key, found in rates.items()
-        )
-        pictures.append(Picture(png, f"Reward per step of what was collected. {alt}", _RATES_TEXT))
-    errors = {key: found for key, found in errors.items() if found}
+    png = _keep(reports / f"rates-{environment}.png", png_bytes(reward_rates(rates)))
+    alt = "; ".join(f"{key}: " + ", ".join(f"{way} {rate:.2f}" for way, rate in found.items()) for key, found in rates.items())
+    pictures = [Picture(png, f"Reward per step of what was collected. {alt}", _RATES_TEXT)]
+    errors = {key: found for key, found in errors.items() if found}  # none where held-out episodes are short
     if errors:
         png = _keep(reports / f"horizon-{environment}.png", png_bytes(open_loop_lines(errors)))
         alt = "; ".join(

@@ -6,9 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from worldmodels.report.table import with_error
-from worldmodels.storage.files import read_json
-from worldmodels.storage.layout import Trial, damaged
+from worldmodels.report.table import read_scores, with_error
+from worldmodels.storage.layout import Trial
 
 HEADINGS = (
     "variant",
@@ -30,11 +29,7 @@ def read_trial(files: Trial) -> dict[str, Any]:
     Raises:
         ArtifactError: where it is missing or damaged, with the command that makes it.
     """
-    trial = read_json(files.scores)
-    missing = [name for name in _NEEDED if not isinstance(trial, dict) or name not in trial]
-    if missing:
-        raise damaged(files.scores, f"it lacks {', '.join(missing)}")
-    return dict(trial)
+    return read_scores(files, _NEEDED)
 
 
 class Variant(NamedTuple):

@@ -80,22 +80,24 @@ def with_error(value: float, error: float) -> str:
     return f"{value:.{digits}f} ± " + (f"{error:.{digits}f}" if known else "?")
 
 
-def read_scores(files: Iteration) -> dict[str, Any]:
-    """Return the ``scores.json`` of an iteration.
+_NEEDED = (
+    "key", "environment", "iteration", "preset", "rules", "backend", "temperature", "real", "dream", "baseline", "blind", "gap",
+)  # fmt: skip
+
+
+def read_scores(files: Iteration, needed: Sequence[str] = _NEEDED) -> dict[str, Any]:
+    """Return the ``scores.json`` of an iteration, or the ``trial.json`` of a trial; ``needed``: what must be in it.
 
     Raises:
         ArtifactError: where it is missing or damaged, with the command that makes it.
     """
     score = read_json(files.scores)
-    missing = [name for name in _NEEDED if not isinstance(score, dict) or name not in score]
+    missing = [name for name in needed if not isinstance(score, dict) or name not in score]
     if missing:
         raise damaged(files.scores, f"it lacks {', '.join(missing)}")
     return dict(score)
 
 
-_NEEDED = (
-    "key", "environment", "iteration", "preset", "rules", "backend", "temperature", "real", "dream", "baseline", "blind", "gap",
-)  # fmt: skip
 _COLUMNS = (
     "key", "environment", "iteration", "real", "real_std", "real_stderr", "n", "dream", "dream_stderr", "gap", "random",
     "random_stderr", "random_n", "blind_policy", "blind", "blind_stderr", "temperature", "rules", "backend", "preset",
