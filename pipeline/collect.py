@@ -7,7 +7,7 @@ from contextlib import closing
 from pipeline.stage import Stage, run_stage
 from worldmodels.engine.bare import BareWorld
 from worldmodels.engine.collection import CollectConfig, collect_episodes
-from worldmodels.engine.patience import PatientWorld, cut_at_loss
+from worldmodels.engine.patience import PatientWorld, cut_when_decided
 from worldmodels.engine.policies import ExploringPolicy, RandomPolicy
 from worldmodels.engine.world import World
 from worldmodels.envs.make import EnvironmentConfig, make_env
@@ -34,7 +34,7 @@ def main(stage: Stage) -> None:
     def play(world: World, policy: RandomPolicy | ExploringPolicy, seeds: Sequence[int], name: str) -> None:
         def keep(episode: Episode) -> None:
             if config.patience:
-                episode = cut_at_loss(episode, config.patience)
+                episode = cut_when_decided(episode, config.patience, config.goal)
             writer.write(episode, f"{name}{policy.label(episode.seed)}")
             next(bar, None)
             if checkpoint.due():

@@ -9,7 +9,7 @@ from worldmodels.engine.dream import DreamWorld, Replay, Starts
 from worldmodels.engine.driver import ControllerPolicy
 from worldmodels.engine.evaluation import CalibrationConfig
 from worldmodels.engine.noise import EpisodeNoise
-from worldmodels.engine.patience import AFTERMATH, PatientWorld, cut_at_loss
+from worldmodels.engine.patience import AFTERMATH, PatientWorld, cut_when_decided
 from worldmodels.engine.policies import ExploringPolicy, RandomPolicy, RandomPolicyConfig, ScriptedConfig, ScriptedPolicy
 from worldmodels.engine.real import RealWorld
 from worldmodels.engine.recorders import EpisodeRecorder
@@ -213,6 +213,24 @@ def test_expected_returns_have_the_mean_of_sampled_ones_and_less_noise():
     assert 0 < expected.std() < 0.5 * sampled.std()
 
 
+def test_a_dream_is_over_where_it_has_earned_its_goal_whether_deaths_are_sampled_or_expected():
+    memory = Memory(MemoryConfig(hidden=4, mixtures=1, done=True, reward="value", ending="sampled"), 2, 1)
+    memory.head.bias.data[-2:] = torch.tensor([2.0, -4.0])  # 2 points a step, an end in 2 % of them
+    starts = Starts(torch.zeros(1, 2), torch.zeros(1, 2))
+    for survival in (0.0, 0.1):
+        limited = {}
+        for goal in (0.0, 21.0):
+            world = DreamWorld(memory, starts, "zh", temperature=1.0, limit=50, survival=survival, goal=goal)
+            limited[goal] = run_episodes(world, controllers(1, 6, "zh"), range(60))
+        free, won = limited.values()
+        assert won.length.max() == 11
+        assert free.length.max() == 50
+        np.testing.assert_array_equal(won.length, np.minimum(free.length, 11))  # nothing else changes
+        assert won.terminal[won.length == 11].all()
+        if survival:
+            assert won.total == pytest.approx(sum(2 * (1 - 1 / (1 + np.exp(4))) ** k for k in range(11)))
+
+
 def test_a_dream_from_the_middle_of_an_episode_begins_with_what_m_remembers_of_it(models):
     _, memory = models
     generator = torch.Generator().manual_seed(3)
@@ -393,14 +411,23 @@ def test_an_episode_that_was_lost_ends_where_it_was_last_paid_and_others_stay_wh
         return Episode(np.arange(steps + 1), np.arange(steps), np.array(rewards), terminal=terminal, seed=3)
 
     rewards = [1.0, -0.1, 1.0] + [-0.1] * 20
-    lost = cut_at_loss(episode(rewards, terminal=True), 20)
+    lost = cut_when_decided(episode(rewards, terminal=True), 20, goal=9.0)
     assert lost.rewards.tolist() == rewards[: 3 + AFTERMATH]
     assert lost.actions.tolist() == list(range(3 + AFTERMATH))
     assert lost.frames.tolist() == list(range(4 + AFTERMATH))
     assert (lost.terminal, lost.seed) == (True, 3)
-    assert len(cut_at_loss(episode([-0.1] * 20, terminal=True), 20).rewards) == AFTERMATH
+    assert len(cut_when_decided(episode([-0.1] * 20, terminal=True), 20, goal=0.0).rewards) == AFTERMATH
     for whole in (episode(rewards, terminal=False), episode(rewards[:-1], terminal=True)):
-        assert cut_at_loss(whole, 20) is whole
+        assert cut_when_decided(whole, 20, goal=9.0) is whole
+
+
+@pytest.mark.parametrize(("after", "terminal"), [([], True), ([-0.1] * 5, False), ([-0.1] * 20, True)])
+def test_a_lap_that_is_done_is_cut_off_where_it_was_last_paid_and_m_learns_no_end(after, terminal):
+    rewards = np.array([5.0, -0.1, 5.0, *after])
+    whole = Episode(np.arange(len(rewards) + 1), np.arange(len(rewards)), rewards, terminal=terminal, seed=3)
+    won = cut_when_decided(whole, 20, goal=7.5)
+    assert (won.rewards.tolist(), won.actions.tolist(), won.frames.tolist()) == ([5.0, -0.1, 5.0], [0, 1, 2], [0, 1, 2, 3])
+    assert not won.terminal
 
 
 def test_a_scripted_policy_holds_two_actions_in_turn_and_lanes_count_apart():

@@ -64,11 +64,10 @@ class Agent:
         """Return the games as this agent knows them."""
         return RealWorld(env, self.vision, self.memory, self.config.features)
 
-    def dream_world(self, *, temperature: float, limit: int) -> DreamWorld:
+    def dream_world(self, *, temperature: float, limit: int, goal: float = 0.0) -> DreamWorld:
         """Return this agent's dream."""
-        return DreamWorld(
-            self.memory, self.starts, self.config.features, temperature=temperature, limit=limit, vision=self.vision
-        )
+        how: dict[str, Any] = {"temperature": temperature, "limit": limit, "goal": goal, "vision": self.vision}
+        return DreamWorld(self.memory, self.starts, self.config.features, **how)
 
     @torch.inference_mode()
     def act(self, frames: np.ndarray, state: MemoryState, *, noise: Tensor | None = None) -> tuple[np.ndarray, MemoryState]:

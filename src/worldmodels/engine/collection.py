@@ -23,8 +23,10 @@ class CollectConfig(Config):
         limit: most steps of one of these; the environment's own limit holds too.
         lanes: games at a time.
         patience: steps without a reward above 0 after which an episode is lost: it ends where it was last paid
-            (``cut_at_loss``), and M learns what leads there as the risk of an end. Without, a dream has no crashes: they are
-            rare, what follows is long, and M's roads forgive. 0: no episode ends so.
+            (``cut_when_decided``), and M learns what leads there as the risk of an end. Without, a dream has no crashes: they
+            are rare, what follows is long, and M's roads forgive. 0: no episode ends so.
+        goal: sum of rewards at which an episode is won, so that it is not lost where it is paid no more; with a ``patience``.
+            0: none is.
         random: the random policy.
         random_share: share of the episodes of a later iteration that the random policy plays.
         strengths: the previous controller's actions are disturbed by this much of the random policy's; one of these an
@@ -37,6 +39,7 @@ class CollectConfig(Config):
     limit: int = Field(ge=1, le=1_000_000)
     lanes: int = Field(ge=1, le=4096)
     patience: int = Field(ge=0, le=1_000_000)
+    goal: float = Field(ge=0, le=1e9)
     random: RandomPolicyConfig
     random_share: float = Field(ge=0, le=1)
     strengths: list[float] = Field(min_length=1)

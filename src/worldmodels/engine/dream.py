@@ -162,6 +162,8 @@ class DreamWorld:
         survival: above 0, no episode ends by chance: each reward is weighted with the probability that the episode gets
             there, and it ends where that falls below ``survival``. The return is the expected one, given the latents: the
             same mean (but for what is cut off) with a fraction of the variance.
+        goal: above 0, the sum of rewards at which an episode is over, as a lap is: M, which does not count tiles, would pay for
+            driving on, and C would learn to drive faster than a lap ever needs.
         vision: V, only for ``frames``.
         fused: compile the step (``compiled``): worth it for a long search, as it begins with 10 to 20 s of compiling.
     """
@@ -175,12 +177,13 @@ class DreamWorld:
         temperature: float,
         limit: int,
         survival: float = 0.0,
+        goal: float = 0.0,
         vision: Vision | None = None,
         fused: bool = False,
     ) -> None:
         self.memory, self.starts, self.kind = memory, starts, features
         self._imagine = compiled_imagine() if fused else imagine
-        self.temperature, self.limit, self.survival, self.vision = temperature, limit, survival, vision
+        self.temperature, self.limit, self.survival, self.goal, self.vision = temperature, limit, survival, goal, vision
         self.feature_size = feature_size(features, memory.latent, memory.config.hidden)
         self.action_size = memory.action
         self._noise = EpisodeNoise("dream", 2 * memory.latent + 1)
@@ -190,6 +193,7 @@ class DreamWorld:
         self._step = torch.zeros(0, dtype=torch.int64)
         self._restart = torch.zeros(0, dtype=torch.bool, device=self._device)
         self._alive = torch.zeros(0, device=self._device)  # probability that an episode has got to this step
+        self._earned = torch.zeros(0, device=self._device)  # sum of rewards so far
 
     @torch.inference_mode()
     def start(self, seeds: Sequence[int]) -> None:
@@ -200,6 +204,7 @@ class DreamWorld:
         self._z = torch.cat([self._z, z.to(self._device)])
         self._step = torch.cat([self._step, torch.zeros_like(chosen)])
         self._alive = torch.cat([self._alive, self._alive.new_ones(len(seeds))])
+        self._earned = torch.cat([self._earned, self._earned.new_zeros(len(seeds))])
         self._restart = torch.cat([self._restart, self.starts.restart(chosen).to(self._device)])
         fresh = self.starts.state(self.memory, chosen)
         self._state = MemoryState(*(torch.cat(pair) for pair in zip(self._state, fresh, strict=True)))
@@ -224,23 +229,24 @@ class DreamWorld:
         self._step += 1
         self._restart = torch.zeros_like(self._restart)
         reward = torch.ones(lanes, device=self._device) if predicted is None else predicted[:lanes]
-        terminal = torch.zeros(lanes, dtype=torch.bool, device=self._device)
+        self._earned += reward
+        terminal = self._earned >= (self.goal or torch.inf)
         if done is not None:
             done = done[:lanes]
             hazard = (done > 0).float() if self.memory.config.ending == "threshold" else torch.sigmoid(done)
             if self.survival:
                 reward = reward * self._alive
                 self._alive = self._alive * (1 - hazard)
-                terminal = self._alive < self.survival
+                terminal |= self._alive < self.survival
             else:
-                terminal = uniform < hazard
+                terminal |= uniform < hazard
         terminal = terminal.cpu()
         return Step(reward.cpu(), terminal, ~terminal & (self._step >= self.limit))
 
     def keep(self, lanes: Tensor) -> None:
         self._noise.keep(lanes)
-        self._z, self._step, self._alive = self._z[lanes], self._step[lanes], self._alive[lanes]
-        self._restart = self._restart[lanes]
+        self._z, self._step, self._restart = self._z[lanes], self._step[lanes], self._restart[lanes]
+        self._alive, self._earned = self._alive[lanes], self._earned[lanes]
         self._state = MemoryState(*(each[lanes] for each in self._state))
 
     def close(self) -> None:

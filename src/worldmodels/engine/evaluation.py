@@ -15,11 +15,13 @@ class DreamTestConfig(Config):
         episodes: how many; 0 for none.
         temperature: tau.
         limit: most steps of one.
+        goal: above 0, sum of rewards at which one is over (``DreamWorld``).
     """
 
     episodes: int = Field(ge=0, le=100_000)
     temperature: float = Field(gt=0, le=10)
     limit: int = Field(ge=1, le=1_000_000)
+    goal: float = Field(ge=0, le=1e9)
 
 
 class RealTestConfig(Config):

@@ -1,7 +1,6 @@
 """Giving up on an episode that is no longer paid: what follows a crash costs steps, and hides from M that there was one."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -51,22 +50,30 @@ class PatientWorld:
         self._world.close()
 
 
-def cut_at_loss(episode: Episode, patience: int) -> Episode:
-    """Return an episode of a ``PatientWorld`` without the steps in which patience ran out; others as they are.
+def cut_when_decided(episode: Episode, patience: int, goal: float) -> Episode:
+    """Return an episode of a ``PatientWorld`` up to where it was lost or won, and without what follows; others as they are.
 
-    It then ends where it was lost, so that M learns of what leads there as of any other end.
+    Lost: patience ran out. It then ends a few steps after its last reward, so that M learns of what leads there as of any
+    other end. Won: it earned ``goal`` (0: none can). Then it is cut off at its last reward: that a lap is over is nothing that
+    M can see, and where a tile was missed, the next lap on tiles that pay no more is none that it should.
 
     >>> lost = Episode(np.arange(31), np.zeros((30, 1)), np.array([1.0] * 4 + [-0.1] * 26), terminal=True, seed=0)
-    >>> len(cut_at_loss(lost, 26).rewards), len(cut_at_loss(lost, 27).rewards)
-    (9, 30)
+    >>> [len(cut_when_decided(lost, patience, 0.0).rewards) for patience in (26, 27)]
+    [9, 30]
+    >>> won = cut_when_decided(lost, 26, goal=1.0)
+    >>> len(won.rewards), won.terminal
+    (4, False)
     """
     paid = np.flatnonzero(episode.rewards > 0)
-    steps = int(paid[-1]) + 1 if len(paid) else 0
-    if not episode.terminal or len(episode.rewards) - steps < patience:
+    steps, terminal = int(paid[-1]) + 1 if len(paid) else 0, episode.terminal
+    if goal and episode.rewards.sum() >= goal:
+        terminal = False
+    elif terminal and len(episode.rewards) - steps >= patience:
+        steps += min(AFTERMATH, patience)
+    else:
         return episode
-    steps += min(AFTERMATH, patience)
-    return replace(
-        episode, frames=episode.frames[: steps + 1], actions=episode.actions[:steps], rewards=episode.rewards[:steps]
+    return Episode(
+        episode.frames[: steps + 1], episode.actions[:steps], episode.rewards[:steps], terminal=terminal, seed=episode.seed
     )
 
 

@@ -23,5 +23,5 @@ def play_real(agent: Agent, game: EnvironmentConfig, seeds: Sequence[int], lanes
 
 def play_dream(agent: Agent, config: DreamTestConfig, seeds: Sequence[int]) -> Returns:
     """Play episodes in the agent's own dream."""
-    world = agent.dream_world(temperature=config.temperature, limit=config.limit)
+    world = agent.dream_world(temperature=config.temperature, limit=config.limit, goal=config.goal)
     return run_episodes(world, agent.policy(), seeds)

@@ -43,6 +43,7 @@ class DreamPhase(Config):
         temperature: tau.
         survival: above 0, candidates are judged by their expected returns instead of sampled deaths (``DreamWorld``), down to
             this probability of being alive.
+        goal: above 0, sum of rewards at which a dream is over (``DreamWorld``).
         moments: where dreams begin, beside first frames.
     """
 
@@ -51,6 +52,7 @@ class DreamPhase(Config):
     limit: int = Field(ge=1, le=1_000_000)
     temperature: float = Field(gt=0, le=10)
     survival: float = Field(ge=0, lt=1)
+    goal: float = Field(ge=0, le=1e9)
     moments: MomentsConfig
 
 
