@@ -34,7 +34,7 @@ def main(stage: Stage) -> None:
     def play(world: World, policy: RandomPolicy | ExploringPolicy, seeds: Sequence[int], name: str) -> None:
         def keep(episode: Episode) -> None:
             if config.patience:
-                episode = cut_when_decided(episode, config.patience, config.goal)
+                episode = cut_when_decided(episode, config.patience, config.aftermath, config.goal)
             writer.write(episode, f"{name}{policy.label(episode.seed)}")
             next(bar, None)
             if checkpoint.due():

@@ -9,7 +9,7 @@ from worldmodels.engine.dream import DreamWorld, Replay, Starts
 from worldmodels.engine.driver import ControllerPolicy
 from worldmodels.engine.evaluation import CalibrationConfig
 from worldmodels.engine.noise import EpisodeNoise
-from worldmodels.engine.patience import AFTERMATH, PatientWorld, cut_when_decided
+from worldmodels.engine.patience import PatientWorld, cut_when_decided
 from worldmodels.engine.policies import ExploringPolicy, RandomPolicy, RandomPolicyConfig, ScriptedConfig, ScriptedPolicy
 from worldmodels.engine.real import RealWorld
 from worldmodels.engine.recorders import EpisodeRecorder
@@ -411,21 +411,21 @@ def test_an_episode_that_was_lost_ends_where_it_was_last_paid_and_others_stay_wh
         return Episode(np.arange(steps + 1), np.arange(steps), np.array(rewards), terminal=terminal, seed=3)
 
     rewards = [1.0, -0.1, 1.0] + [-0.1] * 20
-    lost = cut_when_decided(episode(rewards, terminal=True), 20, goal=9.0)
-    assert lost.rewards.tolist() == rewards[: 3 + AFTERMATH]
-    assert lost.actions.tolist() == list(range(3 + AFTERMATH))
-    assert lost.frames.tolist() == list(range(4 + AFTERMATH))
+    lost = cut_when_decided(episode(rewards, terminal=True), 20, 5, goal=9.0)
+    assert lost.rewards.tolist() == rewards[:8]
+    assert lost.actions.tolist() == list(range(8))
+    assert lost.frames.tolist() == list(range(9))
     assert (lost.terminal, lost.seed) == (True, 3)
-    assert len(cut_when_decided(episode([-0.1] * 20, terminal=True), 20, goal=0.0).rewards) == AFTERMATH
+    assert len(cut_when_decided(episode([-0.1] * 20, terminal=True), 20, 5, goal=0.0).rewards) == 5
     for whole in (episode(rewards, terminal=False), episode(rewards[:-1], terminal=True)):
-        assert cut_when_decided(whole, 20, goal=9.0) is whole
+        assert cut_when_decided(whole, 20, 5, goal=9.0) is whole
 
 
 @pytest.mark.parametrize(("after", "terminal"), [([], True), ([-0.1] * 5, False), ([-0.1] * 20, True)])
 def test_a_lap_that_is_done_is_cut_off_where_it_was_last_paid_and_m_learns_no_end(after, terminal):
     rewards = np.array([5.0, -0.1, 5.0, *after])
     whole = Episode(np.arange(len(rewards) + 1), np.arange(len(rewards)), rewards, terminal=terminal, seed=3)
-    won = cut_when_decided(whole, 20, goal=7.5)
+    won = cut_when_decided(whole, 20, 5, goal=7.5)
     assert (won.rewards.tolist(), won.actions.tolist(), won.frames.tolist()) == ([5.0, -0.1, 5.0], [0, 1, 2], [0, 1, 2, 3])
     assert not won.terminal
 

@@ -22,9 +22,10 @@ class CollectConfig(Config):
         episodes: of each later iteration.
         limit: most steps of one of these; the environment's own limit holds too.
         lanes: games at a time.
-        patience: steps without a reward above 0 after which an episode is lost: it ends where it was last paid
+        patience: steps without a reward above 0 after which an episode is lost: it ends soon after it was last paid
             (``cut_when_decided``), and M learns what leads there as the risk of an end. Without, a dream has no crashes: they
             are rare, what follows is long, and M's roads forgive. 0: no episode ends so.
+        aftermath: steps that are kept of those without a reward: they show M a car that stands, or one on the grass.
         goal: sum of rewards at which an episode is won, so that it is not lost where it is paid no more; with a ``patience``.
             0: none is.
         random: the random policy.
@@ -39,6 +40,7 @@ class CollectConfig(Config):
     limit: int = Field(ge=1, le=1_000_000)
     lanes: int = Field(ge=1, le=4096)
     patience: int = Field(ge=0, le=1_000_000)
+    aftermath: int = Field(ge=0, le=1_000_000)
     goal: float = Field(ge=0, le=1e9)
     random: RandomPolicyConfig
     random_share: float = Field(ge=0, le=1)

@@ -9,9 +9,6 @@ from torch import Tensor
 from worldmodels.engine.world import Step, World
 from worldmodels.shapes import Episode
 
-AFTERMATH = 5
-"""Steps of an episode that are kept after its last reward above 0, where patience ended it: as the road is lost from sight."""
-
 
 class PatientWorld:
     """Another world, but an episode ends, as if the game had ended it, after so many steps without a reward above 0.
@@ -50,17 +47,17 @@ class PatientWorld:
         self._world.close()
 
 
-def cut_when_decided(episode: Episode, patience: int, goal: float) -> Episode:
+def cut_when_decided(episode: Episode, patience: int, aftermath: int, goal: float) -> Episode:
     """Return an episode of a ``PatientWorld`` up to where it was lost or won, and without what follows; others as they are.
 
-    Lost: patience ran out. It then ends a few steps after its last reward, so that M learns of what leads there as of any
-    other end. Won: it earned ``goal`` (0: none can). Then it is cut off at its last reward: that a lap is over is nothing that
-    M can see, and where a tile was missed, the next lap on tiles that pay no more is none that it should.
+    Lost: patience ran out. It then ends ``aftermath`` steps after its last reward, so that M learns of what leads there as of
+    any other end, and how it looks. Won: it earned ``goal`` (0: none can). Then it is cut off at its last reward: that a lap is
+    over is nothing that M can see, and where a tile was missed, the next lap on tiles that pay no more is none that it should.
 
     >>> lost = Episode(np.arange(31), np.zeros((30, 1)), np.array([1.0] * 4 + [-0.1] * 26), terminal=True, seed=0)
-    >>> [len(cut_when_decided(lost, patience, 0.0).rewards) for patience in (26, 27)]
+    >>> [len(cut_when_decided(lost, patience, 5, goal=0.0).rewards) for patience in (26, 27)]
     [9, 30]
-    >>> won = cut_when_decided(lost, 26, goal=1.0)
+    >>> won = cut_when_decided(lost, 26, 5, goal=1.0)
     >>> len(won.rewards), won.terminal
     (4, False)
     """
@@ -69,7 +66,7 @@ def cut_when_decided(episode: Episode, patience: int, goal: float) -> Episode:
     if goal and episode.rewards.sum() >= goal:
         terminal = False
     elif terminal and len(episode.rewards) - steps >= patience:
-        steps += min(AFTERMATH, patience)
+        steps += min(aftermath, patience)
     else:
         return episode
     return Episode(
