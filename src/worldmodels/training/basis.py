@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from worldmodels.engine.features import select_features
-from worldmodels.models.controller import ControllerConfig, Features, first_layer
+from worldmodels.models.controller import ControllerConfig, Features, first_layer, parameter_count
 from worldmodels.models.memory import Memory, MemoryState, steps_so_far
 
 SAMPLES = 600
@@ -24,28 +24,23 @@ class Basis:
         config: the shape of C.
         actions: A.
 
+    Attributes:
+        size: N', how many coordinates there are.
+
     >>> basis = Basis(np.eye(2, 3), ControllerConfig(features="z", hidden=0, bias=True), actions=1)
     >>> basis.expand(np.array([[1.0, 2.0, 9.0]]))  # two coordinates and a bias
     array([[1., 2., 0., 9.]])
-    >>> basis.project(np.array([[1.0, 2.0, 7.0, 9.0]]))
-    array([[1., 2., 9.]])
     """
 
     def __init__(self, directions: np.ndarray, config: ControllerConfig, actions: int) -> None:
         self._directions, self._rows = directions, first_layer(config, actions)
+        self.size = parameter_count(config, len(directions), actions)
 
     def expand(self, coordinates: np.ndarray) -> np.ndarray:
         """Return the parameters (P, N) at coordinates (P, N')."""
-        return self._apply(coordinates, self._directions)
-
-    def project(self, parameters: np.ndarray) -> np.ndarray:
-        """Return the coordinates (P, N') nearest to parameters (P, N)."""
-        return self._apply(parameters, self._directions.T)
-
-    def _apply(self, numbers: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-        end = self._rows * matrix.shape[0]
-        first = numbers[:, :end].reshape(len(numbers), self._rows, -1) @ matrix
-        return np.concatenate([first.reshape(len(numbers), -1), numbers[:, end:]], 1)
+        end = self._rows * len(self._directions)
+        first = coordinates[:, :end].reshape(len(coordinates), self._rows, -1) @ self._directions
+        return np.concatenate([first.reshape(len(coordinates), -1), coordinates[:, end:]], 1)
 
 
 def principal_directions(features: np.ndarray, count: int) -> np.ndarray:

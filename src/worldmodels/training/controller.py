@@ -218,7 +218,8 @@ def train_controller(
         config: the section.
         open_arena: opens the place to play of a phase, or the real one of the selection.
         start: parameters (N,) to begin at; None for zeros.
-        directions: (K, F), along which the weights on the features are searched; None: along each feature.
+        directions: (K, F), along which the weights on the features are searched, from where a phase begins; None: along each
+            feature.
         seed: of the search.
         stream: names this search's training episodes.
         generations: 0 .. all generations - 1, possibly wrapped to show progress.
@@ -241,21 +242,21 @@ def train_controller(
             continue
         arena = open_arena(phase)
         try:
-            size = parameter_count(config.model, arena.feature_size, arena.action_size)
             basis = Basis(np.eye(arena.feature_size) if directions is None else directions, config.model, arena.action_size)
+            size = parameter_count(config.model, arena.feature_size, arena.action_size)
             begin = means[-1] if means else np.zeros(size) if start is None else start
             first = config.evolution.sigma if start is None else config.evolution.warm_sigma
             sigma = phase.sigma if isinstance(phase, RealPhase) else first
-            search = Evolution(config.evolution, sigma, basis.project(begin[None])[0], stream_seed(seed, world))
+            search = Evolution(config.evolution, sigma, np.zeros(basis.size), stream_seed(seed, world))
             for _ in range(phase.generations):
                 generation = next(counter)
-                candidates = basis.expand(search.ask())
+                candidates = begin + basis.expand(search.ask())
                 if generation == len(told):
                     told.append(_fitness(candidates, phase, arena, config, stream, generation))
                 fitness, steps = np.array(told[generation][:-1]), int(told[generation][-1])
                 search.tell(fitness)
                 curve.append(_row(generation, world, fitness, steps, sigma=search.sigma))
-                means.append(basis.expand(search.mean[None])[0])
+                means.append(begin + basis.expand(search.mean[None])[0])
                 if checkpoint and checkpoint.due():
                     checkpoint.save({}, {"fitness": told})
                 observe(_metrics(curve[-1]), len(means))

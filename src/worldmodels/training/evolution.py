@@ -19,8 +19,8 @@ class EvolutionConfig(Config):
         sigma: first step size in the dream (paper: 0.1).
         warm_sigma: the same for a search that begins at the C of the iteration before.
         covariance: ``full`` (paper), or ``diagonal``, which is much cheaper for a thousand parameters.
-        components: above 0, C's weights are searched along so many principal components of its features (``Basis``); 0: along
-            each feature (paper).
+        components: above 0, C's weights are searched along so many principal components of its features (``Basis``), from where
+            the search begins; 0: along each feature (paper). A generation tells apart few of a thousand directions.
         seed: of the search alone: the same V and M, another C.
     """
 
