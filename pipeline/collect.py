@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import Sequence
 from contextlib import closing
+from itertools import pairwise
 
 from pipeline.stage import Stage, run_stage
 from worldmodels.engine.bare import BareWorld
@@ -16,6 +17,7 @@ from worldmodels.shapes import Episode
 from worldmodels.storage.agents import read_card
 from worldmodels.storage.episodes import EpisodeWriter
 from worldmodels.storage.layout import require
+from worldmodels.storage.weights import load_tensors
 
 
 def main(stage: Stage) -> None:
@@ -26,7 +28,7 @@ def main(stage: Stage) -> None:
     game = game.model_copy(update={"limit": min(config.first_limit if first else config.limit, game.limit)})
     seeds = episode_seeds("collection", config.first_episodes if first else config.episodes, stream=stage.stream)
     by_random = len(seeds) if first else round(config.random_share * len(seeds))
-    checkpoint = stage.checkpoint(*sorted(stage.before.agent.iterdir()))
+    checkpoint = stage.checkpoint(*sorted(stage.before.agent.iterdir()), require(stage.before.controller))
     writer = EpisodeWriter(checkpoint.folder, len(config.random.mean), state=checkpoint.load()[1])
     done = len(writer.rows)
     bar = iter(stage.progress(range(done, len(seeds)), "episode", len(seeds) - done))
@@ -43,14 +45,20 @@ def main(stage: Stage) -> None:
         with closing(PatientWorld(world, config.patience) if config.patience else world) as played:
             collect_episodes(played, policy, seeds, lanes=config.lanes, name=name or "random", keep=keep)
 
-    moved, led = seeds[done:by_random], seeds[max(done, by_random) :]
+    moved = seeds[done:by_random]
     if moved:
         play(BareWorld(make_env(game, threads=stage.threads)), RandomPolicy(config.random), moved, "")
-    if led:
+    if max(done, by_random) < len(seeds):
         # By name: the code of V, M and C is a dependency only where there is such an agent, through its card.
         agent = importlib.import_module("worldmodels.engine.agent").load_agent(stage.before.agent)
-        policy = ExploringPolicy(agent.policy(), RandomPolicy(config.random), config.strengths)
-        play(agent.real_world(make_env(game, threads=stage.threads)), policy, led, f"{stage.after}, ")
+        rejected = load_tensors(stage.before.controller)[0]["rejected"]
+        by_rejected = round(config.rejected_share * len(seeds)) if len(rejected) else 0
+        borders = [by_random + by_rejected * part // max(1, len(rejected)) for part in range(len(rejected) + 1)]
+        drivers = [(f"{stage.after} rejected", each) for each in rejected] + [(stage.after, agent.parameters)]
+        for (name, parameters), (begin, end) in zip(drivers, pairwise([*borders, len(seeds)]), strict=True):
+            if led := seeds[max(done, begin) : end]:
+                policy = ExploringPolicy(agent.policy(parameters[None]), RandomPolicy(config.random), config.strengths)
+                play(agent.real_world(make_env(game, threads=stage.threads)), policy, led, f"{name}, ")
     next(bar, None)
     summary = writer.finish(stage.files.data, stage.before.data, stage.files.episodes)
     stage.run.metrics({name: summary[name] for name in ("episodes", "frames", "mean_return", "mean_length")}, 0)

@@ -33,16 +33,16 @@ def main(stage: Stage) -> None:
     inputs = [files.vision, files.memory, files.latents]
     if start is not None:
         inputs += [before.agent / "controller.safetensors", before.agent / "memory.safetensors", before.latents]
-    parameters, curve = search(stage, config, vision, memory, rows, start=start, played=played, inputs=inputs)
+    found = search(stage, config, vision, memory, rows, start=start, played=played, inputs=inputs)
     card = AgentCard(
         kind="world-model",
         environment=stage.environment,
         game=game.model_dump(),
         controller=config.model.model_dump(),
     )
-    save_agent(files.agent, Agent(card, vision, memory, parameters, Starts.of(rows)))
-    save_tensors(files.controller, {"parameters": parameters}, config.model.model_dump())
-    write_curve(files.controller_curve, curve)
+    save_agent(files.agent, Agent(card, vision, memory, found.parameters, Starts.of(rows)))
+    save_tensors(files.controller, {"parameters": found.parameters, "rejected": found.rejected}, config.model.model_dump())
+    write_curve(files.controller_curve, found.curve)
     stage.run.done(files.controller)
 
 

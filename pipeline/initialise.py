@@ -29,6 +29,7 @@ def main(stage: Stage) -> None:
     write_curve(stage.files.blind, [policy_row(name, summarise(each)) for name, each in returns.items()])
     write_json(stage.files.data, {"shards": []})
     save_tensors(stage.files.latents, {}, {"frames": 0})
+    save_tensors(stage.files.controller, {}, {})
     write_card(stage.files.agent, AgentCard(kind="random", environment=stage.environment, game=game.model_dump()))
     stage.run.done(stage.files.baseline)
 

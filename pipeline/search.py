@@ -27,12 +27,12 @@ from worldmodels.training.basis import played_features, principal_directions
 from worldmodels.training.controller import (
     ControllerTraining,
     DreamPhase,
+    Found,
     Learner,
     RealPhase,
     SelectionConfig,
     train_controller,
 )
-from worldmodels.training.fit import Row
 
 
 def search(
@@ -46,7 +46,7 @@ def search(
     played: bool,
     inputs: Sequence[Path],
     told: Sequence[Any] = (),
-) -> tuple[Tensor, list[Row]]:
+) -> Found:
     """Evolve C in the dream, in reality, or in one after the other.
 
     Args:
@@ -59,9 +59,6 @@ def search(
         played: whether an agent has played in the data, so that dreams may begin in the middle of its play.
         inputs: files that the search depends on.
         told: what else it depends on, beside params and code.
-
-    Returns:
-        The chosen parameters (N,) float32, and the curve.
     """
     game: EnvironmentConfig = stage.params("environment", EnvironmentConfig)
     compiled = bool(stage.value("compute.compile"))

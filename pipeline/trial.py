@@ -37,7 +37,7 @@ def main(stage: Stage) -> None:
     same_shape = agent.config == config.model
     start = agent.parameters.numpy() if trial.begin == "agent" and same_shape else None
     inputs = [of.latents, *sorted(of.agent.iterdir())]
-    parameters, curve = search(
+    parameters, _, curve = search(
         stage, config, vision, memory, rows, start=start, played=True, inputs=inputs, told=[trial.memory]
     )
     card = agent.card.model_copy(update={"controller": config.model.model_dump()})

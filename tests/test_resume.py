@@ -155,7 +155,7 @@ def controller(_, checkpoint, observe, learned=0):
     def open_learner(start):
         return Refinement(ppo, shape, open_world(7), start, seed=lambda number: 5 + number, episodes=lambda g: count(100 * g))
 
-    parameters, curve = train_controller(
+    parameters, _, curve = train_controller(
         config,
         lambda of: WorldArena(open_world(of.limit)),
         None,

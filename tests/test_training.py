@@ -418,7 +418,7 @@ def test_a_dream_that_misleads_leaves_the_C_that_the_search_began_with(best, kep
     controller["dream"]["generations"], controller["real"]["generations"] = 10, 0
     controller["selection"] |= {"episodes": 2, "every": 5}
     start = np.array([2.0])
-    chosen, curve = train_controller(
+    chosen, _, curve = train_controller(
         ControllerTraining.model_validate(controller),
         lambda of: Ground(best if isinstance(of, SelectionConfig) else None),
         start,
@@ -442,7 +442,7 @@ def test_what_of_C_lies_outside_the_components_stays_as_it_was():
     controller["dream"]["generations"], controller["real"]["generations"] = 8, 3
     controller["selection"]["episodes"] = 0
     start = np.array([0.5, 2.0, -7.0])
-    chosen, _ = train_controller(
+    chosen, *_ = train_controller(
         ControllerTraining.model_validate(controller),
         lambda of: Plain(),
         start,

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from worldmodels.engine.policies import Policy, RandomPolicyConfig
 from worldmodels.engine.recorders import EpisodeRecorder
@@ -30,6 +30,8 @@ class CollectConfig(Config):
             0: none is.
         random: the random policy.
         random_share: share of the episodes of a later iteration that the random policy plays.
+        rejected_share: share of the episodes of a later iteration that means of the previous search play, in turn, which were
+            not kept: M sees what becomes of those that the dream preferred.
         strengths: the previous controller's actions are disturbed by this much of the random policy's; one of these an
             episode. 0 is undisturbed.
     """
@@ -44,7 +46,14 @@ class CollectConfig(Config):
     goal: float = Field(ge=0, le=1e9)
     random: RandomPolicyConfig
     random_share: float = Field(ge=0, le=1)
+    rejected_share: float = Field(ge=0, le=1)
     strengths: list[float] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _shares_fit(self) -> "CollectConfig":
+        if self.random_share + self.rejected_share > 1:
+            raise ValueError("random_share and rejected_share are shares of the same episodes: together at most 1")
+        return self
 
 
 def collect_episodes(

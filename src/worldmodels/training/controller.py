@@ -18,6 +18,9 @@ from worldmodels.training.basis import Basis
 from worldmodels.training.evolution import Evolution, EvolutionConfig
 from worldmodels.training.fit import Observe, Row
 
+START = -1
+"""Generation of the C that a search begins with."""
+
 
 class MomentsConfig(Config):
     """Dreams that begin in the middle of real play.
@@ -180,6 +183,20 @@ class Generation(NamedTuple):
     explained: float
 
 
+class Found(NamedTuple):
+    """What a search for C gave.
+
+    Attributes:
+        parameters: C, (N,) float32.
+        rejected: the means of the search that were contestants and not kept, (K, N) float32, in the order of their generations.
+        curve: a row a generation, then one a contestant.
+    """
+
+    parameters: Tensor
+    rejected: Tensor
+    curve: list[Row]
+
+
 class Learner(Protocol):
     """Improves one C by generations, in the order of their numbers.
 
@@ -211,7 +228,7 @@ def train_controller(
     observe: Observe,
     checkpoint: Checkpoint | None = None,
     open_learner: OpenLearner | None = None,
-) -> tuple[Tensor, list[Row]]:
+) -> Found:
     """Search for C.
 
     Args:
@@ -227,13 +244,10 @@ def train_controller(
         checkpoint: saved now and then; where it holds fitness values, their generations are not played again: the search
             depends on its seed and the fitness alone.
         open_learner: gives what improves C without a search; needed where ``config.ppo`` has generations.
-
-    Returns:
-        The chosen parameters (N,) float32, and the curve.
     """
     curve: list[Row] = []
     means: list[np.ndarray] = []
-    kept, values = checkpoint.load() if checkpoint else ({}, {})
+    saved, values = checkpoint.load() if checkpoint else ({}, {})
     told: list[list[float]] = values.get("fitness", [])
     counter = iter(generations)
     phases: dict[str, DreamPhase | RealPhase] = {"dream": config.dream, "real": config.real}
@@ -264,9 +278,9 @@ def train_controller(
             arena.close()
     if config.ppo.generations and open_learner:
         learner = open_learner(means[-1] if means else start)
-        if "learned" in kept:
-            learned = kept.pop("learned")
-            learner.state = kept
+        if "learned" in saved:
+            learned = saved.pop("learned")
+            learner.state = saved
             means += list(learned.numpy())
             curve += values["learned"]
             for _ in learned:
@@ -292,8 +306,8 @@ def train_controller(
             observe(_metrics(curve[-1]), len(means))
             next(counter)
     next(counter, None)
-    chosen, rows = _select(config, means, start, open_arena, stream)
-    return torch.from_numpy(chosen.astype(np.float32)), curve + rows
+    kept, rejected, rows = _select(config, means, start, open_arena, stream)
+    return Found(kept, rejected, curve + rows)
 
 
 def _fitness(
@@ -329,30 +343,37 @@ def _metrics(row: Row) -> dict[str, float]:
     return {f"{row['phase']}/{name}": float(value) for name, value in row.items() if name not in ("generation", "phase")}
 
 
+def _contestants(config: ControllerTraining, means: list[np.ndarray], start: np.ndarray | None) -> dict[int, np.ndarray]:
+    """Return the parameters that may be kept, by their generation; without a selection, the last mean alone."""
+    every, last = config.selection.every, len(means) - 1
+    if not config.selection.episodes:
+        return {last: means[last]}
+    return ({} if start is None else {START: start}) | {i: means[i] for i in (*range(every - 1, last, every), last)}
+
+
 def _select(
     config: ControllerTraining,
     means: list[np.ndarray],
     start: np.ndarray | None,
     open_arena: OpenArena,
     stream: str,
-) -> tuple[np.ndarray, list[Row]]:
-    """Return the contestant that is best in the game, and a row for each; ``start`` is generation -1."""
-    selection = config.selection
-    last = len(means) - 1
-    contestants = {i: means[i] for i in (*range(selection.every - 1, last, selection.every), last)}
-    if start is not None:
-        contestants = {-1: start} | contestants
-    if not selection.episodes or len(contestants) == 1:
-        return means[last], []
-    arena = open_arena(selection)
-    try:
-        seeds = episode_seeds("selection", selection.episodes, stream=stream)
-        returns = arena.play(config.model, np.stack(list(contestants.values())), seeds, selection.lanes)
-    finally:
-        arena.close()
-    score = returns.total.mean(1)
-    rows: list[Row] = [
-        {"generation": generation, "phase": "selection", "mean": float(mean), "std": float(total.std())}
-        for generation, mean, total in zip(contestants, score, returns.total, strict=True)
-    ]
-    return list(contestants.values())[int(score.argmax())], rows
+) -> tuple[Tensor, Tensor, list[Row]]:
+    """Return the contestant that is best in the game, the others but ``start``, which is generation -1, and a row for each."""
+    contestants = _contestants(config, means, start)
+    kept, rows = next(iter(contestants)), list[Row]()
+    if len(contestants) > 1:
+        arena = open_arena(config.selection)
+        try:
+            seeds = episode_seeds("selection", config.selection.episodes, stream=stream)
+            returns = arena.play(config.model, np.stack(list(contestants.values())), seeds, config.selection.lanes)
+        finally:
+            arena.close()
+        score = returns.total.mean(1)
+        kept = list(contestants)[int(score.argmax())]
+        rows = [
+            {"generation": generation, "phase": "selection", "mean": float(mean), "std": float(total.std())}
+            for generation, mean, total in zip(contestants, score, returns.total, strict=True)
+        ]
+    rejected = [each for generation, each in contestants.items() if generation not in (kept, START)]
+    stack = np.array(rejected, np.float32).reshape(len(rejected), len(contestants[kept]))
+    return torch.from_numpy(contestants[kept].astype(np.float32)), torch.from_numpy(stack), rows
