@@ -106,6 +106,17 @@ def test_the_chain_runs_and_leaves_scores_a_report_and_a_clean_status(project):
     assert not ran(run(project, "dvc", "repro").stdout)
 
 
+def test_the_second_iteration_collects_with_the_agent_and_with_what_its_selection_rejected(project):
+    found, _ = load_tensors(project / "artifacts/doom-1/controller.safetensors")
+    kept, rejected = found["parameters"], found["rejected"]
+    assert rejected.shape[1:] == kept.shape
+    assert len(rejected) >= 2  # of the means of at least three generations
+    assert (rejected != kept).any(1).all()
+    played = pd.read_parquet(project / "artifacts/doom-2/episodes/episodes.parquet")["policy"]
+    by = played.str.split(", strength").str[0].value_counts().to_dict()
+    assert by == {"random, walk 0": 1, "doom-1 rejected": 2, "doom-1": 1}
+
+
 def test_everything_comes_back_from_the_run_cache(project):
     before = (project / "dvc.lock").read_bytes()
     shutil.rmtree(project / "artifacts")
