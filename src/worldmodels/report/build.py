@@ -104,11 +104,13 @@ def _rounds(iterations: Sequence[Iteration], reports: Path, environment: str) ->
 def _way(policy: str) -> str:
     """Return a way of playing without the name of the agent.
 
-    >>> _way("random, walk 0.9"), _way("doom-1, strength 0.2")
-    ('random, walk 0.9', 'agent, strength 0.2')
+    >>> _way("random, walk 0.9"), _way("doom-1, strength 0.2"), _way("doom-1 rejected, strength 0")
+    ('random, walk 0.9', 'agent, strength 0.2', 'rejected, strength 0')
     """
     who, _, how = policy.partition(", ")
-    return policy if who == "random" else f"agent, {how}"
+    if who == "random":
+        return policy
+    return f"{'rejected' if who.endswith(' rejected') else 'agent'}, {how}"
 
 
 def _studies(root: Path, reports: Path, keys: Sequence[str]) -> list[StudyPage]:

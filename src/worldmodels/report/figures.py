@@ -181,7 +181,9 @@ def _plot_rates(axes: Axes, rates: Mapping[str, Mapping[str, float]]) -> None:
     keys = list(rates)
     for number, way in enumerate(sorted({way for found in rates.values() for way in found})):
         at = [place for place, key in enumerate(keys) if way in rates[key]]
-        line: Any = {"color": SERIES[number % len(SERIES)], "marker": "o", "markersize": 4, "linewidth": 1.8}
+        again, colour = divmod(number, len(SERIES))
+        dashes: Any = (0, (1.5 * again, 1.5 * again)) if again else "solid"  # where there are more ways than colours
+        line: Any = {"color": SERIES[colour], "linestyle": dashes, "marker": "o", "markersize": 4, "linewidth": 1.8}
         axes.plot(at, [rates[keys[place]][way] for place in at], label=way, **line)
     axes.set_xticks(range(len(keys)), keys)
     axes.set_xlim(-0.4, len(keys) - 0.6)
@@ -200,7 +202,7 @@ def _plot_open_loop(axes: Axes, errors: Mapping[str, Mapping[int, float]]) -> No
     axes.set_xlabel("steps ahead, on the actions of the game")
     axes.set_ylabel("squared error / variance of z")
     axes.set_title("How far dreams stay real")
-    axes.legend(loc="lower right", fontsize=8.5)
+    axes.figure.legend(loc="outside lower center", ncols=3, fontsize=8.5)
 
 
 def _plot_calibration(axes: Axes, table: pd.DataFrame) -> None:
