@@ -188,6 +188,17 @@ class TestEvaluate:
         assert (found["temperature"], found["backend"]) == (1.3, "dream")
         assert json.loads(wm(*arguments, "--temperature", "0.5").stdout)["temperature"] == 0.5
 
+    def test_a_dream_is_over_at_the_goal_that_the_stage_takes_too(self, project: Path) -> None:
+        agent = load_agent(project / "artifacts/doom-1/agent")
+        agent.memory.head.bias.data[-1] = -9.0  # it foresees no end
+        save_agent(project / "artifacts/doom-1/agent", agent)
+        arguments = ("evaluate", "doom-1", "--world", "dream", "--episodes", "8", "--json")
+        free = json.loads(wm(*arguments).stdout)["returns"]
+        params = (project / "params.yaml").read_text()
+        (project / "params.yaml").write_text(params.replace("limit: 2100, goal: 0 }", "limit: 2100, goal: 2 }", 1))
+        assert json.loads(wm(*arguments).stdout)["returns"] == [min(each, 2.0) for each in free]
+        assert max(free) > 2
+
     def test_the_text_names_error_and_rules_and_the_video_is_the_first_episode(self, project: Path) -> None:
         result = wm("evaluate", "artifacts/doom-1", "--episodes", "2", "--video", "films/a.mp4")
         assert result.exit_code == 0, result.stderr

@@ -133,7 +133,8 @@ def evaluate_agent(
         backend = env.backend
         if world == "dream":
             tau, backend = temperature_of(root, found, agent, temperature), "dream"
-            place = agent.dream_world(temperature=tau, limit=_dream_limit(root, found, agent))
+            goal = float(_setting(root, f"{agent.card.environment}.evaluate.dream.goal", 0.0))
+            place = agent.dream_world(temperature=tau, limit=_dream_limit(root, found, agent), goal=goal)
             seeds = episode_seeds("dream", episodes, stream="test", start=start)  # those of the evaluate stage
             returns = run_episodes(place, agent.policy(), seeds)
         else:

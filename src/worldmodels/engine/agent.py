@@ -66,8 +66,8 @@ class Agent:
 
     def dream_world(self, *, temperature: float, limit: int, goal: float = 0.0) -> DreamWorld:
         """Return this agent's dream."""
-        how: dict[str, Any] = {"temperature": temperature, "limit": limit, "goal": goal, "vision": self.vision}
-        return DreamWorld(self.memory, self.starts, self.config.features, **how)
+        features, vision = self.config.features, self.vision
+        return DreamWorld(self.memory, self.starts, features, temperature=temperature, limit=limit, goal=goal, vision=vision)
 
     @torch.inference_mode()
     def act(self, frames: np.ndarray, state: MemoryState, *, noise: Tensor | None = None) -> tuple[np.ndarray, MemoryState]:
