@@ -111,7 +111,7 @@ def search(
             episodes=episodes,
         )
 
-    components = config.evolution.components
+    components = config.evolution.components if start is None else config.evolution.warm_components
     return train_controller(
         config,
         arena_of,

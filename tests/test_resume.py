@@ -130,7 +130,9 @@ def controller(_, checkpoint, observe, learned=0):
     )
     config = ControllerTraining(
         model=shape,
-        evolution=EvolutionConfig(population=5, sigma=0.5, warm_sigma=0.5, covariance="full", components=2, seed=0),
+        evolution=EvolutionConfig(
+            population=5, sigma=0.5, warm_sigma=0.5, covariance="full", components=2, warm_components=2, seed=0
+        ),
         dream=DreamPhase(
             generations=UPDATES // 2 - learned,
             rollouts=2,

@@ -285,7 +285,9 @@ def test_a_loss_that_is_not_a_number_stops_with_what_to_lower():
 
 @pytest.mark.parametrize("covariance", ["full", "diagonal"])
 def test_the_search_depends_on_its_seed_and_the_fitness_alone(covariance):
-    config = EvolutionConfig(population=6, sigma=0.5, warm_sigma=0.5, covariance=covariance, components=0, seed=0)
+    config = EvolutionConfig(
+        population=6, sigma=0.5, warm_sigma=0.5, covariance=covariance, components=0, warm_components=0, seed=0
+    )
 
     def run(seed, disturb):
         search = Evolution(config, config.sigma, np.zeros(4), seed)

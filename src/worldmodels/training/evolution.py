@@ -21,6 +21,7 @@ class EvolutionConfig(Config):
         covariance: ``full`` (paper), or ``diagonal``, which is much cheaper for a thousand parameters.
         components: above 0, C's weights are searched along so many principal components of its features (``Basis``), from where
             the search begins; 0: along each feature (paper). A generation tells apart few of a thousand directions.
+        warm_components: the same for a search that begins at the C of the iteration before, whose weights on all features stay.
         seed: of the search alone: the same V and M, another C.
     """
 
@@ -29,6 +30,7 @@ class EvolutionConfig(Config):
     warm_sigma: float = Field(gt=0, le=10)
     covariance: Literal["full", "diagonal"]
     components: int = Field(ge=0, le=100_000)
+    warm_components: int = Field(ge=0, le=100_000)
     seed: int = Field(ge=0)
 
 
@@ -38,7 +40,8 @@ class Evolution:
     Everything random comes from ``seed`` and the config's own: the same fitness values give the same candidates. pycma would
     draw from numpy's global generator; it is given its own.
 
-    >>> config = EvolutionConfig(population=8, sigma=0.5, warm_sigma=0.5, covariance="full", components=0, seed=0)
+    >>> sizes = {"population": 8, "sigma": 0.5, "warm_sigma": 0.5, "components": 0, "warm_components": 0}
+    >>> config = EvolutionConfig(**sizes, covariance="full", seed=0)
     >>> search = Evolution(config, config.sigma, np.ones(3), seed=1)
     >>> for _ in range(60):
     ...     candidates = search.ask()
