@@ -32,7 +32,7 @@ def main(stage: Stage) -> None:
     agent = load_agent(of.agent)
     vision, memory = agent.vision, agent.memory
     if trial.memory == "untrained":
-        memory = new_memory(memory.config, vision.config.latent, memory.action, stage.seed + config.evolution.seed)
+        memory = new_memory(memory.config, vision.config.latent, memory.action, stage.seed + trial.seed)
     rows, _ = load_tensors(of.latents)
     same_shape = agent.config == config.model
     start = agent.parameters.numpy() if trial.begin == "agent" and same_shape else None
@@ -58,7 +58,7 @@ def main(stage: Stage) -> None:
         "of": of.key,
         "study": trial.study,
         "variant": trial.variant,
-        "seed": config.evolution.seed,
+        "seed": trial.seed,
         "parameters": parameter_count(config.model, *_sizes(config, agent)),
         "steps": steps,
         "preset": stage.value("preset"),

@@ -12,6 +12,7 @@ from worldmodels.project import load_project
 from worldmodels.report.figures import study_bars
 from worldmodels.report.studies import read_trial, study_cells, trial_table, variants
 from worldmodels.storage.layout import Trial, command_for
+from worldmodels.training.trial import trial_training
 
 
 def written(folder, trials):
@@ -42,8 +43,13 @@ def test_a_trial_that_cannot_be_is_refused_before_anything_runs(tmp_path, change
 
 
 def test_a_trial_is_the_chain_s_search_but_for_what_it_changes(tmp_path):
-    project = load_project(written(tmp_path, {"full-0": entry()}))
-    assert project.trials["full-0"].of == "carracing-1"
+    project = load_project(written(tmp_path, {"full-3": entry(seed=3)}))
+    section = tiny_params()["carracing"]["controller"]
+    changed = section["evolution"] | {"seed": 3}
+    training = trial_training(section, project.trials["full-3"], "full-3")
+    assert training.evolution.model_dump() == changed
+    assert training.real.model_dump() == section["real"] | {"generations": 3, "limit": 100}
+    assert training.selection.model_dump() == section["selection"]
 
 
 def trial(variant, seed, mean, stderr=5.0):

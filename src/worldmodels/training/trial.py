@@ -16,7 +16,8 @@ class TrialConfig(Config):
         env: its environment.
         of: the iteration whose V, M and data it takes.
         study: the figure in which it stands.
-        variant: its name there; trials of the same variant are seeds of it.
+        variant: its name there.
+        seed: of its search; trials of the same variant differ in it.
         memory: M of the iteration, or one of the same shape that was never trained (a random reservoir).
         begin: the search begins at C of the iteration, or at zeros.
         controller: what is otherwise than in the environment's ``controller`` section, e.g. ``{dream: {generations: 0}}``.
@@ -28,6 +29,7 @@ class TrialConfig(Config):
     of: str
     study: str = Field(pattern=r"^[a-z0-9-]+$")
     variant: str = Field(min_length=1)
+    seed: int = Field(ge=0)
     memory: Literal["trained", "untrained"]
     begin: Literal["zeros", "agent"]
     controller: dict[str, Any]
@@ -46,7 +48,8 @@ def trial_training(section: Mapping[str, Any], trial: TrialConfig, key: str) -> 
     Raises:
         ParamsError: where what it changes is unknown or impossible.
     """
-    training: ControllerTraining = validate(_over(section, trial.controller), f"trials.{key}.controller", ControllerTraining)
+    changed = _over(_over(section, trial.controller), {"evolution": {"seed": trial.seed}})
+    training: ControllerTraining = validate(changed, f"trials.{key}.controller", ControllerTraining)
     return training
 
 
