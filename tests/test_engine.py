@@ -231,6 +231,17 @@ def test_a_dream_is_over_where_it_has_earned_its_goal_whether_deaths_are_sampled
             assert won.total == pytest.approx(sum(2 * (1 - 1 / (1 + np.exp(4))) ** k for k in range(11)))
 
 
+def test_what_every_step_costs_does_not_keep_a_dream_from_its_goal_but_counts_in_its_return():
+    memory = Memory(MemoryConfig(hidden=4, mixtures=1, done=False, reward="event", ending="sampled"), 2, 1)
+    memory.head.bias.data[-1] = 30.0  # every step is an event
+    memory.rewards.copy_(torch.tensor([-0.5, 1.5, -0.5]))
+    starts = Starts(torch.zeros(1, 2), torch.zeros(1, 2))
+    world = DreamWorld(memory, starts, "zh", temperature=1.0, limit=50, goal=20.0)
+    returns = run_episodes(world, controllers(1, 6, "zh"), range(3))
+    assert (returns.length == 10).all()  # 2 points each for what is found, not the 1.5 that is left of them
+    assert returns.total == pytest.approx(15.0)
+
+
 def test_a_dream_from_the_middle_of_an_episode_begins_with_what_m_remembers_of_it(models):
     _, memory = models
     generator = torch.Generator().manual_seed(3)

@@ -162,8 +162,10 @@ class DreamWorld:
         survival: above 0, no episode ends by chance: each reward is weighted with the probability that the episode gets
             there, and it ends where that falls below ``survival``. The return is the expected one, given the latents: the
             same mean (but for what is cut off) with a fraction of the variance.
-        goal: above 0, the sum of rewards at which an episode is over, as a lap is: M, which does not count tiles, would pay for
-            driving on, and C would learn to drive faster than a lap ever needs.
+        goal: above 0, the sum of rewards, without what every step costs, at which an episode is over, as a lap is when its
+            tiles are paid: M, which does not count tiles, would pay for driving on, and C would learn to drive faster than
+            a lap ever needs. What a step costs still counts in the return, so that a lap in fewer steps is worth more, as
+            in the game.
         vision: V, only for ``frames``.
         fused: compile the step (``compiled``): worth it for a long search, as it begins with 10 to 20 s of compiling.
     """
@@ -188,12 +190,13 @@ class DreamWorld:
         self.action_size = memory.action
         self._noise = EpisodeNoise("dream", 2 * memory.latent + 1)
         self._device = memory.device
+        self._usual = memory.usual_reward
         self._z = torch.zeros(0, memory.latent, device=self._device)
         self._state = memory.initial_state(0)
         self._step = torch.zeros(0, dtype=torch.int64)
         self._restart = torch.zeros(0, dtype=torch.bool, device=self._device)
         self._alive = torch.zeros(0, device=self._device)  # probability that an episode has got to this step
-        self._earned = torch.zeros(0, device=self._device)  # sum of rewards so far
+        self._earned = torch.zeros(0, device=self._device)  # sum of rewards so far, without what every step costs
 
     @torch.inference_mode()
     def start(self, seeds: Sequence[int]) -> None:
@@ -229,7 +232,7 @@ class DreamWorld:
         self._step += 1
         self._restart = torch.zeros_like(self._restart)
         reward = torch.ones(lanes, device=self._device) if predicted is None else predicted[:lanes]
-        self._earned += reward
+        self._earned += reward - self._usual
         terminal = self._earned >= (self.goal or torch.inf)
         if done is not None:
             done = done[:lanes]

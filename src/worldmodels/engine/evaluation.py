@@ -15,7 +15,7 @@ class DreamTestConfig(Config):
         episodes: how many; 0 for none.
         temperature: tau.
         limit: most steps of one.
-        goal: above 0, sum of rewards at which one is over (``DreamWorld``).
+        goal: above 0, sum of rewards, without what every step costs, at which one is over (``DreamWorld``).
     """
 
     episodes: int = Field(ge=0, le=100_000)

@@ -116,6 +116,11 @@ class Memory(nn.Module):
             self.register_buffer("rewards", torch.zeros(3))
 
     @property
+    def usual_reward(self) -> float:
+        """What a step is worth in which nothing happens; 0 where rewards are no events."""
+        return float(self.rewards[0]) if self.config.reward == "event" else 0.0
+
+    @property
     def device(self) -> torch.device:
         """Where it computes."""
         return self.bias.device

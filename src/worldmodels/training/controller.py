@@ -46,7 +46,7 @@ class DreamPhase(Config):
         temperature: tau.
         survival: above 0, candidates are judged by their expected returns instead of sampled deaths (``DreamWorld``), down to
             this probability of being alive.
-        goal: above 0, sum of rewards at which a dream is over (``DreamWorld``).
+        goal: above 0, sum of rewards, without what every step costs, at which a dream is over (``DreamWorld``).
         moments: where dreams begin, beside first frames.
     """
 
