@@ -33,6 +33,7 @@ def entry(**changes):
         ({"of": "doom-1"}, "is no iteration of 'carracing'"),
         ({"controller": {"dream": {"generation": 0}}}, "trials.full-0.controller.dream.generation"),
         ({"controller": {"evolution": {"sigma": -1.0}}}, "trials.full-0.controller.evolution.sigma"),
+        ({"controller": {"evolution": {"seed": 1}}}, "take this one out"),
         ({"memory": "untrained", "controller": {"dream": {"generations": 3}}}, "never trained"),
         ({"study": "two words"}, "trials.full-0.study"),
     ],

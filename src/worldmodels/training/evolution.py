@@ -40,8 +40,9 @@ class Evolution:
     Everything random comes from ``seed`` and the config's own: the same fitness values give the same candidates. pycma would
     draw from numpy's global generator; it is given its own.
 
-    >>> sizes = {"population": 8, "sigma": 0.5, "warm_sigma": 0.5, "components": 0, "warm_components": 0}
-    >>> config = EvolutionConfig(**sizes, covariance="full", seed=0)
+    >>> config = EvolutionConfig(
+    ...     population=8, sigma=0.5, warm_sigma=0.5, covariance="full", components=0, warm_components=0, seed=0
+    ... )
     >>> search = Evolution(config, config.sigma, np.ones(3), seed=1)
     >>> for _ in range(60):
     ...     candidates = search.ask()

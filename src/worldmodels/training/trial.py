@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from worldmodels.errors import ParamsError
 from worldmodels.params import Config, validate
 from worldmodels.training.controller import ControllerTraining
 
@@ -48,6 +49,9 @@ def trial_training(section: Mapping[str, Any], trial: TrialConfig, key: str) -> 
     Raises:
         ParamsError: where what it changes is unknown or impossible.
     """
+    evolution = trial.controller.get("evolution")
+    if isinstance(evolution, Mapping) and "seed" in evolution:
+        raise ParamsError(f"trials.{key}.controller.evolution.seed: a trial's seed is `trials.{key}.seed`; take this one out.")
     changed = _over(_over(section, trial.controller), {"evolution": {"seed": trial.seed}})
     training: ControllerTraining = validate(changed, f"trials.{key}.controller", ControllerTraining)
     return training
