@@ -60,6 +60,8 @@ def search(
         inputs: files that the search depends on.
         told: what else it depends on, beside params and code.
     """
+    if start is not None:
+        config = config.model_copy(update={"evolution": config.evolution.warm()})
     game: EnvironmentConfig = stage.params("environment", EnvironmentConfig)
     compiled = bool(stage.value("compute.compile"))
     device = stage.device if stage.engine.parts == 1 else "cpu"  # workers of a cluster may have no GPU
@@ -111,7 +113,7 @@ def search(
             episodes=episodes,
         )
 
-    components = config.evolution.components if start is None else config.evolution.warm_components
+    components = config.evolution.components
     return train_controller(
         config,
         arena_of,

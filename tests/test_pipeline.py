@@ -16,7 +16,9 @@ from closure import ROOT, closure
 from lab import environment, make_project, run
 from tiny import tiny_params
 
-from worldmodels.storage.weights import load_tensors
+from worldmodels.models.memory import Memory
+from worldmodels.storage.weights import load_model, load_tensors
+from worldmodels.training.basis import played_features, principal_directions
 
 DAG = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 STAGES = ["initialise", "collect", "vision", "encode", "memory", "calibrate", "controller", "evaluate", "trial", "report"]
@@ -115,6 +117,27 @@ def test_the_second_iteration_collects_with_the_agent_and_with_what_its_selectio
     played = pd.read_parquet(project / "artifacts/doom-2/episodes/episodes.parquet")["policy"]
     by = played.str.split(", strength").str[0].value_counts().to_dict()
     assert by == {"random, walk 0": 1, "doom-1 rejected": 2, "doom-1": 1}
+
+
+def test_a_warm_search_goes_along_its_own_number_of_components(project):
+    """Two means of a search in the dream differ along the components that it was given, and along no others."""
+
+    def outside(key: str, directions: np.ndarray) -> float:
+        found, _ = load_tensors(project / f"artifacts/{key}/controller.safetensors")
+        curve = pd.read_csv(project / f"artifacts/{key}/controller.csv")
+        judged = curve[curve["phase"] == "selection"].set_index("generation")["mean"]
+        others = [generation for generation in judged.index if generation not in (judged.idxmax(), -1)]
+        means = dict(zip(others, found["rejected"].double().numpy(), strict=True))
+        means[judged.idxmax()] = found["parameters"].double().numpy()
+        moved = means[1] - means[0]
+        return float(np.linalg.norm(moved - moved @ directions.T @ directions) / np.linalg.norm(moved))
+
+    few, many = (tiny_params()["doom"]["controller"]["evolution"][name] for name in ("warm_components", "components"))
+    for key, count, along in (("doom-1", many, True), ("doom-1", few, False), ("doom-2", few, True)):
+        memory = load_model(project / f"artifacts/{key}/memory.safetensors", Memory.from_description)
+        rows, _ = load_tensors(project / f"artifacts/{key}/latents.safetensors")
+        directions = principal_directions(played_features("zch", memory, rows), count)
+        assert (outside(key, directions) < 1e-4) is along, (key, count)
 
 
 def test_everything_comes_back_from_the_run_cache(project):

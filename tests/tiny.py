@@ -21,7 +21,7 @@ def tiny_params() -> dict[str, Any]:
         section["memory"]["model"].update(hidden=16)
         section["memory"]["optimiser"].update(updates=3, warm_updates=2, batch=4)
         section["memory"]["sequence"] = 8
-        section["controller"]["evolution"].update(population=4, components=6, warm_components=6)
+        section["controller"]["evolution"].update(population=4, components=6, warm_components=3)
         for phase in (section["controller"]["dream"], section["controller"]["real"]):
             phase.update(generations=min(2, phase["generations"]), rollouts=2, limit=20)
         section["controller"]["ppo"].update(

@@ -259,8 +259,7 @@ def train_controller(
             basis = Basis(np.eye(arena.feature_size) if directions is None else directions, config.model, arena.action_size)
             size = parameter_count(config.model, arena.feature_size, arena.action_size)
             begin = means[-1] if means else np.zeros(size) if start is None else start
-            first = config.evolution.sigma if start is None else config.evolution.warm_sigma
-            sigma = phase.sigma if isinstance(phase, RealPhase) else first
+            sigma = phase.sigma if isinstance(phase, RealPhase) else config.evolution.sigma
             search = Evolution(config.evolution, sigma, np.zeros(basis.size), stream_seed(seed, world))
             for _ in range(phase.generations):
                 generation = next(counter)

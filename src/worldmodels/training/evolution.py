@@ -33,6 +33,10 @@ class EvolutionConfig(Config):
     warm_components: int = Field(ge=0, le=100_000)
     seed: int = Field(ge=0)
 
+    def warm(self) -> "EvolutionConfig":
+        """Return this for a search that begins at the C of the iteration before."""
+        return self.model_copy(update={"sigma": self.warm_sigma, "components": self.warm_components})
+
 
 class Evolution:
     """Ask for candidates, tell their fitness; higher is better.

@@ -1,0 +1,99 @@
+"""CarRacing: the paper's controls and scores, on both back ends."""
+
+from contextlib import closing
+
+import numpy as np
+import pytest
+import torch
+from games import constant
+
+from worldmodels.envs.any_gym import make_quietly
+from worldmodels.envs.carracing import CarRacingConfig, car_controls
+from worldmodels.envs.frames import resize
+from worldmodels.envs.make import make_env
+
+torch.set_num_threads(1)
+
+
+BACKENDS = pytest.mark.parametrize("backend", ["envpool", "gymnasium"])
+
+
+def test_car_controls_are_the_papers() -> None:
+    actions = np.array([[-1, -1, -1], [0, 0, 0], [0.5, 1, 1], [1, -0.5, 0.25]], np.float32)
+    expected = np.array([[-1, 0, 0], [0, 0.5, 0], [0.5, 1, 1], [1, 0.25, 0.25]])
+    np.testing.assert_allclose(car_controls(actions), expected)
+    assert car_controls(actions).dtype == np.float32
+
+
+@BACKENDS
+def test_gas_speeds_the_car_up_and_the_brake_stops_it(backend: str) -> None:
+    config = CarRacingConfig.model_validate({"backend": backend})
+    with closing(make_env(config)) as env:
+        idle = constant(env, [0, -1, -1], 80)[0][60:]  # past the opening zoom
+        driven, total = constant(env, [0, 0, -1], 80)
+        driven = driven[60:]
+        env.start([5])
+        for _ in range(60):
+            env.step(np.array([[0, 0, -1]], np.float32))
+        braked = np.stack([env.step(np.array([[0, -1, 1]], np.float32)).frames[0] for _ in range(60)])[40:]
+    motion = [np.abs(np.diff(film.astype(int), axis=0)).mean() for film in (idle, driven, braked)]
+    assert motion[1] > 0.3
+    assert motion[1] > 10 * motion[0]
+    assert motion[1] > 10 * motion[2]
+    assert total > 0  # tiles were reached
+
+
+@BACKENDS
+def test_negative_steering_turns_left(backend: str) -> None:
+    config = CarRacingConfig.model_validate({"backend": backend})
+    with closing(make_env(config)) as env:
+        turned = {}
+        for steer in (-0.3, 0.3):
+            env.start([5])
+            for _ in range(60):
+                env.step(np.array([[0, -0.4, -1]], np.float32))
+            for _ in range(14):
+                frame = env.step(np.array([[steer, -0.4, -1]], np.float32)).frames[0]
+            grey = np.abs(frame.astype(int) - frame.mean(axis=2, keepdims=True)).max(axis=2) < 12  # the road
+            turned[steer] = np.nonzero(grey[15:35])[1].mean()
+            env.keep(np.zeros(0, np.int64))
+    assert turned[-0.3] > turned[0.3] + 5  # who looks left sees the road ahead move to the right
+
+
+@BACKENDS
+def test_leaving_the_field_ends_the_game_with_a_penalty(backend: str) -> None:
+    config = CarRacingConfig.model_validate({"backend": backend})
+    with closing(make_env(config)) as env:
+        env.start([6])
+        for _ in range(1000):
+            step = env.step(np.array([[0, 0, -1]], np.float32))
+            if step.terminal[0] or step.truncated[0]:
+                break
+    assert step.terminal[0]
+    assert not step.truncated[0]
+    assert step.rewards[0] == -100
+
+
+@BACKENDS
+def test_the_dashboard_is_cut_and_colours_are_rgb(backend: str) -> None:
+    config = CarRacingConfig.model_validate({"backend": backend})
+    with closing(make_env(config)) as env:
+        frame = constant(env, [0, 0, -1], 60)[0][-1].astype(int)
+    assert (frame[-3:].max(axis=(1, 2)) > 100).all()  # the dashboard is black
+    assert frame[..., 1].mean() > frame[..., 0].mean() > 50  # grass
+    reddest = frame[..., 0] - frame[..., 1]
+    rows, columns = np.nonzero(reddest[40:] > 60)  # below the red and white kerbs
+    assert 50 < 40 + rows.mean() < 60
+    assert 28 < columns.mean() < 36
+
+
+def test_the_reference_backend_is_gymnasiums_own_game() -> None:
+    game = make_quietly("CarRacing-v3", 1000, {})
+    picture, _ = game.reset(seed=9)
+    with closing(make_env(CarRacingConfig(), scoring=True)) as env:
+        frame = env.start([9])[0]
+        rewards = [float(env.step(np.array([[0.1, 0.2, -1]], np.float32)).rewards[0]) for _ in range(30)]
+    np.testing.assert_array_equal(frame, resize(picture[None, :84])[0])
+    expected = [game.step(np.array([0.1, 0.6, 0], np.float32))[1] for _ in range(30)]
+    game.close()
+    np.testing.assert_allclose(rewards, expected, rtol=1e-5)
