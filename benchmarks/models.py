@@ -131,7 +131,7 @@ def learn_to_predict(memory: Memory, batch: int = 64, steps: int = 64) -> Callab
     optimiser = torch.optim.Adam(memory.parameters(), 1e-4, fused=True)
     z, action = torch.randn(batch, steps + 1, LATENT), torch.rand(batch, steps, 1)
     no, yes = torch.zeros(batch, steps, dtype=torch.bool), torch.ones(batch, steps, dtype=torch.bool)
-    config = MemoryLossConfig(done_weight=10.0, reward_weight=1.0)
+    config = MemoryLossConfig(done_weight=1.0, end_weight=10.0, reward_weight=1.0)
 
     def work() -> float:
         optimiser.zero_grad()

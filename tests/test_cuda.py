@@ -59,7 +59,7 @@ def test_v_and_m_train_and_encode_the_same(reader):
         shape = MemoryConfig(hidden=8, mixtures=2, done=True, reward="event")
         training = MemoryTraining(
             model=shape,
-            loss=MemoryLossConfig(done_weight=1.0, reward_weight=1.0),
+            loss=MemoryLossConfig(done_weight=1.0, end_weight=1.0, reward_weight=1.0),
             optimiser=OPTIMISER,
             sequence=12,
             warm_start=False,

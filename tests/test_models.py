@@ -153,7 +153,7 @@ def test_models_learn_with_products_in_either_precision(kind):
         for _ in range(20):
             optimiser.zero_grad()
             prediction, _, _ = memory(z[:, :-1], action, no, memory.initial_state(3))
-            config = MemoryLossConfig(done_weight=1.0, reward_weight=1.0)
+            config = MemoryLossConfig(done_weight=1.0, end_weight=1.0, reward_weight=1.0)
             of_memory = memory_loss(prediction, z[:, 1:], action[..., 0], no, ~no, config).total
             of_vision = vision.loss(images, noise, VisionLossConfig(kl_tolerance=0.5, pixel_weight=2.0), images[0]).total
             assert of_memory.dtype == of_vision.dtype == torch.float32
@@ -221,7 +221,7 @@ def test_the_lstm_is_torchs_lstm_with_the_forget_bias_of_one():
 
 def test_the_end_of_an_episode_weighs_ten_times_and_has_no_next_latent():
     memory = small_memory()
-    config = MemoryLossConfig(done_weight=10.0, reward_weight=1.0)
+    config = MemoryLossConfig(done_weight=3.0, end_weight=10.0, reward_weight=1.0)
     z, terminal = torch.randn(1, 2, 5), torch.tensor([[False, True]])
     prediction = memory.predict(torch.randn(1, 2, 16))
     valid = torch.ones(1, 2, dtype=torch.bool)
@@ -231,6 +231,8 @@ def test_the_end_of_an_episode_weighs_ten_times_and_has_no_next_latent():
     alive, dead = prediction.done[0].sigmoid()
     expected = (-(1 - alive).log() - 10 * dead.log()) / 2
     torch.testing.assert_close(loss.done, expected, rtol=1e-5, atol=1e-6)
+    of_reward = prediction.reward.square().mean()
+    torch.testing.assert_close(loss.total, 5 * first + of_reward + 3 * expected, rtol=1e-5, atol=1e-5)
 
 
 def test_the_reward_of_an_event_is_what_events_are_worth_times_their_probability():
@@ -242,7 +244,9 @@ def test_the_reward_of_an_event_is_what_events_are_worth_times_their_probability
     event, end = prediction.event.sigmoid(), prediction.done.sigmoid()
     torch.testing.assert_close(prediction.reward, (1 - end) * (3.0 * event - 0.1 * (1 - event)) - 100 * end)
     z, happened, none = torch.randn(2, 3, 5), torch.tensor([[-0.1, 7.0, -0.1], [3.0, -100.0, -0.1]]), torch.zeros(2, 3) > 1
-    loss = memory_loss(prediction, z, happened, none, ~none, MemoryLossConfig(done_weight=1.0, reward_weight=1.0))
+    loss = memory_loss(
+        prediction, z, happened, none, ~none, MemoryLossConfig(done_weight=1.0, end_weight=1.0, reward_weight=1.0)
+    )
     expected = -torch.where(happened > 0, event.log(), (1 - event).log()).mean()
     torch.testing.assert_close(loss.reward, expected, rtol=1e-5, atol=1e-6)
 
@@ -255,7 +259,7 @@ def test_of_data_without_events_or_ends_rewards_are_the_mean():
 
 def test_a_step_between_episodes_counts_for_nothing():
     memory = small_memory()
-    config = MemoryLossConfig(done_weight=10.0, reward_weight=1.0)
+    config = MemoryLossConfig(done_weight=1.0, end_weight=10.0, reward_weight=1.0)
     prediction = memory.predict(torch.randn(2, 3, 16))
     z, reward = torch.randn(2, 3, 5), torch.randn(2, 3)
     terminal, valid = torch.zeros(2, 3, dtype=torch.bool), torch.ones(2, 3, dtype=torch.bool)

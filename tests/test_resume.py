@@ -103,7 +103,7 @@ def memory(_, checkpoint, observe):
     }
     config = MemoryTraining(
         model=MemoryConfig(hidden=8, mixtures=2, done=True, reward="event"),
-        loss=MemoryLossConfig(done_weight=1.0, reward_weight=1.0),
+        loss=MemoryLossConfig(done_weight=1.0, end_weight=1.0, reward_weight=1.0),
         optimiser=optimiser(),
         sequence=12,
         warm_start=False,

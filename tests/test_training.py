@@ -243,7 +243,7 @@ def test_m_learns_a_regular_world_and_the_same_seed_gives_the_same_weights():
     shape = MemoryConfig(hidden=16, mixtures=2, done=True, reward="event")
     config = MemoryTraining(
         model=shape,
-        loss=MemoryLossConfig(done_weight=10.0, reward_weight=1.0),
+        loss=MemoryLossConfig(done_weight=1.0, end_weight=10.0, reward_weight=1.0),
         optimiser=optimiser(learning_rate=1e-2, updates=40),
         sequence=16,
         warm_start=False,
@@ -264,7 +264,7 @@ def test_too_little_data_for_m_is_said_plainly(manifest):
     rows = {"first": torch.zeros(10, dtype=torch.bool), "mean": torch.zeros(10, 4)}
     config = MemoryTraining(
         model=MemoryConfig(hidden=4, mixtures=2, done=False, reward=False),
-        loss=MemoryLossConfig(done_weight=1.0, reward_weight=1.0),
+        loss=MemoryLossConfig(done_weight=1.0, end_weight=1.0, reward_weight=1.0),
         optimiser=optimiser(),
         sequence=64,
         warm_start=False,

@@ -29,7 +29,7 @@ class MemoryConfig(Config):
             step is worth more than nothing, by cross-entropy, which the size of the burst cannot swamp. What such a step is
             worth, any other, and one that ends an episode, are means over the data.
         ending: how a dream ends: ``threshold``, where the done logit is positive (paper, appendix A.4); ``sampled``, with the
-            predicted probability of every step, which is calibrated where M was trained with a ``done_weight`` of 1.
+            predicted probability of every step, which is calibrated where M was trained with an ``end_weight`` of 1.
         clock: above 0, the last unit of the LSTM is no longer learned: its cell grows by one in so many steps of an episode. A
             game that gets harder with time does so in the dream too. 0: all units are learned (paper).
     """
@@ -69,11 +69,13 @@ class MemoryLossConfig(Config):
     """The loss of M.
 
     Attributes:
-        done_weight: weight of the steps that end an episode (paper: 10).
+        done_weight: weight of the done head's term. A death in a thousand steps is worth little beside all latents of a frame.
+        end_weight: within that term, weight of the steps that end an episode (paper: 10).
         reward_weight: weight of the reward's term.
     """
 
     done_weight: float = Field(gt=0, le=1e6)
+    end_weight: float = Field(gt=0, le=1e6)
     reward_weight: float = Field(ge=0, le=1e6)
 
 
@@ -249,7 +251,7 @@ def memory_loss(
         reward_error = ((prediction.reward - reward).square() * counted).sum() / steps
     if prediction.done is not None:
         target = terminal.to(z.dtype)
-        weight = counted * (1 + (config.done_weight - 1) * target)
+        weight = counted * (1 + (config.end_weight - 1) * target)
         done = F.binary_cross_entropy_with_logits(prediction.done, target, weight=weight, reduction="sum") / steps
-    total = latent * z.shape[-1] + config.reward_weight * reward_error + done
+    total = latent * z.shape[-1] + config.reward_weight * reward_error + config.done_weight * done
     return MemoryLoss(total, latent.detach(), reward_error.detach(), done.detach())
