@@ -33,6 +33,7 @@ def main(stage: Stage) -> None:
     vision, memory = agent.vision, agent.memory
     if trial.memory == "untrained":
         memory = new_memory(memory.config, vision.config.latent, memory.action, stage.seed + trial.seed)
+    memory.config = memory.config.model_copy(update={"ending": trial.ending})
     rows, _ = load_tensors(of.latents)
     same_shape = agent.config == config.model
     start = agent.parameters.numpy() if trial.begin == "agent" and same_shape else None

@@ -41,7 +41,7 @@ def tiny_params() -> dict[str, Any]:
         section["evaluate"]["dream"].update(episodes=2, limit=50)
     plain = params["trials"]["full-0"]
     search = plain["controller"] | {"real": {"generations": 1}}
-    changes = {"variant": "untrained M", "memory": "untrained", "episodes": 2, "controller": search}
+    changes = {"variant": "untrained M", "memory": "untrained", "ending": "threshold", "episodes": 2, "controller": search}
     params["trials"] = {"untrained-0": plain | changes}
     return params
 

@@ -20,6 +20,7 @@ class TrialConfig(Config):
         variant: its name there.
         seed: of its search; trials of the same variant differ in it.
         memory: M of the iteration, or one of the same shape that was never trained (a random reservoir).
+        ending: how its dreams end, ``MemoryConfig.ending``; M is not trained for it.
         begin: the search begins at C of the iteration, or at zeros.
         controller: what is otherwise than in the environment's ``controller`` section, e.g. ``{dream: {generations: 0}}``.
         episodes: test episodes.
@@ -32,6 +33,7 @@ class TrialConfig(Config):
     variant: str = Field(min_length=1)
     seed: int = Field(ge=0)
     memory: Literal["trained", "untrained"]
+    ending: Literal["threshold", "sampled"]
     begin: Literal["zeros", "agent"]
     controller: dict[str, Any]
     episodes: int = Field(ge=2, le=100_000)
