@@ -1,7 +1,7 @@
 """Play with the policy of the iteration before; keep what was seen and done (paper, section 5, step 2)."""
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from itertools import pairwise
 
@@ -11,6 +11,7 @@ from worldmodels.engine.collection import CollectConfig, collect_episodes
 from worldmodels.engine.patience import PatientWorld, cut_when_decided
 from worldmodels.engine.policies import ExploringPolicy, RandomPolicy
 from worldmodels.engine.world import World
+from worldmodels.envs.base import BatchEnv
 from worldmodels.envs.make import EnvironmentConfig, make_env
 from worldmodels.seeds import episode_seeds
 from worldmodels.shapes import Episode
@@ -45,9 +46,15 @@ def main(stage: Stage) -> None:
         with closing(PatientWorld(world, config.patience) if config.patience else world) as played:
             collect_episodes(played, policy, seeds, lanes=config.lanes, name=name or "random", keep=keep)
 
-    moved = seeds[done:by_random]
-    if moved:
-        play(BareWorld(make_env(game, threads=stage.threads)), RandomPolicy(config.random), moved, "")
+    def stretches(begin: int, end: int) -> Iterator[tuple[BatchEnv, Sequence[int]]]:
+        """Yield the games of the back end that trains, then of the one that scores, and what is still to be played there."""
+        border = end - round(config.scoring_share * (end - begin))
+        for scoring, first, last in ((False, begin, border), (True, border, end)):
+            if left := seeds[max(done, first) : last]:
+                yield make_env(game, threads=stage.threads, scoring=scoring), left
+
+    for env, left in stretches(0, by_random):
+        play(BareWorld(env), RandomPolicy(config.random), left, "")
     if max(done, by_random) < len(seeds):
         # By name: the code of V, M and C is a dependency only where there is such an agent, through its card.
         agent = importlib.import_module("worldmodels.engine.agent").load_agent(stage.before.agent)
@@ -56,9 +63,9 @@ def main(stage: Stage) -> None:
         borders = [by_random + by_rejected * part // max(1, len(rejected)) for part in range(len(rejected) + 1)]
         drivers = [(f"{stage.after} rejected", each) for each in rejected] + [(stage.after, agent.parameters)]
         for (name, parameters), (begin, end) in zip(drivers, pairwise([*borders, len(seeds)]), strict=True):
-            if led := seeds[max(done, begin) : end]:
+            for env, left in stretches(begin, end):
                 policy = ExploringPolicy(agent.policy(parameters[None]), RandomPolicy(config.random), config.strengths)
-                play(agent.real_world(make_env(game, threads=stage.threads)), policy, led, f"{name}, ")
+                play(agent.real_world(env), policy, left, f"{name}, ")
     next(bar, None)
     summary = writer.finish(stage.files.data, stage.before.data, stage.files.episodes)
     stage.run.metrics({name: summary[name] for name in ("episodes", "frames", "mean_return", "mean_length")}, 0)

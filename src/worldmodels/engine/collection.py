@@ -32,6 +32,8 @@ class CollectConfig(Config):
         random_share: share of the episodes of a later iteration that the random policy plays.
         rejected_share: share of the episodes of a later iteration that means of the previous search play, in turn, which were
             not kept: M sees what becomes of those that the dream preferred.
+        scoring_share: share of every policy's episodes that is played on the back end that scores, where another one trains
+            (CarRacing: gymnasium beside EnvPool), so that V sees the frames of both. It is slower.
         strengths: the previous controller's actions are disturbed by this much of the random policy's; one of these an
             episode. 0 is undisturbed.
     """
@@ -47,6 +49,7 @@ class CollectConfig(Config):
     random: RandomPolicyConfig
     random_share: float = Field(ge=0, le=1)
     rejected_share: float = Field(ge=0, le=1)
+    scoring_share: float = Field(ge=0, le=1)
     strengths: list[float] = Field(min_length=1)
 
     @model_validator(mode="after")
