@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,10 @@ from closure import ROOT, closure
 from lab import environment, make_project, run
 from tiny import tiny_params
 
+from worldmodels.envs.carracing import CarRacingConfig
+from worldmodels.envs.make import make_env
 from worldmodels.models.memory import Memory
+from worldmodels.storage.episodes import FrameReader
 from worldmodels.storage.weights import load_model, load_tensors
 from worldmodels.training.basis import played_features, principal_directions
 
@@ -118,6 +122,18 @@ def test_the_second_iteration_collects_with_the_agent_and_with_what_its_selectio
     played = pd.read_parquet(project / "artifacts/doom-2/episodes/episodes.parquet")["policy"]
     by = played.str.split(", strength").str[0].value_counts().to_dict()
     assert by == {"random, walk 0": 1, "doom-1 rejected": 2, "doom-1": 1}
+
+
+def test_some_episodes_are_collected_on_the_back_end_that_scores(project, monkeypatch):
+    monkeypatch.chdir(project)
+    game = CarRacingConfig(backend="envpool", limit=60)
+    episodes = pd.read_parquet("artifacts/carracing-1/episodes/episodes.parquet")
+    frames = FrameReader(Path("artifacts/carracing-1/data.json"))
+    begin = np.flatnonzero(np.concatenate([frames.rows(chunk)["first"] for chunk in range(len(frames))]))
+    shown = np.concatenate([frames.rows(chunk)["frame"] for chunk in range(len(frames))])[begin]
+    for scoring, these in ((False, slice(0, 2)), (True, slice(2, 4))):
+        with closing(make_env(game, scoring=scoring)) as env:
+            np.testing.assert_array_equal(env.start(episodes["seed"].tolist()[these]), shown[these])
 
 
 def test_a_warm_search_goes_along_its_own_number_of_components(project):

@@ -16,6 +16,7 @@ def tiny_params() -> dict[str, Any]:
     for name in params["environments"]:
         section = params[name]
         section["collect"].update(first_episodes=4, first_limit=60, episodes=4, limit=60, lanes=2, rejected_share=0.5)
+        section["collect"]["scoring_share"] = 0.5 if name == "carracing" else 0.0
         section["collect"]["patience"] = min(15, section["collect"]["patience"])
         section["vision"]["optimiser"].update(updates=3, warm_updates=2, batch=8)
         section["memory"]["model"].update(hidden=16)
