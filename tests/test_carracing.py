@@ -4,16 +4,12 @@ from contextlib import closing
 
 import numpy as np
 import pytest
-import torch
 from games import constant
 
 from worldmodels.envs.any_gym import make_quietly
 from worldmodels.envs.carracing import CarRacingConfig, car_controls
 from worldmodels.envs.frames import resize
 from worldmodels.envs.make import make_env
-
-torch.set_num_threads(1)
-
 
 BACKENDS = pytest.mark.parametrize("backend", ["envpool", "gymnasium"])
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from games import Player, constant, engines
 from PIL import Image
 
@@ -20,8 +19,6 @@ from worldmodels.envs.doom import DoomConfig, buttons, start_engine
 from worldmodels.envs.make import make_env
 from worldmodels.errors import EnvironmentFault
 from worldmodels.seeds import episode_seeds
-
-torch.set_num_threads(1)
 
 
 def test_a_random_agent_survives_210_tics_at_skill_4() -> None:

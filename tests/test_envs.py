@@ -5,7 +5,6 @@ from contextlib import closing
 
 import numpy as np
 import pytest
-import torch
 from games import Player, constant, engines
 from PIL import Image
 
@@ -17,8 +16,6 @@ from worldmodels.envs.frames import as_picture, resize
 from worldmodels.envs.make import EnvironmentConfig, action_size, make_env
 from worldmodels.errors import EnvironmentFault, ParamsError
 from worldmodels.params import validate
-
-torch.set_num_threads(1)
 
 LIMIT = 25
 STEPS_UNTIL_SEEDS_SHOW = {DoomConfig: 80, CarRacingConfig: 15, GymConfig: 15}  # monsters take 36 to 51 tics to differ
