@@ -11,6 +11,7 @@ from filelock import FileLock
 
 sys.path.insert(0, str(Path(__file__).parent))
 torch.set_num_threads(1)
+pytest_plugins = ["tracked"]
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,256 @@
+"""Live runs of stages, against real stores: sqlite in a temporary project, and one MLflow server."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import lab
+import pandas as pd
+import pytest
+import yaml
+from mlflow import MlflowClient
+from tracked import client_of, runs, stage_process
+
+from worldmodels.errors import WorldModelsError
+from worldmodels.tracking.lineage import artifact_hash
+from worldmodels.tracking.live import stage_run
+from worldmodels.tracking.store import EXPERIMENT
+from worldmodels.tracking.sync import read_lock, sync
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("server")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{folder}/server.db"]
+    command += ["--artifacts-destination", str(folder / "artifacts"), "--workers", "1", "--port", str(port)]
+    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+    uri = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(300):
+            try:
+                urllib.request.urlopen(f"{uri}/health", timeout=1).close()
+                break
+            except OSError:
+                assert process.poll() is None, (folder / "log").read_text()
+                time.sleep(0.2)
+        yield uri
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(20)
+
+
+def test_a_live_run_streams_to_a_server_and_ends_with_its_artifact_and_pictures(project, server, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    monkeypatch.setenv("DVC_EXP_NAME", "busy-bee")
+    client = MlflowClient(server)
+    with stage_run("evaluate", "doom-1", {"doom.evaluate.real.episodes": 20}) as run:
+        deadline, seen = time.monotonic() + 240, []
+        while not seen and time.monotonic() < deadline:  # metrics arrive while the stage runs
+            run.metrics({"train/loss": 3.0}, 0)
+            time.sleep(0.5)
+            seen = (
+                [r for r in runs(client, kind="stage") if r.data.metrics] if client.get_experiment_by_name(EXPERIMENT) else []
+            )
+        assert [found.info.status for found in seen] == ["RUNNING"]
+        for step in range(1, 2500):
+            run.metrics({"train/loss": 1.0 / step, "train/kl": float("nan")}, step)
+        run.done(Path("artifacts/doom-1/scores.json"), images=[Path("artifacts/doom-1/dream.png")])
+    (child,) = runs(client, kind="stage")
+    (parent,) = runs(client, kind="experiment")
+    assert child.info.status == "FINISHED"
+    assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert (parent.info.run_name, parent.data.tags["wm.open"]) == ("busy-bee", "true")
+    assert not runs(client, kind="iteration")  # the workspace's iteration is not this one
+    assert child.data.tags["wm.artifact"] == artifact_hash(project / "artifacts/doom-1/scores.json")
+    assert child.data.tags["dvc.experiment"] == "busy-bee"
+    assert child.data.params == {"doom.evaluate.real.episodes": "20"}
+    assert child.data.metrics == {"train/loss": pytest.approx(1 / 2499)}
+    history = client.get_metric_history(child.info.run_id, "train/loss")
+    assert {point.step for point in history} == set(range(2500))
+    assert [file.path for file in client.list_artifacts(child.info.run_id, "pictures")] == ["pictures/dream.png"]
+
+
+def test_stages_of_an_iteration_and_of_iteration_0_share_a_parent_and_the_report_has_none(project):
+    for stage, key in (("initialise", "doom-0"), ("collect", "doom-1"), ("collect", "doom-2"), ("report", "report")):
+        with stage_run(stage, key, {}):
+            pass
+    client = client_of(project)
+    names = {run.info.run_id: run.info.run_name for run in runs(client, kind="iteration")}
+    assert sorted(names.values()) == ["doom-1", "doom-2"]
+    parents = {run.info.run_name: names.get(run.data.tags.get("mlflow.parentRunId")) for run in runs(client, kind="stage")}
+    assert parents == {"initialise doom-0": "doom-1", "collect doom-1": "doom-1", "collect doom-2": "doom-2", "report": None}
+
+
+def test_the_errors_of_a_stage_pass_through_and_its_run_says_how_it_ended(project):
+    for error in (ZeroDivisionError, KeyboardInterrupt):
+        with pytest.raises(error), stage_run("vision", "doom-1", {}):
+            raise error
+    assert [run.info.status for run in runs(client_of(project), kind="stage")] == ["FAILED", "KILLED"]
+
+
+def test_a_terminated_stage_ends_killed_and_one_that_died_is_swept_by_the_next(project):
+    body = "with stage_run('vision', 'doom-1', {}) as run:\n    while True: run.metrics({'loss': 1.0}, 0); time.sleep(0.2)"
+    client = client_of(project)
+    processes = []
+    for sent in (signal.SIGTERM, signal.SIGKILL):
+        before = len(runs(client, kind="stage"))
+        process = stage_process(project, body)
+        processes.append(process)
+        while not [run for run in runs(client, kind="stage")[before:] if run.data.metrics]:
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.1)
+        process.send_signal(sent)
+        assert process.wait(120) == {signal.SIGTERM: 143, signal.SIGKILL: -9}[sent]
+    assert [run.info.status for run in runs(client, kind="stage")] == ["KILLED", "RUNNING"]
+    with stage_run("vision", "doom-1", {}):
+        while len(runs(client, kind="stage")) < 3:
+            time.sleep(0.1)
+        with stage_run("vision", "doom-1", {}):  # the outer one is alive: it is left alone
+            pass
+        statuses = [run.info.status for run in runs(client, kind="stage", stage="vision")]
+        assert statuses == ["KILLED", "KILLED", "RUNNING", "FINISHED"]
+
+
+def test_a_killed_stage_goes_on_in_the_same_run_and_no_point_is_there_twice(project):
+    body = "with stage_run('vision', 'doom-1', {'a': 1}, computation='c1') as run:\n"
+    body += "    while True: run.metrics({'loss': 1.0}, 0); time.sleep(0.2)"
+    client, process = client_of(project), stage_process(project, body)
+    while not [run for run in runs(client, kind="stage") if run.data.metrics]:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.1)
+    process.kill()
+    process.wait(20)
+    (killed,) = runs(client, kind="stage")
+    sent = len(client.get_metric_history(killed.info.run_id, "loss"))
+    for _ in range(2):  # the second time nothing is left to go on with
+        with stage_run("vision", "doom-1", {"a": 1}, computation="c1") as run:
+            run.metrics({"loss": 1.0}, 0)
+            run.metrics({"loss": 0.5}, 1)
+    first, second = runs(client, kind="stage")
+    assert first.info.run_id == killed.info.run_id
+    for run in (first, second):
+        assert run.info.status == "FINISHED"
+        assert run.data.metrics["loss"] == 0.5
+    assert [point.step for point in client.get_metric_history(first.info.run_id, "loss")] == [0] * sent + [1]
+    with pytest.raises(KeyboardInterrupt), stage_run("vision", "doom-1", {"a": 2}, computation="c2"):
+        raise KeyboardInterrupt
+    with stage_run("vision", "doom-1", {"a": 3}, computation="c3"):  # other params: another run
+        pass
+    assert [run.info.status for run in runs(client, kind="stage")] == ["FINISHED", "FINISHED", "KILLED", "FINISHED"]
+
+
+def test_a_real_stage_killed_under_dvc_goes_on_in_its_run_and_sync_finds_one_run_for_every_artifact(
+    iteration, tmp_path, monkeypatch
+):
+    folder = Path(shutil.copytree(iteration, tmp_path / "project"))
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    params["doom"]["vision"]["optimiser"]["updates"] = 60
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    tracked = {"WM_TRACKING": "on", "WM_CHECKPOINT_SECONDS": "0"}
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    client = client_of(folder)
+    with (tmp_path / "log").open("w") as log:
+        command, own = ["dvc", "repro", "vision@doom-1"], lab.environment(folder) | tracked
+        dvc = subprocess.Popen(command, cwd=folder, env=own, stdout=log, stderr=log)
+        while not (found := [run for run in runs(client, kind="stage") if "train/loss" in run.data.metrics]):
+            assert dvc.poll() is None, (tmp_path / "log").read_text()
+            time.sleep(0.1)
+        os.kill(int(found[0].data.tags["wm.process"].partition("@")[0]), signal.SIGKILL)
+        assert dvc.wait(60) != 0
+    assert "going on from" in lab.run(folder, *command, **tracked).stderr
+    lab.run(folder, "wm", "track", "sync")
+    stages = runs(client, kind="stage")
+    (vision,) = [run for run in stages if run.data.tags["wm.stage"] == "vision"]
+    assert vision.info.run_id == found[0].info.run_id
+    assert {run.info.status for run in stages} == {"FINISHED"}
+    steps = [point.step for point in client.get_metric_history(vision.info.run_id, "train/loss")]
+    assert steps == list(pd.read_csv(folder / "artifacts/doom-1/vision.csv").query("split == 'train'")["update"])
+    locked = [entry.artifact for entry in read_lock(folder / "dvc.lock")]
+    assert sorted(run.data.tags["wm.artifact"] for run in stages) == sorted(locked)
+
+
+def test_a_process_that_took_the_number_of_a_dead_stage_is_not_taken_for_it(project):
+    body = "with stage_run('vision', 'doom-1', {}) as run:\n    time.sleep(60)"
+    client, process = client_of(project), stage_process(project, body)
+    while not runs(client, kind="stage"):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.1)
+    process.kill()
+    process.wait(20)
+    (run,) = runs(client, kind="stage")
+    client.set_tag(run.info.run_id, "wm.process", f"{os.getpid()}@1")
+    sync(project, registry=False)  # sweeps as well, where the stage is never run again
+    assert client.get_run(run.info.run_id).info.status == "KILLED"
+
+
+def test_three_stages_at_once_on_a_fresh_store_do_not_harm_it(project):
+    body = "with stage_run(sys.argv[0] and os.environ['STAGE'], 'doom-1', {'a': 1}) as run:\n    run.metrics({'loss': 1.0}, 0)"
+    started = [stage_process(project, body, STAGE=stage) for stage in ("vision", "encode", "memory")]
+    for process in started:
+        _, errors = process.communicate(timeout=400)
+        assert (process.returncode, "warning" in errors) == (0, False), errors
+    client = client_of(project)
+    assert sorted(run.info.run_name for run in runs(client, kind="stage")) == [
+        "encode doom-1",
+        "memory doom-1",
+        "vision doom-1",
+    ]
+    assert {run.info.status for run in runs(client, kind="stage")} == {"FINISHED"}
+    assert len(runs(client, kind="iteration")) == 1
+
+
+def silent_listener():
+    """A server that takes connections and never answers."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    return listener, f"http://someone:s3cret@127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("kind", ["nobody", "silent", "no database"])
+def test_a_store_that_cannot_be_used_warns_once_and_neither_fails_nor_stalls_a_stage(project, kind, monkeypatch, capsys):
+    listener, uri = silent_listener()
+    if kind == "nobody":
+        listener.close()
+    if kind == "no database":
+        (project / "broken.db").write_bytes(b"not a database " * 100)
+        uri = f"sqlite:///{project}/broken.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    began = time.monotonic()
+    with stage_run("vision", "doom-1", {"a": 1}) as run:
+        for step in run.progress(range(3), "vision doom-1", unit="update"):
+            run.metrics({"loss": 1.0}, step)
+        run.done(Path("artifacts/doom-1/vision.safetensors"))
+    assert time.monotonic() - began < 6
+    listener.close()
+    errors = capsys.readouterr().err
+    assert errors.count("warning") == 1
+    assert "wm track sync" in errors
+    assert "s3cret" not in errors
+    assert not (project / "mlflow.db").exists()
+    if kind != "silent":
+        with pytest.raises(WorldModelsError, match="cannot be used"):
+            sync(project)
+
+
+def test_tracking_off_shows_progress_and_touches_no_store(project, monkeypatch, capsys):
+    monkeypatch.setenv("WM_TRACKING", "off")
+    with stage_run("vision", "doom-1", {}) as run:
+        for step in run.progress(range(3), "vision doom-1", unit="update"):
+            run.metrics({"train/loss": 2.5}, step)
+        run.done(Path("artifacts/doom-1/vision.safetensors"))
+    errors = capsys.readouterr().err
+    assert "vision doom-1" in errors
+    assert "update/s" in errors
+    assert "loss 2.5" in errors
+    assert "\r" not in errors  # not a terminal: lines
+    assert not (project / "mlflow.db").exists()
