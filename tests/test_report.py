@@ -20,7 +20,7 @@ from worldmodels.engine.scores import episodes_table, summarise
 from worldmodels.errors import ArtifactError, ParamsError
 from worldmodels.report import figures, pictures
 from worldmodels.report.build import build_report
-from worldmodels.report.figures import learning_curves, return_strip, score_bars
+from worldmodels.report.figures import learning_curves, return_strip, score_bars, search_rounds
 from worldmodels.report.references import REFERENCES
 from worldmodels.report.style import PAPER_COLOUR, WORLD_COLOURS, rgb
 from worldmodels.report.table import align, render, score_table, with_error
@@ -93,8 +93,9 @@ def write_artifacts(root: Path, key: str, real: float, dream: float | None) -> N
     (folder / "data.json").write_text(json.dumps({"policies": policies}))
     rows: list[tuple[Any, ...]] = [(g, "dream", 20.0 * g, 12.0 * g, 3.0, 0.1, 100) for g in range(10)]
     rows += [(g, "real", 10.0 * g, 6.0 * g, 2.0, 0.1, 100) for g in range(10, 15)]
-    rows += [(g, "selection", np.nan, 7.0 * g, 2.0, np.nan, np.nan) for g in (4, 9, 14)]
-    columns = ["generation", "phase", "best", "mean", "std", "sigma", "steps"]
+    rows = [(*row, np.nan) for row in rows]
+    rows += [(g, "selection", np.nan, 7.0 * g, 20.0, np.nan, np.nan, 5.0) for g in (-1, 4, 9, 14)]
+    columns = ["generation", "phase", "best", "mean", "std", "sigma", "steps", "stderr"]
     pd.DataFrame(rows, columns=columns).to_csv(folder / "controller.csv", index=False)
     pictures.write_png(folder / "calibration.png", figures.calibration_bars(CALIBRATION))
     pictures.write_png(folder / "vision.png", pictures.reconstruction_grid(episode(6), episode(6, 1)))
@@ -224,6 +225,15 @@ class TestFigures:
         alone = learning_curves({"controller": table[table["phase"] == "dream"]})["controller"]
         assert colour_pixels(alone, WORLD_COLOURS["real"]) == 0
 
+    def test_rounds_show_the_dream_and_the_game_and_searches_without_a_selection_the_dream_alone(self, project: Path) -> None:
+        curves = {key: pd.read_csv(project / f"artifacts/{key}/controller.csv") for key in ("doom-1", "doom-2")}
+        image = search_rounds(curves)
+        assert colour_pixels(image, WORLD_COLOURS["dream"]) > 50
+        assert colour_pixels(image, WORLD_COLOURS["real"]) > 50
+        alone = search_rounds({key: curve[curve["phase"] != "selection"] for key, curve in curves.items()})
+        assert colour_pixels(alone, WORLD_COLOURS["dream"]) > 50
+        assert colour_pixels(alone, WORLD_COLOURS["real"]) == 0
+
     def test_a_curve_of_one_point_and_one_with_nan_can_be_drawn(self) -> None:
         table = pd.DataFrame({"update": [0, 1], "split": ["train", "validation"], "loss": [np.nan, 3.0]})
         assert learning_curves({"vision": table})["vision"].ndim == 3
@@ -347,9 +357,9 @@ class TestReport:
         page.feed(text)
         assert page.open == []
         images = [attributes for tag, attributes in page.tags if tag == "img"]
-        # Bars and two pictures over the iterations, of two games; of each iteration: two strips, returns, three curves,
+        # Bars and three pictures over the iterations, of two games; of each iteration: two strips, returns, three curves,
         # calibration, grid, traversal.
-        assert len(images) == 2 * 3 + 3 * 9
+        assert len(images) == 2 * 4 + 3 * 9
         assert all(len(image["alt"] or "") > 20 for image in images)
         assert all((image["src"] or "").startswith("data:image/png;base64,") for image in images)
         films = [attributes for tag, attributes in page.tags if tag == "video"]
@@ -397,7 +407,7 @@ class TestReport:
             in page
         )
         assert "doom-1: 0.03 at 1, 0.25 at 10, 0.75 at 30; doom-2: " in page
-        for name in ("rates-doom.png", "horizon-doom.png", "rates-carracing.png", "horizon-carracing.png"):
+        for name in ("rates-doom.png", "search-doom.png", "horizon-doom.png", "rates-carracing.png", "horizon-carracing.png"):
             assert len(np.unique(np.asarray(Image.open(reports / name)).reshape(-1, 3), axis=0)) > 10
 
     def test_scores_csv_reads_back_as_the_table(self, project: Path, reports: Path) -> None:

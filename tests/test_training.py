@@ -431,6 +431,7 @@ def test_a_dream_that_misleads_leaves_the_C_that_the_search_began_with(best, kep
     )
     selected = {row["generation"]: row["mean"] for row in curve if row["phase"] == "selection"}
     assert list(selected) == [-1, 4, 9]
+    assert all(row["stderr"] == row["std"] / 2**0.5 for row in curve if row["phase"] == "selection")
     assert max(selected, key=selected.get) == kept
     assert (float(chosen[0]) == start[0]) == (kept == -1)
 

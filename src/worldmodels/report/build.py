@@ -7,7 +7,15 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
-from worldmodels.report.figures import learning_curves, open_loop_lines, return_strip, reward_rates, score_bars, study_bars
+from worldmodels.report.figures import (
+    learning_curves,
+    open_loop_lines,
+    return_strip,
+    reward_rates,
+    score_bars,
+    search_rounds,
+    study_bars,
+)
 from worldmodels.report.html import EnvironmentPage, Film, IterationPage, Picture, StudyPage, write_report
 from worldmodels.report.pictures import png_bytes
 from worldmodels.report.studies import HEADINGS as STUDY_HEADINGS
@@ -38,6 +46,11 @@ _FILM_TEXT = (
 _RATES_TEXT = (
     "Reward per step of the episodes that each iteration learns from: random play, then the agent of the iteration before, "
     "with more or less noise on its actions."
+)
+_SEARCH_TEXT = (
+    "The C that each search began with, that of the iteration before, and the C that was kept, on selection episodes with "
+    "their standard error. Each iteration has selection episodes of its own, and the best of several contestants is a little "
+    "lucky on them. Dots: the mean of the population in the dream at the end of the search."
 )
 _HORIZON_TEXT = (
     "Held-out play: M sees some steps, then only the actions of the game, and dreams on. 1 (dashed) is no better than the mean "
@@ -80,7 +93,7 @@ def build_report(root: Path, keys: Sequence[str], params: Mapping[str, Any], tri
 
 
 def _rounds(iterations: Sequence[Iteration], reports: Path, environment: str) -> list[Picture]:
-    """Return what is drawn over the iterations of an environment: what was collected, and how far dreams stay real."""
+    """Return what is drawn over the iterations of an environment: what was collected, found, and how far dreams stay real."""
     rates, errors = {}, {}
     for files in iterations:
         played = read_json(require(files.data))["policies"]
@@ -91,6 +104,11 @@ def _rounds(iterations: Sequence[Iteration], reports: Path, environment: str) ->
     png = _keep(reports / f"rates-{environment}.png", png_bytes(reward_rates(rates)))
     alt = "; ".join(f"{key}: " + ", ".join(f"{way} {rate:.2f}" for way, rate in found.items()) for key, found in rates.items())
     pictures = [Picture(png, f"Reward per step of what was collected. {alt}", _RATES_TEXT)]
+    curves = {files.key: _readable(pd.read_csv, files.controller_curve) for files in iterations}
+    png = _keep(reports / f"search-{environment}.png", png_bytes(search_rounds(curves)))
+    pictures.append(
+        Picture(png, "What the search of each iteration found, in the dream and on selection episodes", _SEARCH_TEXT)
+    )
     errors = {key: found for key, found in errors.items() if found}  # none where held-out episodes are short
     if errors:
         png = _keep(reports / f"horizon-{environment}.png", png_bytes(open_loop_lines(errors)))

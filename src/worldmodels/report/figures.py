@@ -31,6 +31,16 @@ from worldmodels.report.style import (
 DPI = 144
 WORLDS = ("random", "dream", "real")
 _FIELDS = {"random": "baseline", "dream": "dream", "real": "real"}  # names in scores.json
+_ROUND_STYLES: dict[str, Any] = {
+    "dream, last generation": {"color": WORLD_COLOURS["dream"], "marker": "o"},
+    "game, C at the beginning": {
+        "color": WORLD_COLOURS["real"],
+        "marker": "D",
+        "markerfacecolor": PAPER_WHITE,
+        "linestyle": "none",
+    },
+    "game, C that is kept": {"color": WORLD_COLOURS["real"], "marker": "D"},
+}
 _STYLE: Any = {
     "font.family": "DejaVu Sans",  # shipped with matplotlib, so the same on every machine
     "font.size": 10,
@@ -129,6 +139,15 @@ def open_loop_lines(errors: Mapping[str, Mapping[int, float]]) -> np.ndarray:
     return _draw(_plot_open_loop, errors, width=4.8)
 
 
+def search_rounds(curves: Mapping[str, pd.DataFrame]) -> np.ndarray:
+    """Draw what the search of every iteration made of its C, on its own selection episodes, beside what its dream said last.
+
+    Args:
+        curves: iteration's key -> curve of the controller stage. The C that a search begins with is generation -1.
+    """
+    return _draw(_plot_rounds, curves, width=max(4.8, 2.0 + 0.8 * len(curves)))
+
+
 def sweep_points(setting: str, scores: Sequence[tuple[str, Mapping[str, Any] | None, Mapping[str, Any]]]) -> np.ndarray:
     """Draw the scores of experiments over the value of a param: a dot each, and the mean over those of the same value.
 
@@ -190,6 +209,28 @@ def _plot_rates(axes: Axes, rates: Mapping[str, Mapping[str, float]]) -> None:
     axes.axhline(0, color=FAINT_INK, linewidth=0.8)
     axes.set_ylabel("reward per step")
     axes.set_title("What was collected for each iteration")
+    axes.figure.legend(loc="outside lower center", ncols=3, fontsize=8.5)
+
+
+def _plot_rounds(axes: Axes, curves: Mapping[str, pd.DataFrame]) -> None:
+    points: dict[str, list[tuple[float, float, float]]] = {name: [] for name in _ROUND_STYLES}  # x, mean, standard error
+    for place, table in enumerate(curves.values()):
+        dreamt, played = (table[table["phase"] == phase] for phase in ("dream", "selection"))
+        if len(dreamt):
+            points["dream, last generation"].append((place, dreamt["mean"].iloc[-1], 0.0))
+        if "stderr" in played and len(played):
+            kept = played.sort_values("mean").iloc[-1]
+            points["game, C that is kept"].append((place + 0.08, kept["mean"], kept["stderr"]))
+            for _, begun in played[played["generation"] < 0].iterrows():
+                points["game, C at the beginning"].append((place - 0.08, begun["mean"], begun["stderr"]))
+    for name, style in _ROUND_STYLES.items():
+        if points[name]:
+            x, mean, error = np.array(points[name]).T
+            axes.errorbar(x, mean, error if error.any() else None, label=name, markersize=5, capsize=2.5, **style)
+    axes.set_xticks(range(len(curves)), list(curves))
+    axes.set_xlim(-0.4, len(curves) - 0.6)
+    axes.set_ylabel("return")
+    axes.set_title("What the search of each iteration found")
     axes.figure.legend(loc="outside lower center", ncols=3, fontsize=8.5)
 
 

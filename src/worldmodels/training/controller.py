@@ -1,5 +1,6 @@
 """Training C: phases of CMA-ES, in the dream or in reality, and the choice of the controller that is kept."""
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Literal, NamedTuple, Protocol
 
@@ -370,8 +371,8 @@ def _select(
         score = returns.total.mean(1)
         kept = list(contestants)[int(score.argmax())]
         rows = [
-            {"generation": generation, "phase": "selection", "mean": float(mean), "std": float(total.std())}
-            for generation, mean, total in zip(contestants, score, returns.total, strict=True)
+            {"generation": generation, "phase": "selection", "mean": mean, "std": std, "stderr": std / math.sqrt(len(seeds))}
+            for generation, mean, std in zip(contestants, score.tolist(), returns.total.std(1).tolist(), strict=True)
         ]
     rejected = [each for generation, each in contestants.items() if generation not in (kept, START)]
     stack = np.array(rejected, np.float32).reshape(len(rejected), len(contestants[kept]))
