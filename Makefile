@@ -11,7 +11,7 @@ help:
 	@echo "make test    set up and pass the tests          make lint    ruff, mypy, import-linter"
 	@echo "make results TO=results/NAME   keep params, lock, scores, curves and pictures of the run that is here"
 	@echo "make ui      open MLflow                        make bench   the benchmarks"
-	@echo "make test-slow   kills, signals and faults by the dozen, thousands of bad inputs (an hour)"
+	@echo "make test-slow   kills, signals and faults by the dozen, thousands of bad inputs (hours)"
 
 # The lock is a constraints file: `setup` installs what the project needs, `setup-dev` the tools as well, both as locked.
 setup: $(VENV)/.setup

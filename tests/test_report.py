@@ -407,6 +407,7 @@ class TestReport:
             in page
         )
         assert "doom-1: 0.03 at 1, 0.25 at 10, 0.75 at 30; doom-2: " in page
+        assert "on selection episodes: doom-1: 98; doom-2: 98" in page
         for name in ("rates-doom.png", "search-doom.png", "horizon-doom.png", "rates-carracing.png", "horizon-carracing.png"):
             assert len(np.unique(np.asarray(Image.open(reports / name)).reshape(-1, 3), axis=0)) > 10
 

@@ -93,30 +93,46 @@ def build_report(root: Path, keys: Sequence[str], params: Mapping[str, Any], tri
 
 
 def _rounds(iterations: Sequence[Iteration], reports: Path, environment: str) -> list[Picture]:
-    """Return what is drawn over the iterations of an environment: what was collected, found, and how far dreams stay real."""
-    rates, errors = {}, {}
+    """Return what is drawn over the iterations of an environment."""
+    drawn = (_collected(iterations, reports, environment), _searches(iterations, reports, environment))
+    return [*drawn, *_horizon(iterations, reports, environment)]
+
+
+def _collected(iterations: Sequence[Iteration], reports: Path, environment: str) -> Picture:
+    """Return the picture of the reward per step of what each iteration learns from."""
+    rates = {}
     for files in iterations:
         played = read_json(require(files.data))["policies"]
         rates[files.key] = {_way(name): each["reward_per_step"] for name, each in played.items()}
-        judged = _readable(pd.read_csv, files.memory_curve).query("split == 'validation'").tail(1)
-        found = judged.filter(regex=r"^open_loop_\d+$").dropna(axis=1)
-        errors[files.key] = {int(str(name).rpartition("_")[2]): float(column.iloc[0]) for name, column in found.items()}
     png = _keep(reports / f"rates-{environment}.png", png_bytes(reward_rates(rates)))
     alt = "; ".join(f"{key}: " + ", ".join(f"{way} {rate:.2f}" for way, rate in found.items()) for key, found in rates.items())
-    pictures = [Picture(png, f"Reward per step of what was collected. {alt}", _RATES_TEXT)]
+    return Picture(png, f"Reward per step of what was collected. {alt}", _RATES_TEXT)
+
+
+def _searches(iterations: Sequence[Iteration], reports: Path, environment: str) -> Picture:
+    """Return the picture of what the search of each iteration found."""
     curves = {files.key: _readable(pd.read_csv, files.controller_curve) for files in iterations}
     png = _keep(reports / f"search-{environment}.png", png_bytes(search_rounds(curves)))
-    pictures.append(
-        Picture(png, "What the search of each iteration found, in the dream and on selection episodes", _SEARCH_TEXT)
+    means = {key: curve.groupby("phase")["mean"] for key, curve in curves.items()}
+    alt = "; ".join(f"{key}: {phases.max()['selection']:.0f}" for key, phases in means.items() if "selection" in phases.groups)
+    return Picture(png, f"What the search of each iteration found, on selection episodes: {alt or 'not played'}", _SEARCH_TEXT)
+
+
+def _horizon(iterations: Sequence[Iteration], reports: Path, environment: str) -> list[Picture]:
+    """Return the picture of how far dreams stay real; none where held-out episodes are too short to say."""
+    errors = {}
+    for files in iterations:
+        judged = _readable(pd.read_csv, files.memory_curve).query("split == 'validation'").tail(1)
+        found = judged.filter(regex=r"^open_loop_\d+$").dropna(axis=1)
+        if len(found.columns):
+            errors[files.key] = {int(str(name).rpartition("_")[2]): float(column.iloc[0]) for name, column in found.items()}
+    if not errors:
+        return []
+    png = _keep(reports / f"horizon-{environment}.png", png_bytes(open_loop_lines(errors)))
+    alt = "; ".join(
+        f"{key}: " + ", ".join(f"{error:.2f} at {ahead}" for ahead, error in found.items()) for key, found in errors.items()
     )
-    errors = {key: found for key, found in errors.items() if found}  # none where held-out episodes are short
-    if errors:
-        png = _keep(reports / f"horizon-{environment}.png", png_bytes(open_loop_lines(errors)))
-        alt = "; ".join(
-            f"{key}: " + ", ".join(f"{error:.2f} at {ahead}" for ahead, error in found.items()) for key, found in errors.items()
-        )
-        pictures.append(Picture(png, f"Error of M's open-loop predictions over the variance of z. {alt}", _HORIZON_TEXT))
-    return pictures
+    return [Picture(png, f"Error of M's open-loop predictions over the variance of z. {alt}", _HORIZON_TEXT)]
 
 
 def _way(policy: str) -> str:
