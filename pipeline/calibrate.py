@@ -9,6 +9,7 @@ from pipeline.stage import Stage, run_stage
 from worldmodels.engine.calibration import calibrate
 from worldmodels.engine.dream import DreamWorld, Starts
 from worldmodels.engine.evaluation import CalibrationConfig, RealTestConfig
+from worldmodels.envs.make import EnvironmentConfig
 from worldmodels.models.memory import Memory
 from worldmodels.report.figures import calibration_bars
 from worldmodels.report.pictures import write_png
@@ -19,11 +20,13 @@ from worldmodels.storage.weights import load_model, load_tensors
 
 def main(stage: Stage) -> None:
     config: CalibrationConfig = stage.params("calibrate", CalibrationConfig)
+    game: EnvironmentConfig = stage.params("environment", EnvironmentConfig)
     test: RealTestConfig = stage.params("evaluate.real", RealTestConfig)
     memory = load_model(stage.files.memory, Memory.from_description).to(stage.device, stage.products)
     rows, _ = load_tensors(stage.files.latents)
     starts = Starts.of(rows)
-    world = DreamWorld(memory, starts, "z", temperature=config.temperature, limit=config.limit)
+    how: dict[str, Any] = {"temperature": config.temperature, "limit": config.limit, "worth": game.frame_skip}
+    world = DreamWorld(memory, starts, "z", **how)
     real: Any = pd.read_csv(require(stage.origin.blind)).set_index("policy").to_dict("index")
     policies = stage.progress(test.policies().items(), "policy", 1 + len(test.blind))
     table = [calibrate(world, name, policy, real[name], config) for name, policy in policies]

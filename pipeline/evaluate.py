@@ -12,7 +12,7 @@ from worldmodels.engine.play import play_dream, play_real
 from worldmodels.engine.scores import episodes_table, join, summarise
 from worldmodels.envs.make import EnvironmentConfig, make_env
 from worldmodels.report.pictures import filmstrip, reconstruction_grid, write_png
-from worldmodels.report.video import FRAMES_A_SECOND, side_by_side, write_video
+from worldmodels.report.video import frames_a_second, side_by_side, write_video
 from worldmodels.seeds import episode_seeds
 from worldmodels.storage.files import read_json, read_table, write_json, write_table
 from worldmodels.storage.layout import require
@@ -57,7 +57,8 @@ def main(stage: Stage) -> None:
         "gap": dream["mean"] - float(real.total.mean()) if dream else None,
     }
     seed = episode_seeds("demonstration", 1)[0]
-    show(stage, demonstrate(agent, env, seed=seed, temperature=config.dream.temperature, limit=config.dream.limit))
+    seen = demonstrate(agent, env, seed=seed, temperature=config.dream.temperature, limit=config.dream.limit)
+    show(stage, seen, frames_a_second(stage.environment, game.frame_skip))
     write_table(stage.files.returns, pd.concat(tables, ignore_index=True))
     write_json(stage.files.scores, scores)
     stage.run.metrics(flat_scores(scores), 0)
@@ -77,7 +78,7 @@ def flat_scores(scores: dict) -> dict[str, float]:
     return {f"{world}/{name}": scores[world][name] for world in worlds for name in ("mean", "std", "stderr", "n")}
 
 
-def show(stage: Stage, seen: Demonstration) -> None:
+def show(stage: Stage, seen: Demonstration, fps: float) -> None:
     """Draw the reconstruction grid, the filmstrips and the traversal; film the episode."""
     views = seen.film.views()
     real = views["real"]
@@ -94,7 +95,7 @@ def show(stage: Stage, seen: Demonstration) -> None:
     traversed = {f"z{index}": frames for index, frames in seen.traversal.items()}
     write_png(stage.files.traversal, filmstrip(traversed, heads=heads, corner="std"))
     film = side_by_side({label: frames[:FILM_STEPS] for label, frames in views.items()})
-    write_video(stage.files.film, film, FRAMES_A_SECOND.get(stage.environment, 30.0), scale=1)
+    write_video(stage.files.film, film, fps, scale=1)
 
 
 if __name__ == "__main__":

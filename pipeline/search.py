@@ -73,7 +73,8 @@ def search(
 
     def dream_world(of: DreamPhase) -> Callable[[], World]:
         places = Replay.of(rows, **of.moments.model_dump()) if of.moments.share and played else starts
-        how: dict[str, Any] = of.model_dump(include={"temperature", "limit", "survival", "goal"}) | {"fused": compiled}
+        how: dict[str, Any] = of.model_dump(include={"temperature", "limit", "survival", "goal"})
+        how |= {"fused": compiled, "worth": game.frame_skip}
         return partial(DreamWorld, dreamer, places, features, **how)
 
     def real_world(limit: int, patience: int) -> Callable[[], World]:

@@ -134,8 +134,8 @@ def test_an_engine_that_dies_or_hangs_in_mid_episode_is_replaced_and_the_episode
     assert all((one == other).all() for one, other in zip(play(harm=True), expected, strict=True))
     warnings = capfd.readouterr().err
     assert "lane 0 (seed 7) died" in warnings
-    assert warnings.count("another one plays its") == 2
-    assert "its 10 tics again" in warnings
+    assert warnings.count("another plays its") == 2
+    assert "its 10 steps again" in warnings
 
 
 def test_engines_that_die_again_and_again_are_named_with_their_seed(monkeypatch) -> None:

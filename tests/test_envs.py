@@ -229,6 +229,42 @@ def test_frame_skip_holds_the_action_and_sums_the_rewards() -> None:
     assert total_one == pytest.approx(total_two, rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("action", "once", "held"),
+    [
+        ([1.0], DoomConfig(limit=400), DoomConfig(limit=100, frame_skip=4)),  # to its death
+        ([0.1, 1.0, -1.0], CarRacingConfig(limit=48), CarRacingConfig(limit=12, frame_skip=4)),
+        (
+            [0.1, 1.0, -1.0],
+            CarRacingConfig(backend="gymnasium", limit=48),
+            CarRacingConfig(backend="gymnasium", limit=12, frame_skip=4),
+        ),
+    ],
+    ids=["doom", "carracing-envpool", "carracing-gymnasium"],
+)
+def test_an_action_held_is_the_same_game_seen_less_often(
+    action: list[float], once: EnvironmentConfig, held: EnvironmentConfig
+) -> None:
+    played = []
+    for config in (once, held):
+        with closing(make_env(config, threads=2)) as env:
+            assert (env.limit, env.preset) == (config.limit, once.preset)
+            film, total, over, lanes = [env.start([5, 6])[0]], 0.0, False, 2
+            while not over:
+                step = env.step(np.array([action] * lanes, np.float32))
+                film.append(step.frames[0])
+                total += float(step.rewards[0])
+                over = bool(step.terminal[0] or step.truncated[0])
+                env.keep(np.arange(lanes := 1))  # the other lane goes after the first step
+            played.append((np.stack(film), total, step.terminal[0]))
+    (film, total, terminal), (seldom, same_total, same_terminal) = played
+    assert total == pytest.approx(same_total, rel=1e-5)
+    assert terminal == same_terminal == isinstance(once, DoomConfig)
+    whole = (len(film) - 1) // 4
+    assert len(seldom) - 1 == -(-(len(film) - 1) // 4)
+    np.testing.assert_array_equal(seldom[: whole + 1], film[::4][: whole + 1])
+
+
 def test_a_box_is_mapped_linearly_and_a_discrete_space_cut_into_equal_bins() -> None:
     from gymnasium.spaces import Box, Discrete
 

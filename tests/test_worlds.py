@@ -104,6 +104,15 @@ def test_expected_returns_have_the_mean_of_sampled_ones_and_less_noise():
     assert 0 < expected.std() < 0.5 * sampled.std()
 
 
+def test_a_step_that_lasts_four_tics_is_worth_four_in_the_dream_too():
+    memory = Memory(MemoryConfig(hidden=4, mixtures=1, done=True, reward=False, ending="sampled"), 2, 1)
+    memory.head.bias.data[-1] = -30.0  # nobody dies
+    starts = Starts(torch.zeros(1, 2), torch.zeros(1, 2))
+    for survival in (0.0, 0.1):
+        world = DreamWorld(memory, starts, "zch", temperature=1.0, limit=25, survival=survival, worth=4)
+        assert run_episodes(world, controllers(1, 10), range(2)).total == pytest.approx(100.0)
+
+
 def test_a_dream_is_over_where_it_has_earned_its_goal_whether_deaths_are_sampled_or_expected():
     memory = Memory(MemoryConfig(hidden=4, mixtures=1, done=True, reward="value", ending="sampled"), 2, 1)
     memory.head.bias.data[-2:] = torch.tensor([2.0, -4.0])  # 2 points a step, an end in 2 % of them

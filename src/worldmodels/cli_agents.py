@@ -141,7 +141,7 @@ def evaluate_agent(
             seeds = episode_seeds("test", episodes, start=start)
             returns = _play_real(agent, game, seeds, scoring=scoring)
         if video is not None:  # the same episode again: what it gives does not depend on how many are played beside it
-            _write_video(video, _views(place, agent, seeds[0], tau, root, found), agent.card.environment)
+            _write_video(video, _views(place, agent, seeds[0], tau, root, found), agent)
         return Evaluation(
             agent=found.name,
             environment=agent.card.environment,
@@ -199,7 +199,7 @@ def film_dream(root: Path, text: str, *, steps: int, temperature: float | None, 
         note = f"{found.name}, temperature {tau:g}, dream {start}"
         write_png(out, filmstrip({"dream": episode.frames}, every=max(1, -(-len(episode.frames) // STRIP)), note=note))
     else:
-        _write_video(out, {"dream": episode.frames}, agent.card.environment)
+        _write_video(out, {"dream": episode.frames}, agent)
     end = "until M ended it" if episode.terminal else "as long as it was let"
     return f"{out}: {found.name} dreamt {played} steps at temperature {tau:g}, {end}; return {episode.rewards.sum():.0f}."
 
@@ -224,10 +224,10 @@ def _record(world: "World", agent: "Agent", seed: int) -> "Episode":
     return kept[0]
 
 
-def _write_video(path: Path, views: "dict[str, np.ndarray]", environment: str) -> None:
-    from worldmodels.report.video import FRAMES_A_SECOND, side_by_side, write_video
+def _write_video(path: Path, views: "dict[str, np.ndarray]", agent: "Agent") -> None:
+    from worldmodels.report.video import frames_a_second, side_by_side, write_video
 
-    write_video(path, side_by_side(views), fps=FRAMES_A_SECOND.get(environment, 30.0), scale=1)
+    write_video(path, side_by_side(views), fps=frames_a_second(agent.card.environment, agent.card.frame_skip), scale=1)
 
 
 def game_of(found: Found, agent: "Agent") -> "EnvironmentConfig":

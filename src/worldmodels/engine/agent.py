@@ -66,8 +66,8 @@ class Agent:
 
     def dream_world(self, *, temperature: float, limit: int, goal: float = 0.0) -> DreamWorld:
         """Return this agent's dream."""
-        features, vision = self.config.features, self.vision
-        return DreamWorld(self.memory, self.starts, features, temperature=temperature, limit=limit, goal=goal, vision=vision)
+        how: dict[str, Any] = {"temperature": temperature, "limit": limit, "goal": goal, "worth": self.card.frame_skip}
+        return DreamWorld(self.memory, self.starts, self.config.features, vision=self.vision, **how)
 
     @torch.inference_mode()
     def act(self, frames: np.ndarray, state: MemoryState, *, noise: Tensor | None = None) -> tuple[np.ndarray, MemoryState]:

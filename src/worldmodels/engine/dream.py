@@ -150,8 +150,7 @@ def compiled_imagine() -> Callable[..., tuple[Tensor, MemoryState, Tensor | None
 class DreamWorld:
     """A ``World`` without a game: M samples z', the reward and the end, at a temperature.
 
-    An episode starts at the latent of a real frame and ends as ``MemoryConfig.ending`` says, or at the limit. Without a
-    reward head every step is worth 1 (survival).
+    An episode starts at the latent of a real frame and ends as ``MemoryConfig.ending`` says, or at the limit.
 
     Args:
         memory: M.
@@ -166,6 +165,7 @@ class DreamWorld:
             tiles are paid: M, which does not count tiles, would pay for driving on, and C would learn to drive faster than
             a lap ever needs. What a step costs still counts in the return, so that a lap in fewer steps is worth more, as
             in the game.
+        worth: what every step is worth where M has no reward head (survival): the game steps that it lasts.
         vision: V, only for ``frames``.
         fused: compile the step (``compiled``): worth it for a long search, as it begins with 10 to 20 s of compiling.
     """
@@ -180,12 +180,14 @@ class DreamWorld:
         limit: int,
         survival: float = 0.0,
         goal: float = 0.0,
+        worth: float = 1.0,
         vision: Vision | None = None,
         fused: bool = False,
     ) -> None:
         self.memory, self.starts, self.kind = memory, starts, features
         self._imagine = compiled_imagine() if fused else imagine
         self.temperature, self.limit, self.survival, self.goal, self.vision = temperature, limit, survival, goal, vision
+        self._worth = float(worth)
         self.feature_size = feature_size(features, memory.latent, memory.config.hidden)
         self.action_size = memory.action
         self._noise = EpisodeNoise("dream", 2 * memory.latent + 1)
@@ -231,7 +233,7 @@ class DreamWorld:
         uniform = torch.special.ndtr(noise[:, -1])
         self._step += 1
         self._restart = torch.zeros_like(self._restart)
-        reward = torch.ones(lanes, device=self._device) if predicted is None else predicted[:lanes]
+        reward = torch.full((lanes,), self._worth, device=self._device) if predicted is None else predicted[:lanes]
         self._earned += reward - self._usual
         terminal = self._earned >= (self.goal or torch.inf)
         if done is not None:

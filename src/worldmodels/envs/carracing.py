@@ -2,8 +2,9 @@
 
 Action: three numbers in [-1, 1] (a controller's tanh): steering as it is, gas = (a + 1) / 2, brake = clip(a, 0, 1).
 Observation: the top 84 of 96 rows (the dashboard is cut), resized to 64x64 RGB.
-Reward: +1000/N for each of the track's N tiles when first touched, -0.1 per step, -100 for leaving the field.
-End: 95% of the tiles touched and the lap closed, or the field left (terminal); the limit, 1000 steps (truncated).
+Reward: +1000/N for each of the track's N tiles when first touched, -0.1 per game step, -100 for leaving the field.
+End: 95% of the tiles touched and the lap closed, or the field left (terminal); the limit, 1000 game steps (truncated).
+A step is ``frame_skip`` game steps, 1 in the paper.
 
 Two backends play by these rules. ``gymnasium`` is the reference, and the one that scores. ``envpool`` is its C++ twin,
 several times as fast, for training; its frames are not anti-aliased, and the same seed is another track.
@@ -33,17 +34,19 @@ class CarRacingConfig(Config):
 
     Attributes:
         backend: what simulates the game in training; scoring always takes gymnasium.
-        limit: steps after which an episode is truncated.
+        limit: steps (of ``frame_skip`` game steps each) after which an episode is truncated.
+        frame_skip: game steps an action is held for; their rewards are summed. The game and its score stay the same.
     """
 
     kind: Literal["carracing"] = "carracing"
     backend: Literal["envpool", "gymnasium"] = "envpool"
     limit: int = Field(default=1000, ge=1)
+    frame_skip: int = Field(default=1, ge=1)
 
     @property
     def preset(self) -> str:
-        """Name of the rules."""
-        return f"carracing-v3-limit{self.limit}"
+        """Name of the rules: the limit in game steps, and not ``frame_skip``, which is the agent's affair."""
+        return f"carracing-v3-limit{self.limit * self.frame_skip}"
 
 
 def car_controls(actions: np.ndarray) -> np.ndarray:
@@ -55,12 +58,13 @@ def car_controls(actions: np.ndarray) -> np.ndarray:
 def gymnasium_carracing(config: CarRacingConfig) -> GymEnv:
     """Make the reference backend."""
     return GymEnv(
-        lambda: make_quietly(GAME, config.limit, {}),
+        lambda: make_quietly(GAME, config.limit * config.frame_skip, {}),
         car_controls,
         ACTION_SIZE,
         limit=config.limit,
         preset=config.preset,
         crop=(0, 1 - ROWS_KEPT / ROWS, 0, 0),
+        frame_skip=config.frame_skip,
     )
 
 
@@ -83,6 +87,7 @@ class EnvPoolCarRacing:
         self.limit = config.limit
         self.preset = config.preset
         self.backend = f"envpool-{version('envpool')}"
+        self._skip, self._game_steps = config.frame_skip, config.limit * config.frame_skip
         self._threads = threads
         self._clock = LaneClock(config.limit)
         self._pools: dict[int, Any] = {}
@@ -94,7 +99,7 @@ class EnvPoolCarRacing:
         """Append a lane for every seed; return their first frames, (len(seeds), 64, 64, 3) uint8."""
         if not seeds:
             return resize(np.zeros((0, ROWS_KEPT, ROWS, 3), np.uint8))
-        pool = make_pool([int(seed) for seed in seeds], self.limit, min(self._threads, len(seeds)))
+        pool = make_pool([int(seed) for seed in seeds], self._game_steps, min(self._threads, len(seeds)))
         pictures, info = pool.reset()
         self._pools[self._made] = pool
         self._pool = np.concatenate([self._pool, np.full(len(seeds), self._made, np.int64)])
@@ -107,16 +112,19 @@ class EnvPoolCarRacing:
         """Advance all lanes by one step. ``actions``: (B, 3) float32 in [-1, 1]."""
         self._clock.check(actions, self.action_size)
         controls = car_controls(actions)
-        groups = {number: np.flatnonzero(self._pool == number) for number in self._pools}
-        for number, lanes in groups.items():  # all pools work at once
-            self._pools[number].send(controls[lanes], self._index[lanes])
         pictures = np.empty((len(actions), ROWS_KEPT, ROWS, 3), np.uint8)
-        rewards, terminal = np.empty(len(actions), np.float32), np.empty(len(actions), bool)
-        for number, lanes in groups.items():
-            seen, reward, ended, cut, info = self._pools[number].recv()
-            back = lanes[np.searchsorted(self._index[lanes], info["env_id"])]  # threads may answer in another order
-            pictures[back], rewards[back] = seen[:, :ROWS_KEPT], reward
-            terminal[back] = ended | (cut & (info["elapsed_step"] < self.limit))  # whatever ends it early is the game
+        rewards, terminal = np.zeros(len(actions), np.float32), np.zeros(len(actions), bool)
+        for _ in range(self._skip):
+            groups = {number: np.flatnonzero((self._pool == number) & ~terminal) for number in self._pools}
+            groups = {number: lanes for number, lanes in groups.items() if len(lanes)}
+            for number, lanes in groups.items():  # all pools work at once
+                self._pools[number].send(controls[lanes], self._index[lanes])
+            for number, lanes in groups.items():
+                seen, reward, ended, cut, info = self._pools[number].recv()
+                back = lanes[np.searchsorted(self._index[lanes], info["env_id"])]  # threads may answer in another order
+                pictures[back] = seen[:, :ROWS_KEPT]
+                rewards[back] += reward
+                terminal[back] = ended | (cut & (info["elapsed_step"] < self._game_steps))  # whatever ends it early is the game
         return EnvStep(resize(pictures), rewards, terminal, self._clock.advance(terminal))
 
     def keep(self, lanes: np.ndarray) -> None:

@@ -2,7 +2,7 @@
 
 Action: one scalar in [-1, 1]; above 1/3 moves right, below -1/3 left, else the player stands still.
 Observation: the top 400 of 480 rows (the paper cuts the status bar's place), resized to 64x64 RGB.
-Reward: +1 per step. A step is one tic, 1/35 s, rendered once.
+Reward: +1 per tic, 1/35 s. A step is ``frame_skip`` tics, 1 in the paper, and is rendered once.
 End: the player's death (terminal), or the limit, 2100 tics = 60 s (truncated).
 
 ``set_seed`` before ``new_episode`` fixes an episode, on whichever engine it runs and whatever that engine played
@@ -40,9 +40,9 @@ START_SECONDS = 30.0
 """That an engine may take to start; it takes 0.1 to 0.3 s on an idle machine."""
 START_TRIES = 3
 ANSWER_SECONDS = 60.0
-"""That an engine may take for one tic; it takes a fraction of a millisecond on an idle machine."""
+"""That an engine may take for one step; it takes a fraction of a millisecond a tic on an idle machine."""
 REPLACEMENTS = 3
-"""Engines in a row that may die at the same tic of a lane."""
+"""Engines in a row that may die at the same step of a lane."""
 LEFT, STAY, RIGHT = [True, False], [False, False], [False, True]
 
 
@@ -52,19 +52,22 @@ class DoomConfig(Config):
     Attributes:
         skill: Doom's difficulty. 4 is the paper's game: a random agent survives 210 tics there. 5 is four times as
             deadly.
-        limit: tics after which an episode is truncated.
+        limit: steps (of ``frame_skip`` tics each) after which an episode is truncated.
         resolution: what the engine renders before the resize to 64x64. 320x240 takes 2.5 times as long as 160x120.
+        frame_skip: tics an action is held for. The game, its time and its score stay the same; who plays it looks and
+            decides less often, and to dream of a second takes fewer steps.
     """
 
     kind: Literal["doom"] = "doom"
     skill: int = Field(default=4, ge=1, le=5)
     limit: int = Field(default=2100, ge=1)
     resolution: Literal["160x120", "320x240", "640x480"] = "160x120"
+    frame_skip: int = Field(default=1, ge=1)
 
     @property
     def preset(self) -> str:
-        """Name of the rules."""
-        return f"takecover-skill{self.skill}-limit{self.limit}"
+        """Name of the rules: the limit in tics, and not ``frame_skip``, which is the agent's affair."""
+        return f"takecover-skill{self.skill}-limit{self.limit * self.frame_skip}"
 
 
 class DoomEnv:
@@ -86,7 +89,7 @@ class DoomEnv:
         self._clock = LaneClock(config.limit)
         width, height = map(int, config.resolution.split("x"))
         self._pictures = np.zeros((0, height * 400 // 480, width, 3), np.uint8)  # each lane's last one
-        self._played: list[list[list[bool]]] = []  # each lane's buttons, tic by tic
+        self._played: list[list[list[bool]]] = []  # each lane's buttons, step by step
         self._engines: list[vizdoom.DoomGame] = []
         self._free: list[vizdoom.DoomGame] = []
         # A thread mostly waits for its engine's process: two a core keep the cores busy (measured: +18%).
@@ -116,14 +119,14 @@ class DoomEnv:
         return resize(self._pictures[present:])
 
     def step(self, actions: np.ndarray) -> EnvStep:
-        """Advance all lanes by one tic. ``actions``: (B, 1) float32 in [-1, 1]."""
+        """Advance all lanes by ``frame_skip`` tics. ``actions``: (B, 1) float32 in [-1, 1]."""
         self._clock.check(actions, self.action_size)
-        terminal = np.zeros(len(self._clock), bool)
+        survived, terminal = np.zeros(len(self._clock), np.float32), np.zeros(len(self._clock), bool)
         pressed = [buttons(action) for action in actions[:, 0]]
 
         def advance(lane: int) -> None:
             game = self._engines[lane]
-            game.make_action(pressed[lane], 1)
+            survived[lane] = game.make_action(pressed[lane], self._config.frame_skip)
             terminal[lane] = game.is_episode_finished()
             if not terminal[lane]:  # an ended game has no state: the last picture stays
                 self._look(lane)
@@ -131,7 +134,7 @@ class DoomEnv:
         self._each_lane(range(len(terminal)), advance)
         for played, held in zip(self._played, pressed, strict=True):
             played.append(held)
-        return EnvStep(resize(self._pictures), np.ones(len(terminal), np.float32), terminal, self._clock.advance(terminal))
+        return EnvStep(resize(self._pictures), survived, terminal, self._clock.advance(terminal))
 
     def keep(self, lanes: np.ndarray) -> None:
         """Keep these lanes only, in this order."""
@@ -196,13 +199,13 @@ class DoomEnv:
         who = f"the ViZDoom engine of lane {lane} (seed {self._clock.seeds[lane]})"
         faults = _faults()
         for _ in range(REPLACEMENTS):
-            print(f"warning: {who} died ({error}); another one plays its {len(self._played[lane])} tics again", file=sys.stderr)
+            print(f"warning: {who} died ({error}); another plays its {len(self._played[lane])} steps again", file=sys.stderr)
             self._engines[lane].close()
             self._engines[lane] = start_surely(self._config)
             try:
                 self._begin(lane)
                 for held in self._played[lane]:
-                    self._engines[lane].make_action(held, 1)
+                    self._engines[lane].make_action(held, self._config.frame_skip)
                 act(lane)
                 return
             except faults as fault:

@@ -33,6 +33,11 @@ class AgentCard(BaseModel):
     controller: dict[str, Any] | None = None
     code: str = ""
 
+    @property
+    def frame_skip(self) -> int:
+        """Game steps that an action of this agent lasts."""
+        return int(self.game.get("frame_skip", 1))
+
 
 def write_card(folder: Path, card: AgentCard) -> None:
     """Write the card into an agent's folder."""
