@@ -50,7 +50,7 @@ class DreamStep(nn.Module):
 
     def __init__(self, agent: Agent) -> None:
         super().__init__()
-        self.memory = agent.memory
+        self.memory, self.worth = agent.memory, float(agent.card.frame_skip)
 
     def forward(
         self, z: Tensor, action: Tensor, restart: Tensor, h: Tensor, c: Tensor, uniform: Tensor, normal: Tensor, tau: Tensor
@@ -72,7 +72,7 @@ class DreamStep(nn.Module):
         chosen = chosen + (above[:, -1:] <= uniform[:, None]).float() * _last(chosen)
         after = (chosen * mean).sum(1) + (chosen * log_std.exp()).sum(1) * normal * tau.sqrt()
         spread = prediction.latent.mean_and_std()[1].mean(1)
-        reward = torch.ones_like(spread) if prediction.reward is None else prediction.reward
+        reward = torch.full_like(spread, self.worth) if prediction.reward is None else prediction.reward
         done = prediction.done
         if done is None:
             hazard = torch.zeros_like(spread)

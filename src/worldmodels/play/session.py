@@ -140,7 +140,7 @@ class Session:
             hazard = float((done > 0) if memory.config.ending == "threshold" else torch.sigmoid(done))
             ended = float(uniform[0, -1]) < hazard
         ended |= before.step + 1 >= LONGEST
-        reward = 1.0 if prediction.reward is None else float(prediction.reward[0, 0])
+        reward = float(self.agent.card.frame_skip if prediction.reward is None else prediction.reward[0, 0])
         moment = Moment(
             step=before.step + 1,
             z=after,
