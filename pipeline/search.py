@@ -71,10 +71,10 @@ def search(
     starts, features = Starts.of(rows), config.model.features
     sizes = feature_size(features, vision.config.latent, memory.config.hidden), memory.action
 
-    def dream_world(of: DreamPhase) -> Callable[[], World]:
+    def dream_world(of: DreamPhase, risk: float = 0.0) -> Callable[[], World]:
         places = Replay.of(rows, **of.moments.model_dump()) if of.moments.share and played else starts
         how: dict[str, Any] = of.model_dump(include={"temperature", "limit", "survival", "goal"})
-        how |= {"fused": compiled, "worth": game.frame_skip}
+        how |= {"fused": compiled, "worth": game.frame_skip, "risk": risk}
         return partial(DreamWorld, dreamer, places, features, **how)
 
     def real_world(limit: int, patience: int) -> Callable[[], World]:
@@ -97,7 +97,7 @@ def search(
             ) from None
         phase, world = config.ppo, real_world(config.ppo.limit, config.ppo.patience)
         if phase.world == "dream":  # one step more than is played: what a dream that is cut off is worth is the critic's to say
-            world = dream_world(config.dream.model_copy(update={"limit": phase.limit + 1, "survival": 0.0}))
+            world = dream_world(config.dream.model_copy(update={"limit": phase.limit + 1, "survival": 0.0}), phase.risk)
         stream = f"{stage.stream}/ppo/{config.evolution.seed}"
         purpose: Purpose = "dream" if phase.world == "dream" else "evolution"
 

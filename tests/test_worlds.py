@@ -113,6 +113,17 @@ def test_a_step_that_lasts_four_tics_is_worth_four_in_the_dream_too():
         assert run_episodes(world, controllers(1, 10), range(2)).total == pytest.approx(100.0)
 
 
+def test_with_a_risk_nobody_dies_and_a_step_costs_its_hazard():
+    memory = Memory(MemoryConfig(hidden=8, mixtures=2, done=True, reward=False, ending="sampled"), 4, 1)
+    memory.head.bias.data[-1] = float(np.log(0.2 / 0.8))  # one in five dies at every step
+    starts = Starts(torch.zeros(1, 4), torch.zeros(1, 4))
+    world = DreamWorld(memory, starts, "zch", temperature=1.0, limit=25, risk=10.0, worth=4)
+    returns = run_episodes(world, controllers(1, 20), range(6))
+    assert (returns.length == 25).all()
+    assert not returns.terminal.any()
+    assert returns.total == pytest.approx(-10.0 * 0.2 * 25)
+
+
 def test_a_dream_is_over_where_it_has_earned_its_goal_whether_deaths_are_sampled_or_expected():
     memory = Memory(MemoryConfig(hidden=4, mixtures=1, done=True, reward="value", ending="sampled"), 2, 1)
     memory.head.bias.data[-2:] = torch.tensor([2.0, -4.0])  # 2 points a step, an end in 2 % of them

@@ -165,6 +165,8 @@ class DreamWorld:
             tiles are paid: M, which does not count tiles, would pay for driving on, and C would learn to drive faster than
             a lap ever needs. What a step costs still counts in the return, so that a lap in fewer steps is worth more, as
             in the game.
+        risk: above 0, no episode ends by chance, and a step costs this much times M's probability of an end, instead of any
+            reward: what was done wrong shows where it was done, and not in all that never comes.
         worth: what every step is worth where M has no reward head (survival): the game steps that it lasts.
         vision: V, only for ``frames``.
         fused: compile the step (``compiled``): worth it for a long search, as it begins with 10 to 20 s of compiling.
@@ -180,6 +182,7 @@ class DreamWorld:
         limit: int,
         survival: float = 0.0,
         goal: float = 0.0,
+        risk: float = 0.0,
         worth: float = 1.0,
         vision: Vision | None = None,
         fused: bool = False,
@@ -187,7 +190,7 @@ class DreamWorld:
         self.memory, self.starts, self.kind = memory, starts, features
         self._imagine = compiled_imagine() if fused else imagine
         self.temperature, self.limit, self.survival, self.goal, self.vision = temperature, limit, survival, goal, vision
-        self._worth = float(worth)
+        self._risk, self._worth = risk, float(worth)
         self.feature_size = feature_size(features, memory.latent, memory.config.hidden)
         self.action_size = memory.action
         self._noise = EpisodeNoise("dream", 2 * memory.latent + 1)
@@ -239,7 +242,9 @@ class DreamWorld:
         if done is not None:
             done = done[:lanes]
             hazard = (done > 0).float() if self.memory.config.ending == "threshold" else torch.sigmoid(done)
-            if self.survival:
+            if self._risk:
+                reward = -self._risk * hazard
+            elif self.survival:
                 reward = reward * self._alive
                 self._alive = self._alive * (1 - hazard)
                 terminal |= self._alive < self.survival

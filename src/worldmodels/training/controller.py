@@ -98,6 +98,8 @@ class PPOPhase(Config):
         learning_rate: of Adam.
         discount: gamma.
         noise: standard deviation of an action before its tanh, at the start.
+        risk: above 0, in the dream, C is not paid for living but pays this much times M's probability of an end, step by step
+            (``DreamWorld``), where nothing ends by chance: a sharper signal than a death that was sampled.
     """
 
     world: Literal["dream", "real"]
@@ -111,6 +113,7 @@ class PPOPhase(Config):
     learning_rate: float = Field(gt=0, le=1)
     discount: float = Field(gt=0, lt=1)
     noise: float = Field(gt=0, le=10)
+    risk: float = Field(default=0.0, ge=0, le=1e6)
 
 
 class SelectionConfig(Config):
