@@ -13,7 +13,7 @@ help:
 	@echo "make ui      open MLflow                        make bench   the benchmarks"
 	@echo "make test-slow   kills, signals and faults by the dozen, thousands of bad inputs (hours)"
 
-# The lock is a constraints file: `setup` installs what the project needs, `setup-dev` the tools as well, both as locked.
+# The lock is a constraints file: `setup` installs what the project and the presets need (PPO too), `setup-dev` the tools as well.
 setup: $(VENV)/.setup
 setup-dev: $(VENV)/.setup-dev
 
@@ -22,7 +22,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.setup: requirements.lock pyproject.toml | $(VENV)/bin/python
-	python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable .
+	python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable ".[ppo]"
 	@touch $@
 
 $(VENV)/.setup-dev: $(VENV)/.setup

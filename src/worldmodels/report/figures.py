@@ -145,7 +145,7 @@ def search_rounds(curves: Mapping[str, pd.DataFrame]) -> np.ndarray:
     Args:
         curves: iteration's key -> curve of the controller stage. The C that a search begins with is generation -1.
     """
-    return _draw(_plot_rounds, curves, width=max(4.8, 2.0 + 0.8 * len(curves)))
+    return _draw(_plot_rounds, curves, width=max(6.4, 2.0 + 0.8 * len(curves)))
 
 
 def sweep_points(setting: str, scores: Sequence[tuple[str, Mapping[str, Any] | None, Mapping[str, Any]]]) -> np.ndarray:
