@@ -253,7 +253,8 @@ def temperature_of(root: Path, found: Found, agent: "Agent", given: float | None
 
 
 def _dream_limit(root: Path, found: Found, agent: "Agent") -> int:
-    return int(_setting(root, f"{agent.card.environment}.evaluate.dream.limit", game_of(found, agent).limit))
+    limit = game_of(found, agent).limit  # in this agent's steps, which may be longer than those of the params that are here
+    return min(limit, int(_setting(root, f"{agent.card.environment}.evaluate.dream.limit", limit)))
 
 
 def _setting(root: Path, key: str, default: Any) -> Any:
