@@ -120,3 +120,10 @@ def test_a_state_taken_over_goes_on_alike():
     other = learner(config, np.zeros(3))
     other.state = one.state
     np.testing.assert_array_equal(one.generation(3).parameters, other.generation(3).parameters)
+
+
+def test_a_risk_is_refused_where_no_m_could_tell_it():
+    settings = PHASE.model_dump()
+    assert PPOPhase(**settings | {"world": "dream", "risk": 100.0}).risk == 100.0
+    with pytest.raises(ValueError, match="in its dream"):
+        PPOPhase(**settings | {"risk": 100.0})

@@ -35,7 +35,7 @@ class BatchEnv(Protocol):
     Attributes:
         action_size: A, how many numbers in [-1, 1] one action has.
         limit: steps after which an episode is truncated.
-        preset: name of the rules (game, skill, frame skip, limit); a score is comparable only within a preset.
+        preset: name of the rules (game, skill, limit in game steps); a score is comparable only within a preset.
         backend: what simulates the game, for example ``gymnasium-1.4.0``.
     """
 

@@ -115,6 +115,12 @@ class PPOPhase(Config):
     noise: float = Field(gt=0, le=10)
     risk: float = Field(default=0.0, ge=0, le=1e6)
 
+    @model_validator(mode="after")
+    def _risk_is_dreamt(self) -> "PPOPhase":
+        if self.risk and self.world != "dream":
+            raise ValueError("risk is M's, in its dream: set `world: dream`, or `risk: 0`")
+        return self
+
 
 class SelectionConfig(Config):
     """Which mean of the search is kept: judged on real selection episodes, never on test episodes.
