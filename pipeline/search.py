@@ -18,7 +18,7 @@ from worldmodels.engine.real import open_games
 from worldmodels.engine.world import World
 from worldmodels.envs.make import EnvironmentConfig
 from worldmodels.errors import WorldModelsError
-from worldmodels.models.controller import feature_size, parameter_count
+from worldmodels.models.controller import feature_size, first_parameters
 from worldmodels.models.memory import Memory
 from worldmodels.models.vision import Vision
 from worldmodels.seeds import Purpose, episode_seeds, stream_seed
@@ -72,14 +72,15 @@ def search(
     sizes = feature_size(features, vision.config.latent, memory.config.hidden), memory.action
 
     def dream_world(of: DreamPhase, risk: float = 0.0) -> Callable[[], World]:
-        places = Replay.of(rows, **of.moments.model_dump()) if of.moments.share and played else starts
+        inside, moments = played or of.moments.random_play, of.moments.model_dump(exclude={"random_play"})
+        places = Replay.of(rows, **moments) if of.moments.share and inside else starts
         how: dict[str, Any] = of.model_dump(include={"temperature", "limit", "survival", "goal"})
         how |= {"fused": compiled, "worth": game.frame_skip, "risk": risk}
         return partial(DreamWorld, dreamer, places, features, **how)
 
-    def real_world(limit: int, patience: int) -> Callable[[], World]:
+    def real_world(limit: int, patience: int, risk: float = 0.0) -> Callable[[], World]:
         rules = game.model_copy(update={"limit": min(limit, game.limit)})
-        games = partial(open_games, rules, stage.threads, seer, dreamer, features)
+        games = partial(open_games, rules, stage.threads, seer, dreamer, features, risk)
         return partial(open_patient, games, patience) if patience else games
 
     def arena_of(of: DreamPhase | RealPhase | SelectionConfig) -> Arena:
@@ -95,7 +96,7 @@ def search(
                 f"controller.ppo needs stable-baselines3 ({error}): pip install 'worldmodels[ppo]' "
                 "(in a clone: pip install -c requirements.lock -e '.[ppo]'), or set its generations to 0."
             ) from None
-        phase, world = config.ppo, real_world(config.ppo.limit, config.ppo.patience)
+        phase, world = config.ppo, real_world(config.ppo.limit, config.ppo.patience, config.ppo.risk)
         if phase.world == "dream":  # one step more than is played: what a dream that is cut off is worth is the critic's to say
             world = dream_world(config.dream.model_copy(update={"limit": phase.limit + 1, "survival": 0.0}), phase.risk)
         stream = f"{stage.stream}/ppo/{config.evolution.seed}"
@@ -109,7 +110,7 @@ def search(
             phase,
             config.model,
             world(),
-            np.zeros(parameter_count(config.model, *sizes)) if begin is None else begin,
+            first_parameters(config.model, *sizes, stream_seed(stage.seed, stream, "first")) if begin is None else begin,
             seed=lambda generation: stream_seed(stage.seed, stream, generation),
             episodes=episodes,
         )

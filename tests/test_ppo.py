@@ -1,16 +1,18 @@
 """PPO on C: the lanes it plays in, that it begins at C, and that it learns."""
 
 from itertools import count
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from worldmodels.engine.driver import ControllerPolicy
 from worldmodels.engine.rollout import run_episodes
 from worldmodels.engine.world import Step
-from worldmodels.models.controller import ControllerConfig, Controllers, parameter_count
-from worldmodels.training.controller import PPOPhase
+from worldmodels.models.controller import ControllerConfig, Controllers, first_parameters, parameter_count
+from worldmodels.training.controller import ControllerTraining, PPOPhase
 from worldmodels.training.ppo import REWARD_SCALE, Refinement, WorldVecEnv
 
 PHASE = PPOPhase(
@@ -122,8 +124,31 @@ def test_a_state_taken_over_goes_on_alike():
     np.testing.assert_array_equal(one.generation(3).parameters, other.generation(3).parameters)
 
 
-def test_a_risk_is_refused_where_no_m_could_tell_it():
-    settings = PHASE.model_dump()
-    assert PPOPhase(**settings | {"world": "dream", "risk": 100.0}).risk == 100.0
-    with pytest.raises(ValueError, match="in its dream"):
-        PPOPhase(**settings | {"risk": 100.0})
+def test_a_risk_is_refused_with_a_patience_and_where_no_m_could_tell_it():
+    settings = PHASE.model_dump() | {"risk": 100.0}
+    assert {PPOPhase(**settings | {"world": world}).risk for world in ("dream", "real")} == {100.0}
+    with pytest.raises(ValueError, match="patience"):
+        PPOPhase(**settings | {"patience": 60})
+    section = yaml.safe_load(Path("presets/quick.yaml").read_text())["doom"]["controller"] | {"ppo": settings}
+    assert ControllerTraining(**section).ppo.risk == 100.0
+    with pytest.raises(ValueError, match="told by M"):
+        ControllerTraining(**section | {"model": {"features": "z", "hidden": 0, "bias": False}})
+
+
+def test_a_hidden_layer_begins_at_weights_that_gradients_pass_and_a_linear_c_at_zeros():
+    shape = ControllerConfig(features="z", hidden=50, bias=True)
+    one, same, other = (first_parameters(shape, 400, 3, seed) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one, same)
+    assert not np.array_equal(one, other)
+    assert one.shape == (parameter_count(shape, 400, 3),)
+    assert one[:20_000].std() == pytest.approx(0.05, rel=0.03)
+    assert one[20_050:20_200].std() == pytest.approx(0.1, rel=0.2)
+    assert not one[20_000:20_050].any()
+    assert not one[20_200:].any()
+    assert not first_parameters(ControllerConfig(features="z", hidden=0, bias=True), 400, 3, 1).any()
+    small = ControllerConfig(features="z", hidden=6, bias=True)
+    start = first_parameters(small, 2, 1, 0)
+    ppo = learner(small, start)
+    for number in range(PHASE.generations):
+        last = ppo.generation(number)
+    assert score(small, last.parameters) > max(0.8, score(small, start) + 0.1)

@@ -1,5 +1,7 @@
 """The dream and the real world, with networks: no episode depends on the lanes beside it."""
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
@@ -244,6 +246,23 @@ def test_reality_does_not_depend_on_the_lane_layout(models, features):
     whole, few, one = play(None, seeds), play(5, seeds), play(1, seeds[3:4])
     np.testing.assert_array_equal(whole.total, few.total)
     np.testing.assert_array_equal(whole.total[:, 3:4], one.total)
+
+
+def test_with_a_risk_the_game_costs_what_m_fears_and_a_death_is_cut_off(models):
+    vision, memory = models
+    memory = deepcopy(memory)
+    memory.head.weight.data[-1] = 0
+    memory.head.bias.data[-1] = float(np.log(0.2 / 0.8))  # M fears one death in five steps, whatever it sees
+    seeds = list(range(12))
+    plain, told = (
+        run_episodes(RealWorld(MovingPicture(), vision, memory, "zch", risk=risk), controllers(1, 20), seeds) for risk in (0, 10)
+    )
+    np.testing.assert_array_equal(told.length, plain.length)
+    assert plain.terminal.all()
+    assert not told.terminal.any()
+    np.testing.assert_allclose(told.total, -10.0 * 0.2 * told.length, rtol=1e-5)
+    with pytest.raises(ValueError, match="done"):
+        RealWorld(MovingPicture(), vision, memory, "z", risk=10)
 
 
 def test_a_compiled_dream_is_the_same_dream():

@@ -24,11 +24,21 @@ class RealWorld:
         vision: V.
         memory: M; may be None where ``features`` is ``z``.
         features: what the controller sees.
+        risk: above 0, a step costs this much times M's probability, as it reads, that the game ends with it, instead of any
+            reward; a game that does end is cut off, with nothing more to pay. The mean is that of what deaths would cost where M is
+            calibrated, with a fraction of the variance.
+
+    Raises:
+        ValueError: a risk needs an M that foretells ends, and features that need M.
     """
 
-    def __init__(self, env: BatchEnv, vision: Vision, memory: Memory | None, features: Features) -> None:
-        self.env, self.vision, self.kind = env, vision, features
+    def __init__(
+        self, env: BatchEnv, vision: Vision, memory: Memory | None, features: Features, *, risk: float = 0.0
+    ) -> None:
+        self.env, self.vision, self.kind, self._risk = env, vision, features, risk
         self.memory = None if features == "z" else memory
+        if risk and (self.memory is None or not self.memory.config.done):
+            raise ValueError("a risk is told by M's done head: it needs `done: true` and features with h")
         hidden = 0 if self.memory is None else self.memory.config.hidden
         self.feature_size = feature_size(features, vision.config.latent, hidden)
         self.action_size = env.action_size
@@ -59,14 +69,20 @@ class RealWorld:
     @torch.inference_mode()
     def step(self, actions: Tensor) -> Step:
         result = self.env.step(actions.cpu().numpy())
+        reward, terminal = torch.from_numpy(result.rewards), torch.from_numpy(result.terminal)
+        truncated = torch.from_numpy(result.truncated)
         if self.memory is not None and self._state is not None:
             z, action, restart, h, c = pad_lanes(self._z, actions.to(self._z), self._restart, *self._state)
-            _, state = self.memory.observe(z[:, None], action[:, None], restart[:, None], MemoryState(h, c))
+            hidden, state = self.memory.observe(z[:, None], action[:, None], restart[:, None], MemoryState(h, c))
             self._state = MemoryState(*(s[: len(actions)] for s in state))
+            done = self.memory.predict(hidden).done if self._risk else None
+            if done is not None:
+                reward = -self._risk * torch.sigmoid(done[: len(actions), 0]).cpu()
+                terminal, truncated = torch.zeros_like(terminal), terminal | truncated
         self._frames = result.frames
         self._z = self._look(result.frames, self._noise.draw())
         self._restart = torch.zeros_like(self._restart)
-        return Step(torch.from_numpy(result.rewards), torch.from_numpy(result.terminal), torch.from_numpy(result.truncated))
+        return Step(reward, terminal, truncated)
 
     def keep(self, lanes: Tensor) -> None:
         self.env.keep(lanes.numpy())
@@ -85,6 +101,8 @@ class RealWorld:
         return sample_latent(mean[: len(frames)], log_variance[: len(frames)], noise.to(mean))
 
 
-def open_games(game: EnvironmentConfig, threads: int, vision: Vision, memory: Memory, features: Features) -> RealWorld:
+def open_games(
+    game: EnvironmentConfig, threads: int, vision: Vision, memory: Memory, features: Features, risk: float = 0.0
+) -> RealWorld:
     """Return a world of new games on the training back end; see ``RealWorld``."""
-    return RealWorld(make_env(game, threads=threads), vision, memory, features)
+    return RealWorld(make_env(game, threads=threads), vision, memory, features, risk=risk)

@@ -1,7 +1,9 @@
 """C: the tiny policy on V's and M's features, and a stack of many of them (paper, section 2.3 and appendix A.3)."""
 
+import math
 from typing import Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -41,6 +43,20 @@ def parameter_count(config: ControllerConfig, inputs: int, actions: int) -> int:
     867
     """
     return sum(rows * columns + rows * config.bias for rows, columns in _layers(config, inputs, actions))
+
+
+def first_parameters(config: ControllerConfig, inputs: int, actions: int, seed: int) -> np.ndarray:
+    """Return the parameters (N,) float64 of a C that has learned nothing, for learning by gradients.
+
+    A linear C is zeros. Behind a hidden layer of zeros no gradient would pass: its weights are drawn, of variance 1/F on the
+    features and, so that first actions are small, of standard deviation 0.1 behind it; biases are zeros.
+    """
+    draw = np.random.default_rng(seed).normal
+    parts = []
+    for layer, (rows, columns) in enumerate(_layers(config, inputs, actions)):
+        scale = 0.0 if not config.hidden else 0.1 if layer else 1 / math.sqrt(columns)
+        parts += [scale * draw(size=rows * columns), np.zeros(rows * config.bias)]
+    return np.concatenate(parts)
 
 
 def first_layer(config: ControllerConfig, actions: int) -> int:

@@ -27,12 +27,15 @@ class MomentsConfig(Config):
     """Dreams that begin in the middle of real play.
 
     Attributes:
-        share: of all dreams of the phase; the others begin at first frames, and so do all where no agent has played yet.
+        share: of all dreams of the phase; the others begin at first frames.
+        random_play: so it is too where no agent has played yet. Else all dreams begin at first frames then: random play may be
+            where no agent wants to be, as a car off its road.
         context: steps that M reads before such a dream.
         newest: frames, at the end of the data, among which the moments lie: what the latest agents saw.
     """
 
     share: float = Field(ge=0, le=1)
+    random_play: bool = False
     context: int = Field(ge=1, le=1_000_000)
     newest: int = Field(ge=1, le=1_000_000_000)
 
@@ -98,8 +101,8 @@ class PPOPhase(Config):
         learning_rate: of Adam.
         discount: gamma.
         noise: standard deviation of an action before its tanh, at the start.
-        risk: above 0, in the dream, C is not paid for living but pays this much times M's probability of an end, step by step
-            (``DreamWorld``), where nothing ends by chance: a sharper signal than a death that was sampled.
+        risk: above 0, C is not paid for living but pays this much times M's probability of an end, step by step, as M dreams
+            (``DreamWorld``) or reads the game (``RealWorld``): a sharper signal than deaths are.
     """
 
     world: Literal["dream", "real"]
@@ -116,9 +119,9 @@ class PPOPhase(Config):
     risk: float = Field(default=0.0, ge=0, le=1e6)
 
     @model_validator(mode="after")
-    def _risk_is_dreamt(self) -> "PPOPhase":
-        if self.risk and self.world != "dream":
-            raise ValueError("risk is M's, in its dream: set `world: dream`, or `risk: 0`")
+    def _risk_or_patience(self) -> "PPOPhase":
+        if self.risk and self.patience:
+            raise ValueError("risk pays no rewards that a patience could wait for: set one of them to 0")
         return self
 
 
@@ -160,6 +163,12 @@ class ControllerTraining(Config):
     ppo: PPOPhase
     selection: SelectionConfig
     warm_start: bool
+
+    @model_validator(mode="after")
+    def _risk_is_told(self) -> "ControllerTraining":
+        if self.ppo.risk and self.ppo.world == "real" and self.model.features == "z":
+            raise ValueError("ppo.risk is told by M: in the game it needs features with h (zh, zch)")
+        return self
 
     @property
     def generations(self) -> int:
