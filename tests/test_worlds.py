@@ -255,7 +255,8 @@ def test_with_a_risk_the_game_costs_what_m_fears_and_a_death_is_cut_off(models):
     memory.head.bias.data[-1] = float(np.log(0.2 / 0.8))  # M fears one death in five steps, whatever it sees
     seeds = list(range(12))
     plain, told = (
-        run_episodes(RealWorld(MovingPicture(), vision, memory, "zch", risk=risk), controllers(1, 20), seeds) for risk in (0, 10)
+        run_episodes(RealWorld(MovingPicture(), vision, memory, "zch", risk=risk), controllers(1, 20), seeds)
+        for risk in (0, 10)
     )
     np.testing.assert_array_equal(told.length, plain.length)
     assert plain.terminal.all()

@@ -25,16 +25,14 @@ class RealWorld:
         memory: M; may be None where ``features`` is ``z``.
         features: what the controller sees.
         risk: above 0, a step costs this much times M's probability, as it reads, that the game ends with it, instead of any
-            reward; a game that does end is cut off, with nothing more to pay. The mean is that of what deaths would cost where M is
-            calibrated, with a fraction of the variance.
+            reward; a game that does end is cut off, with nothing more to pay. Where M is calibrated, the mean is that of what
+            deaths would cost, with a fraction of the variance.
 
     Raises:
         ValueError: a risk needs an M that foretells ends, and features that need M.
     """
 
-    def __init__(
-        self, env: BatchEnv, vision: Vision, memory: Memory | None, features: Features, *, risk: float = 0.0
-    ) -> None:
+    def __init__(self, env: BatchEnv, vision: Vision, memory: Memory | None, features: Features, *, risk: float = 0.0) -> None:
         self.env, self.vision, self.kind, self._risk = env, vision, features, risk
         self.memory = None if features == "z" else memory
         if risk and (self.memory is None or not self.memory.config.done):
