@@ -17,7 +17,7 @@ from worldmodels.storage.files import write_curve, write_json, write_table
 from worldmodels.storage.weights import load_tensors
 from worldmodels.training.controller import ControllerTraining
 from worldmodels.training.memory import new_memory
-from worldmodels.training.trial import TrialConfig, trial_training
+from worldmodels.training.trial import TrialConfig, steps_played, trial_training
 
 LANES = 32
 """Test episodes at a time."""
@@ -52,7 +52,6 @@ def main(stage: Stage) -> None:
     real = join([played[index] for index in range(len(parts))])
     write_table(files.returns, episodes_table(real, "real"))
     env = make_env(game, scoring=scoring)
-    steps = {phase: sum(int(row["steps"]) for row in curve if row["phase"] == phase) for phase in ("dream", "real", "ppo")}
     scores: dict[str, Any] = {
         "key": stage.key,
         "environment": stage.environment,
@@ -61,7 +60,7 @@ def main(stage: Stage) -> None:
         "variant": trial.variant,
         "seed": trial.seed,
         "parameters": parameter_count(config.model, *_sizes(config, agent)),
-        "steps": steps,
+        "steps": steps_played(curve, config),
         "preset": stage.value("preset"),
         "rules": env.preset,
         "backend": env.backend,

@@ -12,7 +12,7 @@ from worldmodels.project import load_project
 from worldmodels.report.figures import study_bars
 from worldmodels.report.studies import read_trial, study_cells, trial_table, variants
 from worldmodels.storage.layout import Trial, command_for
-from worldmodels.training.trial import trial_training
+from worldmodels.training.trial import steps_played, trial_training
 
 
 def written(folder, trials):
@@ -53,9 +53,19 @@ def test_a_trial_is_the_chain_s_search_but_for_what_it_changes(tmp_path):
     assert training.selection.model_dump() == section["selection"]
 
 
+@pytest.mark.parametrize(("world", "expected"), [("dream", {"dream": 130, "real": 10}), ("real", {"dream": 30, "real": 110})])
+def test_steps_of_ppo_count_where_it_played(tmp_path, world, expected):
+    project = load_project(written(tmp_path, {"full-3": entry(seed=3)}))
+    training = trial_training(tiny_params()["carracing"]["controller"], project.trials["full-3"], "full-3")
+    training = training.model_copy(update={"ppo": training.ppo.model_copy(update={"world": world})})
+    phases = {"dream": 30, "real": 10, "ppo": 100}
+    curve = [{"phase": phase, "steps": steps} for phase, steps in phases.items()] + [{"phase": "selection", "mean": 1.0}]
+    assert steps_played(curve, training) == expected
+
+
 def trial(variant, seed, mean, stderr=5.0):
     real = {"mean": mean, "std": 50.0, "stderr": stderr, "n": 100}
-    steps = {"dream": 0, "real": 32_000, "ppo": 0}
+    steps = {"dream": 0, "real": 32_000}
     told = {"of": "carracing-1", "parameters": 867, "rules": "paper-carracing", "backend": "envpool", "preset": "tiny"}
     return {"key": f"{variant}-{seed}", "study": "s", "variant": variant, "seed": seed, "steps": steps, "real": real, **told}
 

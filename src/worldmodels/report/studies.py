@@ -64,7 +64,7 @@ def trial_table(trials: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
             "real_stderr": trial["real"]["stderr"],
             "n": trial["real"]["n"],
             "dream_steps": trial["steps"]["dream"],
-            "real_steps": trial["steps"]["real"] + trial["steps"]["ppo"],
+            "real_steps": trial["steps"]["real"],
             **{name: trial[name] for name in ("parameters", "rules", "backend", "preset")},
         }
         for trial in trials
@@ -93,7 +93,7 @@ def study_cells(trials: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
             ", ".join(f"{mean:.0f}" for mean in variant.seeds),
             str(variant.first["real"]["n"]),
             f"{variant.first['steps']['dream']:,}",
-            f"{variant.first['steps']['real'] + variant.first['steps']['ppo']:,}",
+            f"{variant.first['steps']['real']:,}",
             f"{variant.first['parameters']:,}",
             variant.first["backend"],
         )

@@ -1,6 +1,6 @@
 """A trial: another search for C on V and M of an iteration, to be compared with others of its study."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import Field
@@ -8,6 +8,7 @@ from pydantic import Field
 from worldmodels.errors import ParamsError
 from worldmodels.params import Config, validate
 from worldmodels.training.controller import ControllerTraining
+from worldmodels.training.fit import Row
 
 
 class TrialConfig(Config):
@@ -57,6 +58,20 @@ def trial_training(section: Mapping[str, Any], trial: TrialConfig, key: str) -> 
     changed = _over(_over(section, trial.controller), {"evolution": {"seed": trial.seed}})
     training: ControllerTraining = validate(changed, f"trials.{key}.controller", ControllerTraining)
     return training
+
+
+def steps_played(curve: Sequence[Row], training: ControllerTraining) -> dict[str, int]:
+    """Return how many steps a search learned from in the ``dream`` and in the ``real`` game; ``curve`` is ``Found.curve``.
+
+    >>> steps_played([{"phase": "dream", "steps": 7}, {"phase": "selection"}], ...)
+    {'dream': 7, 'real': 0}
+    """
+    played = {"dream": 0, "real": 0}
+    for row in curve:
+        world = training.ppo.world if row["phase"] == "ppo" else str(row["phase"])
+        if world in played:
+            played[world] += int(row["steps"])
+    return played
 
 
 def _over(base: Any, change: Any) -> Any:
