@@ -195,7 +195,7 @@ class TestEvaluate:
         arguments = ("evaluate", "doom-1", "--world", "dream", "--episodes", "8", "--json")
         free = json.loads(wm(*arguments).stdout)["returns"]
         params = (project / "params.yaml").read_text()
-        (project / "params.yaml").write_text(params.replace("limit: 2100, goal: 0 }", "limit: 2100, goal: 2 }", 1))
+        (project / "params.yaml").write_text(params.replace("limit: 525, goal: 0 }", "limit: 525, goal: 2 }", 1))
         assert json.loads(wm(*arguments).stdout)["returns"] == [min(each, 2.0) for each in free]
         assert max(free) > 2
 

@@ -133,7 +133,12 @@ def test_dvc_plots_diff_draws_curves_with_titles_and_axes(experiments, tmp_path)
     shown = {name: plots[0]["content"] for name, plots in told.items() if plots and plots[0].get("content")}
     games = {name.partition(",")[0] for name in shown}
     assert games == {"Take Cover"}
-    for name, step, column in (("V", "update", "loss"), ("M", "update", "loss"), ("C", "generation", "mean")):
+    for name, step, column in (
+        ("V", "update", "loss"),
+        ("M", "update", "loss"),
+        ("C", "generation", "mean"),
+        ("C, PPO", "generation", "reward"),
+    ):
         curve = shown[f"Take Cover, {name}"]
         assert curve["title"]["text"].startswith(f"Take Cover, {name}: ")
         axes = {axis: curve["spec"]["encoding"][axis] for axis in "xy"}

@@ -225,6 +225,16 @@ class TestFigures:
         alone = learning_curves({"controller": table[table["phase"] == "dream"]})["controller"]
         assert colour_pixels(alone, WORLD_COLOURS["real"]) == 0
 
+    def test_ppo_that_is_paid_for_risk_has_no_returns_and_shows_its_rewards(self) -> None:
+        rewards = pd.DataFrame(
+            {"generation": range(9), "phase": "ppo", "reward": np.linspace(-1, 0, 9), "mean": np.nan, "std": np.nan}
+        )
+        chosen = pd.DataFrame({"generation": [-1, 8], "phase": "selection", "mean": [900.0, 990.0], "stderr": [40.0, 41.0]})
+        image = learning_curves({"controller": pd.concat([rewards, chosen])})["controller"]
+        assert colour_pixels(image, WORLD_COLOURS["real"]) > 50
+        flat = learning_curves({"controller": pd.concat([rewards.assign(reward=-1.0), chosen])})["controller"]
+        assert (image != flat).any()
+
     def test_rounds_show_the_dream_and_the_game_and_searches_without_a_selection_the_dream_alone(self, project: Path) -> None:
         curves = {key: pd.read_csv(project / f"artifacts/{key}/controller.csv") for key in ("doom-1", "doom-2")}
         image = search_rounds(curves)

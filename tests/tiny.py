@@ -24,7 +24,8 @@ def tiny_params() -> dict[str, Any]:
         section["memory"]["sequence"] = 8
         section["controller"]["evolution"].update(population=4, components=6, warm_components=3)
         for phase in (section["controller"]["dream"], section["controller"]["real"]):
-            phase.update(generations=min(2, phase["generations"]), rollouts=2, limit=20)
+            phase.update(rollouts=2, limit=20)
+        section["controller"]["dream"].update(generations=2)
         section["controller"]["ppo"].update(
             world="dream" if name == "doom" else "real",
             generations=1,

@@ -304,6 +304,12 @@ def _plot_controller(axes: Axes, table: pd.DataFrame) -> None:
     for phase in searched["phase"].drop_duplicates():
         rows = searched[searched["phase"] == phase]
         generation, colour = rows["generation"].to_numpy(dtype=float), WORLD_COLOURS.get(str(phase), FAINT_INK)
+        if rows["mean"].isna().all():  # PPO where no episode ends: it has rewards and no returns
+            paid = axes.twinx()
+            paid.plot(generation, rows["reward"], color=colour, linewidth=1.5, label=f"{phase}: reward of a step")
+            paid.set_ylabel("reward of a step")
+            paid.grid(visible=False)
+            continue
         mean, std = rows["mean"].to_numpy(dtype=float), rows["std"].to_numpy(dtype=float)
         axes.fill_between(generation, mean - std, mean + std, color=colour, alpha=0.18, linewidth=0)
         axes.plot(generation, mean, color=colour, linewidth=2, label=f"{phase}: mean")
@@ -311,9 +317,9 @@ def _plot_controller(axes: Axes, table: pd.DataFrame) -> None:
         _note_end(axes, generation[-1], mean[-1], colour)
     selection = table[table["phase"] == "selection"]
     if len(selection):
-        style: Any = {"color": WORLD_COLOURS["real"], "marker": "D", "ls": "none", "markersize": 5, "zorder": 3}
-        axes.plot(selection["generation"], selection["mean"], label="selection (real)", **style)
-    axes.set_title("C: return while evolving")
+        style: Any = {"color": WORLD_COLOURS["real"], "marker": "D", "ls": "none", "markersize": 5, "capsize": 2.5, "zorder": 3}
+        axes.errorbar(selection["generation"], selection["mean"], selection.get("stderr"), label="selection (real)", **style)
+    axes.set_title("C: while it learns")
     axes.set_xlabel("generation")
     axes.set_ylabel("return")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
