@@ -146,10 +146,11 @@ def test_a_warm_search_goes_along_its_own_number_of_components(project):
         others = [generation for generation in judged.index if generation not in (judged.idxmax(), -1)]
         means = dict(zip(others, found["rejected"].double().numpy(), strict=True))
         means[judged.idxmax()] = found["parameters"].double().numpy()
-        moved = means[1] - means[0]
+        moved = (means[1] - means[0])[: units * directions.shape[1]].reshape(units, -1)  # what reads the features
         return float(np.linalg.norm(moved - moved @ directions.T @ directions) / np.linalg.norm(moved))
 
-    few, many = (tiny_params()["doom"]["controller"]["evolution"][name] for name in ("warm_components", "components"))
+    section = tiny_params()["doom"]["controller"]
+    units, few, many = section["model"]["hidden"], *(section["evolution"][name] for name in ("warm_components", "components"))
     for key, count, along in (("doom-1", many, True), ("doom-1", few, False), ("doom-2", few, True)):
         memory = load_model(project / f"artifacts/{key}/memory.safetensors", Memory.from_description)
         rows, _ = load_tensors(project / f"artifacts/{key}/latents.safetensors")

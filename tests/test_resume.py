@@ -140,7 +140,7 @@ def controller(_, checkpoint, observe, learned=0):
             temperature=1.0,
             survival=0.0,
             goal=0.0,
-            moments=MomentsConfig(share=0.5, context=3, newest=1000),
+            moments=MomentsConfig(share=0.5, random_play=False, context=3, newest=1000),
         ),
         real=RealPhase(generations=UPDATES // 2, rollouts=2, limit=30, lanes=10, patience=0, sigma=0.1),
         ppo=ppo,

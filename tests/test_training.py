@@ -416,8 +416,8 @@ class Ground:
 @pytest.mark.parametrize(("best", "kept"), [(2.0, -1), (1000.0, 9)])
 def test_a_dream_that_misleads_leaves_the_C_that_the_search_began_with(best, kept):
     controller = load_yaml(Path("presets/quick.yaml"))["doom"]["controller"]
-    controller["model"] |= {"features": "z", "bias": False}
-    controller["dream"]["generations"], controller["real"]["generations"] = 10, 0
+    controller["model"] |= {"features": "z", "hidden": 0, "bias": False}
+    controller["dream"]["generations"], controller["ppo"]["generations"] = 10, 0
     controller["selection"] |= {"episodes": 2, "every": 5}
     start = np.array([2.0])
     chosen, _, curve = train_controller(
@@ -441,8 +441,8 @@ def test_what_of_C_lies_outside_the_components_stays_as_it_was():
         feature_size = 3
 
     controller = load_yaml(Path("presets/quick.yaml"))["doom"]["controller"]
-    controller["model"] |= {"features": "z", "bias": False}
-    controller["dream"]["generations"], controller["real"]["generations"] = 8, 3
+    controller["model"] |= {"features": "z", "hidden": 0, "bias": False}
+    controller["dream"]["generations"], controller["real"]["generations"], controller["ppo"]["generations"] = 8, 3, 0
     controller["selection"]["episodes"] = 0
     start = np.array([0.5, 2.0, -7.0])
     chosen, *_ = train_controller(

@@ -33,8 +33,8 @@ _CURVE_TEXT = {
     "vision": "V's loss on frames it trains on and on frames held out.",
     "memory": "M's loss on sequences it trains on and on sequences held out.",
     "controller": "Mean return of the population in every generation, with one standard deviation; dashed: the best "
-    "of a generation, a noisy maximum that is not a score. Where PPO pays for risk and no episode ends: what it pays for a step. "
-    "Diamonds: contestants on selection episodes, with their standard error.",
+    "of a generation, a noisy maximum that is not a score. Where PPO pays for risk and no episode ends: what it pays for a "
+    "step. Diamonds: contestants on selection episodes, with their standard error.",
 }
 
 

@@ -35,7 +35,7 @@ class MomentsConfig(Config):
     """
 
     share: float = Field(ge=0, le=1)
-    random_play: bool = False
+    random_play: bool
     context: int = Field(ge=1, le=1_000_000)
     newest: int = Field(ge=1, le=1_000_000_000)
 
