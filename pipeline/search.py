@@ -17,7 +17,7 @@ from worldmodels.engine.patience import open_patient
 from worldmodels.engine.real import open_games
 from worldmodels.engine.world import World
 from worldmodels.envs.make import EnvironmentConfig
-from worldmodels.errors import WorldModelsError
+from worldmodels.errors import ParamsError, WorldModelsError
 from worldmodels.models.controller import feature_size, first_parameters
 from worldmodels.models.memory import Memory
 from worldmodels.models.vision import Vision
@@ -62,6 +62,8 @@ def search(
     """
     if start is not None:
         config = config.model_copy(update={"evolution": config.evolution.warm()})
+    if config.ppo.generations and config.ppo.risk and not memory.config.done:
+        raise ParamsError("controller.ppo.risk is told by M's done head: set memory.model.done: true, or risk: 0.")
     game: EnvironmentConfig = stage.params("environment", EnvironmentConfig)
     compiled = bool(stage.value("compute.compile"))
     device = stage.device if stage.engine.parts == 1 else "cpu"  # workers of a cluster may have no GPU

@@ -51,10 +51,11 @@ def first_parameters(config: ControllerConfig, inputs: int, actions: int, seed: 
     A linear C is zeros. Behind a hidden layer of zeros no gradient would pass: its weights are drawn, of variance 1/F on the
     features and, so that first actions are small, of standard deviation 0.1 behind it; biases are zeros.
     """
+    if not config.hidden:
+        return np.zeros(parameter_count(config, inputs, actions))
     draw = np.random.default_rng(seed).normal
     parts = []
-    for layer, (rows, columns) in enumerate(_layers(config, inputs, actions)):
-        scale = 0.0 if not config.hidden else 0.1 if layer else 1 / math.sqrt(columns)
+    for (rows, columns), scale in zip(_layers(config, inputs, actions), (1 / math.sqrt(inputs), 0.1), strict=True):
         parts += [scale * draw(size=rows * columns), np.zeros(rows * config.bias)]
     return np.concatenate(parts)
 
