@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -174,8 +175,18 @@ def test_a_real_stage_killed_under_dvc_goes_on_in_its_run_and_sync_finds_one_run
     (vision,) = [run for run in stages if run.data.tags["wm.stage"] == "vision"]
     assert vision.info.run_id == found[0].info.run_id
     assert {run.info.status for run in stages} == {"FINISHED"}
-    steps = [point.step for point in client.get_metric_history(vision.info.run_id, "train/loss")]
-    assert steps == list(pd.read_csv(folder / "artifacts/doom-1/vision.csv").query("split == 'train'")["update"])
+
+    def logged():
+        return sorted((point.step, point.value) for point in client.get_metric_history(vision.info.run_id, "train/loss"))
+
+    curve = pd.read_csv(folder / "artifacts/doom-1/vision.csv").query("split == 'train'")[["update", "loss"]]
+    whole = [(int(step), pytest.approx(loss, rel=1e-5)) for step, loss in curve.itertuples(index=False)]
+    assert logged() == whole
+    with sqlite3.connect(folder / "mlflow.db") as store:  # as if it had been on its way when the stage was killed
+        store.execute("delete from metrics where key = 'train/loss' and step = 8")
+    assert len(logged()) == len(whole) - 1
+    lab.run(folder, "wm", "track", "sync")
+    assert logged() == whole
     locked = [entry.artifact for entry in read_lock(folder / "dvc.lock")]
     assert sorted(run.data.tags["wm.artifact"] for run in stages) == sorted(locked)
 

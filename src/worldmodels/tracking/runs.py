@@ -3,7 +3,8 @@
 Tags: ``wm.kind`` (iteration, experiment, stage), ``wm.key``, ``wm.stage``; ``wm.artifact`` of a stage run is the hash of its
 primary out, the same as in dvc.lock, and so says which artifact the run made; ``wm.fingerprint`` of an iteration is the hash
 over those of its stages. A parent is ``wm.open`` until it is complete. ``wm.computation`` of a stage run that is or was live
-names what it computes, ``wm.host`` and ``wm.process`` where. An experiment and its stages have ``dvc.experiment``, its name.
+names what it computes, ``wm.host`` and ``wm.process`` where; one that was cut off and went on is ``wm.continued``. An
+experiment and its stages have ``dvc.experiment``, its name.
 """
 
 import json
@@ -67,7 +68,7 @@ class RunStore:
             if same and run.info.status in ("KILLED", "FAILED"):
                 run_id = run.info.run_id
                 self.client.update_run(run_id, status="RUNNING")
-                self.tag(run_id, own | ({"mlflow.parentRunId": parent} if parent else {}))
+                self.tag(run_id, own | {"wm.continued": "true"} | ({"mlflow.parentRunId": parent} if parent else {}))
                 return run_id
         run_id = self.create(stage_name(stage, key), own, parent)
         self.log_params(run_id, params)

@@ -191,7 +191,14 @@ class _Mirror:
         self.runs.log_params(run_id, {k: v for k, v in entry.params.items() if known is None or k not in known.params})
         figures = self._on_disk(entry.path(METRICS[entry.stage])) if entry.stage in METRICS else None
         if figures is not None:
-            self.runs.log_metrics(run_id, points(entry.stage, figures), without=known.metrics if known else ())
+            whole = known is not None and "wm.continued" not in known.tags
+            # What was on its way when a stage was killed is lost to MLflow, but not to the curve on disk.
+            self.runs.log_metrics(
+                run_id,
+                points(entry.stage, figures),
+                without=known.metrics if known and whole else (),
+                logged=() if known is None or whole else self.runs.logged_points(run_id),
+            )
         self._pictures(run_id, entry)
         data = {path: md5 for path, md5 in entry.deps.items() if Path(path).name in DATA}
         if data and not (found and found[0].inputs and found[0].inputs.dataset_inputs):
