@@ -30,9 +30,9 @@ from worldmodels.training.controller import (
     Found,
     Learner,
     RealPhase,
-    SelectionConfig,
     train_controller,
 )
+from worldmodels.training.selection import SelectionConfig
 
 
 def search(
@@ -90,7 +90,7 @@ def search(
         open_world = dream_world(of) if isinstance(of, DreamPhase) else real_world(of.limit, patience)
         return open_arena(stage.engine, open_world, *sizes)
 
-    def open_learner(begin: np.ndarray | None) -> Learner:
+    def open_learner(begin: np.ndarray | None, run: int) -> Learner:
         try:
             from worldmodels.training.ppo import Refinement
         except ImportError as error:
@@ -101,7 +101,7 @@ def search(
         phase, world = config.ppo, real_world(config.ppo.limit, config.ppo.patience, config.ppo.risk)
         if phase.world == "dream":  # one step more than is played: what a dream that is cut off is worth is the critic's to say
             world = dream_world(config.dream.model_copy(update={"limit": phase.limit + 1, "survival": 0.0}), phase.risk)
-        stream = f"{stage.stream}/ppo/{config.evolution.seed}"
+        stream = f"{stage.stream}/ppo/{config.evolution.seed}" + (f"/{run}" if run else "")
         purpose: Purpose = "dream" if phase.world == "dream" else "evolution"
 
         def episodes(generation: int) -> Iterator[int]:
@@ -125,7 +125,7 @@ def search(
         principal_directions(played_features(features, memory, rows), components) if components else None,
         seed=stage.seed,
         stream=stage.stream,
-        generations=stage.progress(range(config.generations), "generation"),
+        generations=stage.progress(range(config.generations + len(config.selection.rounds)), "generation"),
         observe=stage.run.metrics,
         checkpoint=stage.checkpoint(*inputs, told=[compiled, config.model_dump(), start is None, *told]),
         open_learner=open_learner,

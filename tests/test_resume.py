@@ -23,13 +23,13 @@ from worldmodels.training.controller import (
     MomentsConfig,
     PPOPhase,
     RealPhase,
-    SelectionConfig,
     train_controller,
 )
 from worldmodels.training.evolution import EvolutionConfig
 from worldmodels.training.fit import OptimiserConfig
 from worldmodels.training.memory import MemoryTraining, new_memory, train_memory
 from worldmodels.training.ppo import Refinement
+from worldmodels.training.selection import SelectionConfig
 from worldmodels.training.vision import VisionTraining, new_vision, train_vision
 
 UPDATES = 12
@@ -113,11 +113,26 @@ def memory(_, checkpoint, observe):
     return model.state_dict(), curve
 
 
-def controller(_, checkpoint, observe, learned=0):
+class Nightfall:
+    """A place to play that closes for good, and counts who played."""
+
+    def __init__(self, arena, plays):
+        self.arena, self.plays, self.played = arena, plays, []
+        self.feature_size, self.action_size, self.close = arena.feature_size, arena.action_size, arena.close
+
+    def play(self, config, candidates, seeds, lanes):
+        if len(self.played) == self.plays:
+            raise CutOff
+        self.played.append((len(candidates), list(seeds)))
+        return self.arena.play(config, candidates, seeds, lanes)
+
+
+def controller(_, checkpoint, observe, learned=0, runs=1, game=None):
     shape = ControllerConfig(features="zh", hidden=0, bias=False)
     ppo = PPOPhase(
         world="real",
-        generations=learned,
+        generations=learned // runs,
+        runs=runs,
         critic_generations=1,
         lanes=2,
         limit=10,
@@ -144,7 +159,7 @@ def controller(_, checkpoint, observe, learned=0):
         ),
         real=RealPhase(generations=UPDATES // 2, rollouts=2, limit=30, lanes=10, patience=0, sigma=0.1),
         ppo=ppo,
-        selection=SelectionConfig(episodes=0, every=1, limit=1, lanes=1),
+        selection=SelectionConfig(episodes=8 if runs > 1 else 0, every=3, halvings=2, limit=30, lanes=10),
         warm_start=False,
     )
     dreamer = Memory(MemoryConfig(hidden=4, mixtures=2, done=True, reward=False, ending="sampled"), 3, 1)
@@ -154,12 +169,18 @@ def controller(_, checkpoint, observe, learned=0):
         starts = Starts(torch.zeros(1, 3), torch.zeros(1, 3))
         return DreamWorld(dreamer, starts, "zh", temperature=1.0, limit=limit)
 
-    def open_learner(start):
-        return Refinement(ppo, shape, open_world(7), start, seed=lambda number: 5 + number, episodes=lambda g: count(100 * g))
+    def open_learner(start, run):
+        begin = np.full(7, 0.1 * run) if start is None else start
+        seed = partial(int.__add__, 5 + 100 * run)
+        return Refinement(ppo, shape, open_world(7), begin, seed=seed, episodes=lambda g: count(100 * g))
 
-    parameters, _, curve = train_controller(
+    def open_arena(of):
+        arena = WorldArena(open_world(of.limit))
+        return game(arena) if game and isinstance(of, SelectionConfig) else arena
+
+    parameters, rejected, curve = train_controller(
         config,
-        lambda of: WorldArena(open_world(of.limit)),
+        open_arena,
         None,
         np.eye(2, 7),
         seed=1,
@@ -169,13 +190,14 @@ def controller(_, checkpoint, observe, learned=0):
         checkpoint=checkpoint,
         open_learner=open_learner,
     )
-    return {"parameters": parameters}, curve
+    return {"parameters": parameters, "rejected": rejected}, curve
 
 
 refined = partial(controller, learned=4)
+several = partial(controller, learned=4, runs=2)
 
 
-@pytest.mark.parametrize("train", [vision, memory, controller, refined])
+@pytest.mark.parametrize("train", [vision, memory, controller, refined, several])
 def test_cut_off_twice_and_resumed_it_ends_with_the_same_bytes(train, frames, tmp_path):
     expected, expected_curve = train(frames, None, quiet)
     for at in (3, 10):
@@ -183,12 +205,36 @@ def test_cut_off_twice_and_resumed_it_ends_with_the_same_bytes(train, frames, tm
             train(frames, Checkpoint(tmp_path / "state", "same"), killer(at))
     seen = []
     weights, curve = train(frames, Checkpoint(tmp_path / "state", "same"), lambda _, step: seen.append(step))
-    assert train in (controller, refined) or min(seen) >= 8, "the updates before the last checkpoint were not done again"
+    assert train not in (vision, memory) or min(seen) >= 8, "the updates before the last checkpoint were not done again"
     assert weights.keys() == expected.keys()
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
     np.testing.assert_equal(curve, expected_curve)
     columns = [list(row) for row in curve]
     assert columns == [list(row) for row in expected_curve], "their order is part of the bytes"
+
+
+def test_a_selection_that_was_cut_off_goes_on_with_the_round_that_it_was_in(tmp_path):
+    expected, expected_curve = several(None, None, quiet)
+    games = []
+
+    def closing_after(plays):
+        return lambda arena: games.append(Nightfall(arena, plays)) or games[-1]
+
+    with pytest.raises(CutOff):
+        several(None, Checkpoint(tmp_path / "state", "same"), quiet, game=closing_after(2))
+    learned = []
+    weights, curve = several(
+        None, Checkpoint(tmp_path / "state", "same"), lambda _, g: learned.append(g), game=closing_after(9)
+    )
+    seeds = [[seed for _, seeds in game.played for seed in seeds] for game in games]
+    # Contestants after generations 2, 5, 8, 9 (a run ends), 11; of 5, 3 and 2 play 2, 4 and 8 episodes in all.
+    assert [[many for many, _ in game.played] for game in games] == [[5, 3], [2]]
+    assert [len(each) for each in seeds] == [4, 4]
+    assert not set(seeds[0]) & set(seeds[1])
+    assert max(learned) == 7, "PPO learned anew"
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+    assert curve == expected_curve
+    assert sorted(row["episodes"] for row in curve[UPDATES:]) == [2, 2, 4, 8, 8]
 
 
 def test_generations_that_were_played_are_not_played_again(tmp_path, monkeypatch):
@@ -198,7 +244,7 @@ def test_generations_that_were_played_are_not_played_again(tmp_path, monkeypatch
     start = DreamWorld.start
     monkeypatch.setattr(DreamWorld, "start", lambda self, seeds: (played.append(seeds), start(self, seeds)))
     controller(None, Checkpoint(tmp_path / "state", "same"), quiet)
-    assert len(played) == UPDATES - 8
+    assert len(played) == UPDATES - 9
 
 
 def test_a_checkpoint_of_another_computation_is_left_alone(tmp_path, capsys):

@@ -20,11 +20,12 @@ from worldmodels.storage.episodes import EpisodeWriter, FrameReader
 from worldmodels.storage.files import write_bytes, write_json
 from worldmodels.storage.weights import load_model, load_tensors, save_model
 from worldmodels.training.basis import SAMPLES, SKIPPED, Basis, played_features, principal_directions
-from worldmodels.training.controller import ControllerTraining, SelectionConfig, train_controller
+from worldmodels.training.controller import ControllerTraining, train_controller
 from worldmodels.training.encode import encode_rows
 from worldmodels.training.evolution import Evolution, EvolutionConfig
 from worldmodels.training.fit import OptimiserConfig, fit
 from worldmodels.training.memory import MemoryTraining, new_memory, train_memory
+from worldmodels.training.selection import SelectionConfig, choose
 from worldmodels.training.vision import VisionTraining, new_vision, novelty, train_vision
 
 
@@ -434,6 +435,38 @@ def test_a_dream_that_misleads_leaves_the_C_that_the_search_began_with(best, kep
     assert all(row["stderr"] == row["std"] / 2**0.5 for row in curve if row["phase"] == "selection")
     assert max(selected, key=selected.get) == kept
     assert (float(chosen[0]) == start[0]) == (kept == -1)
+
+
+def test_halvings_keep_the_best_at_a_part_of_the_cost_and_say_on_how_many_episodes():
+    class Luck(Ground):
+        played = 0
+
+        def play(self, config, candidates, seeds, lanes):
+            self.played += len(candidates) * len(seeds)
+            noise = np.random.default_rng(len(candidates)).normal(0, 30, (len(candidates), len(seeds)))
+            return Returns(candidates[:, :1] + noise, np.ones(noise.shape, int), np.zeros(noise.shape, bool), np.array(seeds))
+
+    config = SelectionConfig(episodes=256, every=1, halvings=3, limit=1, lanes=1)
+    model, arena, rounds = ControllerConfig(features="z", hidden=0, bias=False), Luck(), []
+    contestants = {generation: np.array([10.0 * (generation % 16)]) for generation in range(16)}
+    chosen = choose(contestants, config, model, arena, range(256), played=[], observe=lambda: rounds.append(1))
+    assert chosen.kept == 15
+    assert len(rounds) == 4
+    assert arena.played == 16 * 32 + 8 * 32 + 4 * 64 + 2 * 128 < 16 * 256 / 3
+    episodes = {row["generation"]: row["episodes"] for row in chosen.rows}
+    assert list(episodes) == list(contestants)
+    assert sorted(episodes.values()) == [32] * 8 + [64] * 4 + [128] * 2 + [256] * 2
+    assert all(row["stderr"] == row["std"] / row["episodes"] ** 0.5 for row in chosen.rows)
+    assert chosen.rejected == [generation for generation in contestants if episodes[generation] > 32 and generation != 15]
+    with pytest.raises(ValueError, match="at least 512 episodes"):
+        SelectionConfig(episodes=256, every=1, halvings=9, limit=1, lanes=1)
+
+
+def test_runs_of_ppo_need_a_selection_that_tells_them_apart():
+    controller = load_yaml(Path("presets/quick.yaml"))["doom"]["controller"]
+    controller["ppo"]["runs"], controller["selection"]["episodes"] = 2, 0
+    with pytest.raises(ValueError, match="runs are told apart by the selection"):
+        ControllerTraining.model_validate(controller)
 
 
 def test_what_of_C_lies_outside_the_components_stays_as_it_was():

@@ -1,7 +1,6 @@
 """Training C: phases of CMA-ES, in the dream or in reality, and the choice of the controller that is kept."""
 
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -18,6 +17,7 @@ from worldmodels.training.arena import Arena
 from worldmodels.training.basis import Basis
 from worldmodels.training.evolution import Evolution, EvolutionConfig
 from worldmodels.training.fit import Observe, Row
+from worldmodels.training.selection import SelectionConfig, choose
 
 START = -1
 """Generation of the C that a search begins with."""
@@ -92,6 +92,8 @@ class PPOPhase(Config):
     Attributes:
         world: the game, or the dream, at the ``dream`` phase's temperature and from its starts.
         generations: collections, each followed by its updates; 0 leaves PPO out.
+        runs: how often; the first goes on from C, every other begins anew, from weights of its own, and the selection keeps the
+            best C of them all. What a dream finds alike may be far apart in the game.
         critic_generations: the first so many train the critic alone, so that an untrained one does not spoil C.
         lanes: games at a time.
         limit: steps of a collection in every lane; it begins with new episodes, and those that end are followed by others.
@@ -107,6 +109,7 @@ class PPOPhase(Config):
 
     world: Literal["dream", "real"]
     generations: int = Field(ge=0, le=100_000)
+    runs: int = Field(default=1, ge=1, le=1000)
     critic_generations: int = Field(ge=0, le=100_000)
     lanes: int = Field(ge=1, le=4096)
     limit: int = Field(ge=2, le=1_000_000)
@@ -123,23 +126,6 @@ class PPOPhase(Config):
         if self.risk and self.patience:
             raise ValueError("risk pays no rewards that a patience could wait for: set one of them to 0")
         return self
-
-
-class SelectionConfig(Config):
-    """Which mean of the search is kept: judged on real selection episodes, never on test episodes.
-
-    Attributes:
-        episodes: real episodes a contestant; 0 keeps the last mean without playing.
-        every: the mean of every so many generations is a contestant; the last always is, and so is the C that the search
-            began with, where it is an earlier iteration's: a dream that misleads costs no more than the round.
-        limit: most steps of an episode.
-        lanes: most games at a time.
-    """
-
-    episodes: int = Field(ge=0, le=10_000)
-    every: int = Field(ge=1, le=100_000)
-    limit: int = Field(ge=1, le=1_000_000)
-    lanes: int = Field(ge=1, le=4096)
 
 
 class ControllerTraining(Config):
@@ -173,12 +159,22 @@ class ControllerTraining(Config):
     @property
     def generations(self) -> int:
         """Generations of all phases."""
-        return self.dream.generations + self.real.generations + self.ppo.generations
+        return self.dream.generations + self.real.generations + self.ppo.generations * self.ppo.runs
+
+    def contests(self, generation: int) -> bool:
+        """Return whether C as it is after a generation may be kept: the last, and, if there is a choice, some before it."""
+        if generation == self.generations - 1 or not self.selection.episodes:
+            return generation == self.generations - 1
+        learned = generation + 1 - self.dream.generations - self.real.generations
+        ends_a_run = learned > 0 and learned % self.ppo.generations == 0
+        return (generation + 1) % self.selection.every == 0 or ends_a_run
 
     @model_validator(mode="after")
     def _searches(self) -> "ControllerTraining":
         if not self.generations:
             raise ValueError("dream, real and ppo all have 0 generations: C would learn nothing")
+        if self.ppo.runs > 1 and not self.selection.episodes:
+            raise ValueError("ppo.runs are told apart by the selection: give it episodes")
         return self
 
 
@@ -207,7 +203,8 @@ class Found(NamedTuple):
 
     Attributes:
         parameters: C, (N,) float32.
-        rejected: the means of the search that were contestants and not kept, (K, N) float32, in the order of their generations.
+        rejected: the contestants from this search that came through the selection's first round and were not kept, (K, N)
+            float32, in the order of their generations.
         curve: a row a generation, then one a contestant.
     """
 
@@ -231,8 +228,8 @@ class Learner(Protocol):
 
 
 OpenArena = Callable[[DreamPhase | RealPhase | SelectionConfig], Arena]
-OpenLearner = Callable[[np.ndarray | None], Learner]
-"""From parameters of C, (N,); None for zeros."""
+OpenLearner = Callable[[np.ndarray | None, int], Learner]
+"""From parameters of C, (N,), or None for first ones, and the number of the run."""
 
 
 def train_controller(
@@ -258,74 +255,146 @@ def train_controller(
             feature.
         seed: of the search.
         stream: names this search's training episodes.
-        generations: 0 .. all generations - 1, possibly wrapped to show progress.
+        generations: 0 .. all generations - 1 and on, one for every round of the selection, possibly wrapped to show progress.
         observe: called with metrics and the number of the generation.
         checkpoint: saved now and then; where it holds fitness values, their generations are not played again: the search
             depends on its seed and the fitness alone.
         open_learner: gives what improves C without a search; needed where ``config.ppo`` has generations.
     """
-    curve: list[Row] = []
-    means: list[np.ndarray] = []
-    saved, values = checkpoint.load() if checkpoint else ({}, {})
-    told: list[list[float]] = values.get("fitness", [])
-    counter = iter(generations)
+    search = _Search(config, open_arena, start, seed, stream, iter(generations), observe, checkpoint)
+    found = start
     phases: dict[str, DreamPhase | RealPhase] = {"dream": config.dream, "real": config.real}
     for world, phase in phases.items():
-        if not phase.generations:
-            continue
-        arena = open_arena(phase)
+        if phase.generations:
+            found = search.evolve(world, phase, found, directions)
+    if config.ppo.generations:
+        assert open_learner is not None
+        search.learn(open_learner, found)
+    return search.select()
+
+
+class _Search:
+    """A search under way, and what of it a checkpoint keeps."""
+
+    def __init__(
+        self,
+        config: ControllerTraining,
+        open_arena: OpenArena,
+        start: np.ndarray | None,
+        seed: int,
+        stream: str,
+        counter: Iterator[int],
+        observe: Observe,
+        checkpoint: Checkpoint | None,
+    ) -> None:
+        self.config, self.open_arena, self.seed, self.stream = config, open_arena, seed, stream
+        self.counter, self.observe, self.checkpoint = counter, observe, checkpoint
+        self.curve: list[Row] = []
+        self.contestants = {} if start is None or not config.selection.episodes else {START: start}
+        self.tensors, values = checkpoint.load() if checkpoint else ({}, {})
+        self.fitness: list[list[float]] = values.get("fitness", [])
+        self.learned: list[Row] = values.get("learned", [])
+        self.played: list[list[list[float]]] = values.get("played", [])
+        if "contestants" in self.tensors:
+            self.contestants |= dict(zip(values["generations"], self.tensors.pop("contestants").numpy(), strict=True))
+
+    def evolve(
+        self, world: str, phase: DreamPhase | RealPhase, begin: np.ndarray | None, directions: np.ndarray | None
+    ) -> np.ndarray:
+        """Search from ``begin``; return the last mean. What of it was played before a checkpoint is not played again."""
+        config = self.config
+        arena = self.open_arena(phase)
         try:
             basis = Basis(np.eye(arena.feature_size) if directions is None else directions, config.model, arena.action_size)
-            size = parameter_count(config.model, arena.feature_size, arena.action_size)
-            begin = means[-1] if means else np.zeros(size) if start is None else start
+            origin = np.zeros(parameter_count(config.model, arena.feature_size, arena.action_size)) if begin is None else begin
             sigma = phase.sigma if isinstance(phase, RealPhase) else config.evolution.sigma
-            search = Evolution(config.evolution, sigma, np.zeros(basis.size), stream_seed(seed, world))
+            search = Evolution(config.evolution, sigma, np.zeros(basis.size), stream_seed(self.seed, world))
+            mean = origin
             for _ in range(phase.generations):
-                generation = next(counter)
-                candidates = begin + basis.expand(search.ask())
-                if generation == len(told):
-                    told.append(_fitness(candidates, phase, arena, config, stream, generation))
-                fitness, steps = np.array(told[generation][:-1]), int(told[generation][-1])
-                search.tell(fitness)
-                curve.append(_row(generation, world, fitness, steps, sigma=search.sigma))
-                means.append(begin + basis.expand(search.mean[None])[0])
-                if checkpoint and checkpoint.due():
-                    checkpoint.save({}, {"fitness": told})
-                observe(_metrics(curve[-1]), len(means))
+                generation = next(self.counter)
+                candidates = origin + basis.expand(search.ask())
+                new = generation == len(self.fitness)
+                if new:
+                    self.fitness.append(_fitness(candidates, phase, arena, config, self.stream, generation))
+                *fitness, steps = self.fitness[generation]
+                search.tell(np.array(fitness))
+                mean = origin + basis.expand(search.mean[None])[0]
+                if new and self.checkpoint and self.checkpoint.due():
+                    self._save({})
+                self._after(_row(generation, world, np.array(fitness), int(steps), sigma=search.sigma), mean)
         finally:
             arena.close()
-    if config.ppo.generations and open_learner:
-        learner = open_learner(means[-1] if means else start)
-        if "learned" in saved:
-            learned = saved.pop("learned")
-            learner.state = saved
-            means += list(learned.numpy())
-            curve += values["learned"]
-            for _ in learned:
-                next(counter)
-        for number in range(len(means) - len(told), config.ppo.generations):
-            result = learner.generation(number)
-            curve.append(
-                _row(
-                    len(means),
-                    "ppo",
-                    np.array(result.returns),
-                    result.steps,
-                    ended=len(result.returns),
-                    reward=result.reward,
-                    noise=result.noise,
-                    explained=result.explained,
+        return mean
+
+    def learn(self, open_learner: OpenLearner, begin: np.ndarray | None) -> None:
+        """Run PPO as often as it is to be run, the first time from ``begin``, on from where a checkpoint was saved."""
+        phase = self.config.ppo
+        self.curve += self.learned
+        for _ in self.learned:
+            next(self.counter)
+        learner: Learner | None = None
+        for done in range(len(self.learned), phase.generations * phase.runs):
+            run, number = divmod(done, phase.generations)
+            if learner is None or not number:
+                learner = open_learner(None if run else begin, run)
+                if number:
+                    learner.state = self.tensors
+            generation, result = next(self.counter), learner.generation(number)
+            told = {"reward": result.reward, "noise": result.noise, "explained": result.explained}
+            row = _row(generation, "ppo", np.array(result.returns), result.steps, ended=len(result.returns), **told)
+            self.learned.append(row)
+            self._contest(generation, result.parameters)
+            if self.checkpoint and self.checkpoint.due():
+                self._save(learner.state)
+            self._after(row, result.parameters)
+
+    def select(self) -> Found:
+        """Let the contestants play, where there is a choice."""
+        config = self.config
+        next(self.counter, None)
+        kept, rejected = next(iter(self.contestants)), list[int]()
+        if len(self.contestants) > 1:
+            seeds = episode_seeds("selection", config.selection.episodes, stream=self.stream)
+            arena = self.open_arena(config.selection)
+            try:
+                kept, rejected, rows = choose(
+                    self.contestants,
+                    config.selection,
+                    config.model,
+                    arena,
+                    seeds,
+                    played=self.played,
+                    observe=self._after_round,
                 )
-            )
-            means.append(result.parameters)
-            if checkpoint and checkpoint.due():
-                learned = torch.from_numpy(np.stack(means[len(told) :]))
-                checkpoint.save(learner.state | {"learned": learned}, {"fitness": told, "learned": curve[len(told) :]})
-            observe(_metrics(curve[-1]), len(means))
-            next(counter)
-    next(counter, None)
-    kept, rejected, rows = _select(config, means, start, open_arena, stream)
-    return Found(kept, rejected, curve + rows)
+            finally:
+                arena.close()
+            self.curve += rows
+        parameters = self.contestants[kept].astype(np.float32)
+        others = np.array([self.contestants[each] for each in rejected if each != START], np.float32)
+        return Found(torch.from_numpy(parameters), torch.from_numpy(others.reshape(-1, len(parameters))), self.curve)
+
+    def _after(self, row: Row, parameters: np.ndarray) -> None:
+        generation = int(row["generation"])
+        self.curve.append(row)
+        self._contest(generation, parameters)
+        told = {f"{row['phase']}/{name}": float(value) for name, value in row.items() if name not in ("generation", "phase")}
+        self.observe(told, generation)
+
+    def _after_round(self) -> None:
+        if self.checkpoint:
+            self._save({})
+        next(self.counter, None)
+
+    def _contest(self, generation: int, parameters: np.ndarray) -> None:
+        if self.config.contests(generation):
+            self.contestants[generation] = parameters
+
+    def _save(self, state: Mapping[str, Tensor]) -> None:
+        assert self.checkpoint is not None
+        found = {generation: each for generation, each in self.contestants.items() if generation != START}
+        tensors = {"contestants": torch.from_numpy(np.stack(list(found.values())))} if found else {}
+        values = {"fitness": self.fitness, "learned": self.learned, "played": self.played, "generations": list(found)}
+        self.checkpoint.save({**state, **tensors}, values)
 
 
 def _fitness(
@@ -355,43 +424,3 @@ def _row(generation: int, phase: str, returns: np.ndarray, steps: int, **others:
     """Return a generation's row of the curve; returns of candidates, or of episodes."""
     summary = {"best": float(returns.max()), "mean": float(returns.mean()), "std": float(returns.std())} if len(returns) else {}
     return {"generation": generation, "phase": phase, **summary, **others, "steps": steps}
-
-
-def _metrics(row: Row) -> dict[str, float]:
-    return {f"{row['phase']}/{name}": float(value) for name, value in row.items() if name not in ("generation", "phase")}
-
-
-def _contestants(config: ControllerTraining, means: list[np.ndarray], start: np.ndarray | None) -> dict[int, np.ndarray]:
-    """Return the parameters that may be kept, by their generation; without a selection, the last mean alone."""
-    every, last = config.selection.every, len(means) - 1
-    if not config.selection.episodes:
-        return {last: means[last]}
-    return ({} if start is None else {START: start}) | {i: means[i] for i in (*range(every - 1, last, every), last)}
-
-
-def _select(
-    config: ControllerTraining,
-    means: list[np.ndarray],
-    start: np.ndarray | None,
-    open_arena: OpenArena,
-    stream: str,
-) -> tuple[Tensor, Tensor, list[Row]]:
-    """Return the contestant that is best in the game, the others but ``start``, which is generation -1, and a row for each."""
-    contestants = _contestants(config, means, start)
-    kept, rows = next(iter(contestants)), list[Row]()
-    if len(contestants) > 1:
-        arena = open_arena(config.selection)
-        try:
-            seeds = episode_seeds("selection", config.selection.episodes, stream=stream)
-            returns = arena.play(config.model, np.stack(list(contestants.values())), seeds, config.selection.lanes)
-        finally:
-            arena.close()
-        score = returns.total.mean(1)
-        kept = list(contestants)[int(score.argmax())]
-        rows = [
-            {"generation": generation, "phase": "selection", "mean": mean, "std": std, "stderr": std / math.sqrt(len(seeds))}
-            for generation, mean, std in zip(contestants, score.tolist(), returns.total.std(1).tolist(), strict=True)
-        ]
-    rejected = [each for generation, each in contestants.items() if generation not in (kept, START)]
-    stack = np.array(rejected, np.float32).reshape(len(rejected), len(contestants[kept]))
-    return torch.from_numpy(contestants[kept].astype(np.float32)), torch.from_numpy(stack), rows
