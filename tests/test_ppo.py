@@ -152,3 +152,19 @@ def test_a_hidden_layer_begins_at_weights_that_gradients_pass_and_a_linear_c_at_
     for number in range(PHASE.generations):
         last = ppo.generation(number)
     assert score(small, last.parameters) > max(0.8, score(small, start) + 0.1)
+
+
+def test_the_learning_rate_falls_in_a_straight_line_and_the_updates_follow_it():
+    falling = PHASE.model_copy(update={"generations": 3, "final_learning_rate": 0.002})
+    assert [falling.learning_rate_at(number) for number in range(3)] == pytest.approx([0.01, 0.006, 0.002])
+    assert [PHASE.learning_rate_at(number) for number in (0, 19)] == [0.01, 0.01]
+    config = ControllerConfig(features="z", hidden=0, bias=True)
+    ppo = learner(config, np.zeros(3), falling.model_copy(update={"final_learning_rate": 1e-12}))
+    steps = []
+    before = ppo.parameters
+    for number in range(3):
+        after = ppo.generation(number).parameters
+        steps.append(np.abs(after - before).max())
+        before = after
+    assert steps[1] > 1e-3
+    assert steps[2] < 1e-8

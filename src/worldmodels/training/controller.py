@@ -100,7 +100,9 @@ class PPOPhase(Config):
         patience: in the game, ``RealPhase``'s.
         epochs: passes over a collection.
         batch: steps of an update.
-        learning_rate: of Adam.
+        learning_rate: of Adam, at the start.
+        final_learning_rate: at the end of a run, with a straight line between; 0: the same as at the start. Steps that grow
+            smaller average over more episodes: without, C in the game wanders about what it has found.
         discount: gamma.
         noise: standard deviation of an action before its tanh, at the start.
         risk: above 0, C is not paid for living but pays this much times M's probability of an end, step by step, as M dreams
@@ -117,9 +119,15 @@ class PPOPhase(Config):
     epochs: int = Field(ge=1, le=1000)
     batch: int = Field(ge=2, le=1_000_000)
     learning_rate: float = Field(gt=0, le=1)
+    final_learning_rate: float = Field(default=0.0, ge=0, le=1)
     discount: float = Field(gt=0, lt=1)
     noise: float = Field(gt=0, le=10)
     risk: float = Field(default=0.0, ge=0, le=1e6)
+
+    def learning_rate_at(self, generation: int) -> float:
+        """Return the learning rate of a generation of a run."""
+        last = self.final_learning_rate or self.learning_rate
+        return self.learning_rate + (last - self.learning_rate) * generation / max(1, self.generations - 1)
 
     @model_validator(mode="after")
     def _risk_or_patience(self) -> "PPOPhase":

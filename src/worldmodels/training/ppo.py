@@ -163,6 +163,8 @@ class Refinement:
         self._env.seeds, self._env.finished, self._env.paid = self._episodes(number), [], 0.0
         for parameter in [*self._parts(), self._ppo.policy.log_std]:
             parameter.requires_grad_(number >= self._phase.critic_generations)
+        rate = self._phase.learning_rate_at(number)
+        self._ppo.lr_schedule = lambda _: rate  # the library's own goes along one collection
         self._ppo._last_obs = None  # the library keeps lanes going from one collection to the next
         steps = self._phase.lanes * self._phase.limit
         self._ppo.learn(steps, log_interval=10**9)
