@@ -237,6 +237,13 @@ def test_a_selection_that_was_cut_off_goes_on_with_the_round_that_it_was_in(tmp_
     assert sorted(row["episodes"] for row in curve[UPDATES:]) == [2, 2, 4, 8, 8]
 
 
+def test_every_phase_and_run_closes_its_world(monkeypatch):
+    closed = []
+    monkeypatch.setattr(DreamWorld, "close", closed.append)
+    several(None, None, quiet)
+    assert len(set(map(id, closed))) == len(closed) == 5  # dream, game, two runs of PPO, selection
+
+
 def test_generations_that_were_played_are_not_played_again(tmp_path, monkeypatch):
     with pytest.raises(CutOff):
         controller(None, Checkpoint(tmp_path / "state", "same"), killer(8))

@@ -234,6 +234,10 @@ class Learner(Protocol):
         """Collect, and update."""
         ...
 
+    def close(self) -> None:
+        """Free what it plays in."""
+        ...
+
 
 OpenArena = Callable[[DreamPhase | RealPhase | SelectionConfig], Arena]
 OpenLearner = Callable[[np.ndarray | None, int], Learner]
@@ -355,6 +359,8 @@ class _Search:
             if self.checkpoint and self.checkpoint.due():
                 self._save(learner.state)
             self._after(row, result.parameters)
+            if number == phase.generations - 1:
+                learner.close()
 
     def select(self) -> Found:
         """Let the contestants play, where there is a choice."""

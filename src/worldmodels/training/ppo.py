@@ -177,6 +177,10 @@ class Refinement:
             explained=float(self._ppo.logger.name_to_value["train/explained_variance"]),
         )
 
+    def close(self) -> None:
+        """Close the world."""
+        self._env.world.close()
+
     @property
     def parameters(self) -> np.ndarray:
         """C as it is now, (N,) float64."""
