@@ -239,7 +239,11 @@ def test_a_selection_that_was_cut_off_goes_on_with_the_round_that_it_was_in(tmp_
 
 def test_every_phase_and_run_closes_its_world(monkeypatch):
     closed = []
-    monkeypatch.setattr(DreamWorld, "close", lambda self: closed.append(self))
+
+    def close(world):
+        closed.append(world)
+
+    monkeypatch.setattr(DreamWorld, "close", close)
     several(None, None, quiet)
     assert len(set(map(id, closed))) == len(closed) == 5  # dream, game, two runs of PPO, selection
 
