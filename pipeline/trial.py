@@ -14,6 +14,7 @@ from worldmodels.models.controller import feature_size, parameter_count
 from worldmodels.params import validate
 from worldmodels.seeds import episode_seeds
 from worldmodels.storage.files import write_curve, write_json, write_table
+from worldmodels.storage.layout import artifacts_of, require
 from worldmodels.storage.weights import load_tensors
 from worldmodels.training.controller import ControllerTraining
 from worldmodels.training.memory import new_memory
@@ -29,7 +30,8 @@ def main(stage: Stage) -> None:
     config: ControllerTraining = trial_training(stage.params("controller", dict), trial, stage.key)
     game: EnvironmentConfig = stage.params("environment", EnvironmentConfig)
     files, of = stage.files, stage.before
-    agent = load_agent(of.agent)
+    begins = artifacts_of(trial.agent).agent
+    agent = load_agent(require(begins))
     vision, memory = agent.vision, agent.memory
     if trial.memory == "untrained":
         memory = new_memory(memory.config, vision.config.latent, memory.action, stage.seed + trial.seed)
@@ -37,7 +39,7 @@ def main(stage: Stage) -> None:
     rows, _ = load_tensors(of.latents)
     same_shape = agent.config == config.model
     start = agent.parameters.numpy() if trial.begin == "agent" and same_shape else None
-    inputs = [of.latents, *sorted(of.agent.iterdir())]
+    inputs = [of.latents, *sorted(begins.iterdir())]
     parameters, _, curve = search(
         stage, config, vision, memory, rows, start=start, played=True, inputs=inputs, told=[trial.memory]
     )

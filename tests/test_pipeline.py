@@ -87,7 +87,7 @@ def project(tmp_path_factory):
 
 def test_the_chain_runs_and_leaves_scores_a_report_and_a_clean_status(project):
     lock = yaml.safe_load((project / "dvc.lock").read_text())["stages"]
-    assert len(lock) == 2 + 3 * 7 + 1 + 1
+    assert len(lock) == 2 + 3 * 7 + 2 + 1
     for key in ("doom-1", "doom-2", "carracing-1"):
         scores = yaml.safe_load((project / f"artifacts/{key}/scores.json").read_text())
         assert scores["preset"] == "tiny"
@@ -108,6 +108,14 @@ def test_the_chain_runs_and_leaves_scores_a_report_and_a_clean_status(project):
     )
     assert made.config == chained.config.model_copy(update={"ending": "threshold"})
     assert any((tensor != chained.state_dict()[name]).any() for name, tensor in made.state_dict().items())
+    same, begun = (
+        [load_tensors(project / f"artifacts/trials/{key}/agent/{part}.safetensors")[0] for key in ("untrained-0", "onward-0")]
+        for part in ("memory", "controller")
+    )
+    assert all(
+        torch.equal(tensor, same[1][name]) for name, tensor in same[0].items()
+    )  # V and M of the trial that it goes on from
+    assert not torch.equal(begun[0]["parameters"], begun[1]["parameters"])
     assert (project / "reports/index.html").stat().st_size > 10_000
     assert "up to date" in run(project, "dvc", "status").stdout
     assert not ran(run(project, "dvc", "repro").stdout)

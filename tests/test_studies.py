@@ -31,6 +31,8 @@ def entry(**changes):
     [
         ({"of": "carracing-9"}, "carracing-9"),
         ({"of": "doom-1"}, "is no iteration of 'carracing'"),
+        ({"agent": "doom-1"}, "neither carracing-1 nor trials/KEY of another trial"),
+        ({"agent": "trials/full-0"}, "neither carracing-1 nor trials/KEY of another trial"),
         ({"controller": {"dream": {"generation": 0}}}, "trials.full-0.controller.dream.generation"),
         ({"controller": {"evolution": {"sigma": -1.0}}}, "trials.full-0.controller.evolution.sigma"),
         ({"controller": {"evolution": {"seed": 1}}}, "take this one out"),

@@ -44,7 +44,9 @@ def tiny_params() -> dict[str, Any]:
     plain = params["trials"]["full-0"]
     search = plain["controller"] | {"real": {"generations": 1}}
     changes = {"variant": "untrained M", "memory": "untrained", "ending": "threshold", "episodes": 2, "controller": search}
-    params["trials"] = {"untrained-0": plain | changes}
+    untrained = plain | changes
+    onward = untrained | {"agent": "trials/untrained-0", "variant": "from there on", "memory": "trained", "begin": "agent"}
+    params["trials"] = {"untrained-0": untrained, "onward-0": onward}
     return params
 
 

@@ -119,6 +119,9 @@ def _check_trials(project: Project, sections: dict[str, Any], path: Path) -> Non
         link = project.chain.get(trial.of)
         if link is None or link.env != trial.env:
             raise ParamsError(f"{where}: of = {trial.of!r} is no iteration of {trial.env!r} in `chain`.")
+        others = [f"trials/{name}" for name, other in project.trials.items() if other.of == trial.of and name != key]
+        if trial.agent not in (trial.of, *others):
+            raise ParamsError(f"{where}: agent = {trial.agent!r} is neither {trial.of} nor trials/KEY of another trial of it.")
         training = trial_training(sections[trial.env]["controller"], trial, key)
         dreams = training.dream.generations or (training.ppo.generations and training.ppo.world == "dream")
         if trial.memory == "untrained" and dreams:

@@ -160,6 +160,16 @@ class Trial(Iteration):
         return self.folder / "trial.json"
 
 
+def artifacts_of(name: str) -> Iteration:
+    """Return the files of an iteration, or of a trial that is called as its folder is.
+
+    >>> artifacts_of("doom-4").agent.as_posix(), artifacts_of("trials/runs-0").agent.as_posix()
+    ('artifacts/doom-4/agent', 'artifacts/trials/runs-0/agent')
+    """
+    place, _, key = name.rpartition("/")
+    return Trial(key) if place == TRIALS else Iteration(name)
+
+
 MAKERS = {
     "data.json": "collect",
     "episodes": "collect",

@@ -16,13 +16,14 @@ class TrialConfig(Config):
 
     Attributes:
         env: its environment.
-        of: the iteration whose V, M and data it takes.
+        of: the iteration whose data it takes.
+        agent: whose V and M it takes, and C, if it begins there: ``of`` itself, or ``trials/KEY``, another trial of it.
         study: the figure in which it stands.
         variant: its name there.
         seed: of its search; trials of the same variant differ in it.
-        memory: M of the iteration, or one of the same shape that was never trained (a random reservoir).
+        memory: the agent's M, or one of the same shape that was never trained (a random reservoir).
         ending: how its dreams end, ``MemoryConfig.ending``; M is not trained for it.
-        begin: the search begins at C of the iteration, or at zeros.
+        begin: the search begins at the agent's C, or at zeros.
         controller: what is otherwise than in the environment's ``controller`` section, e.g. ``{dream: {generations: 0}}``.
         episodes: test episodes.
         world: they are played on the back end that scores, or on the one that trains, which may be faster.
@@ -30,6 +31,7 @@ class TrialConfig(Config):
 
     env: str
     of: str
+    agent: str
     study: str = Field(pattern=r"^[a-z0-9-]+$")
     variant: str = Field(min_length=1)
     seed: int = Field(ge=0)
