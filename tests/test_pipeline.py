@@ -112,10 +112,8 @@ def test_the_chain_runs_and_leaves_scores_a_report_and_a_clean_status(project):
         [load_tensors(project / f"artifacts/trials/{key}/agent/{part}.safetensors")[0] for key in ("untrained-0", "onward-0")]
         for part in ("memory", "controller")
     )
-    assert all(
-        torch.equal(tensor, same[1][name]) for name, tensor in same[0].items()
-    )  # V and M of the trial that it goes on from
-    assert not torch.equal(begun[0]["parameters"], begun[1]["parameters"])
+    assert all((tensor == same[1][name]).all() for name, tensor in same[0].items())  # M of the trial that it goes on from
+    assert (begun[0]["parameters"] != begun[1]["parameters"]).any()
     assert (project / "reports/index.html").stat().st_size > 10_000
     assert "up to date" in run(project, "dvc", "status").stdout
     assert not ran(run(project, "dvc", "repro").stdout)

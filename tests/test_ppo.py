@@ -18,6 +18,7 @@ from worldmodels.training.ppo import REWARD_SCALE, Refinement, WorldVecEnv
 PHASE = PPOPhase(
     world="real",
     generations=20,
+    runs=1,
     critic_generations=1,
     lanes=4,
     limit=32,
@@ -25,6 +26,7 @@ PHASE = PPOPhase(
     epochs=10,
     batch=32,
     learning_rate=0.01,
+    final_learning_rate=0.0,
     discount=0.5,
     noise=0.3,
 )

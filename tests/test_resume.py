@@ -140,6 +140,7 @@ def controller(_, checkpoint, observe, learned=0, runs=1, game=None):
         epochs=2,
         batch=5,
         learning_rate=0.01,
+        final_learning_rate=0.0,
         discount=0.9,
         noise=0.5,
     )

@@ -111,7 +111,7 @@ class PPOPhase(Config):
 
     world: Literal["dream", "real"]
     generations: int = Field(ge=0, le=100_000)
-    runs: int = Field(default=1, ge=1, le=1000)
+    runs: int = Field(ge=1, le=1000)
     critic_generations: int = Field(ge=0, le=100_000)
     lanes: int = Field(ge=1, le=4096)
     limit: int = Field(ge=2, le=1_000_000)
@@ -119,7 +119,7 @@ class PPOPhase(Config):
     epochs: int = Field(ge=1, le=1000)
     batch: int = Field(ge=2, le=1_000_000)
     learning_rate: float = Field(gt=0, le=1)
-    final_learning_rate: float = Field(default=0.0, ge=0, le=1)
+    final_learning_rate: float = Field(ge=0, le=1)
     discount: float = Field(gt=0, lt=1)
     noise: float = Field(gt=0, le=10)
     risk: float = Field(default=0.0, ge=0, le=1e6)

@@ -29,7 +29,7 @@ class SelectionConfig(Config):
 
     episodes: int = Field(ge=0, le=100_000)
     every: int = Field(ge=1, le=100_000)
-    halvings: int = Field(default=0, ge=0, le=16)
+    halvings: int = Field(ge=0, le=16)
     limit: int = Field(ge=1, le=1_000_000)
     lanes: int = Field(ge=1, le=4096)
 
