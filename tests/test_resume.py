@@ -127,7 +127,7 @@ class Nightfall:
         return self.arena.play(config, candidates, seeds, lanes)
 
 
-def controller(_, checkpoint, observe, learned=0, runs=1, game=None):
+def controller(_, checkpoint, observe, learned=0, runs=1, risk=0.0, game=None):
     shape = ControllerConfig(features="zh", hidden=0, bias=False)
     ppo = PPOPhase(
         world="real",
@@ -143,6 +143,7 @@ def controller(_, checkpoint, observe, learned=0, runs=1, game=None):
         final_learning_rate=0.0,
         discount=0.9,
         noise=0.5,
+        risk=risk,
     )
     config = ControllerTraining(
         model=shape,
@@ -236,6 +237,12 @@ def test_a_selection_that_was_cut_off_goes_on_with_the_round_that_it_was_in(tmp_
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
     assert curve == expected_curve
     assert sorted(row["episodes"] for row in curve[UPDATES:]) == [2, 2, 4, 8, 8]
+
+
+@pytest.mark.parametrize("risk", [0.0, 1.0])
+def test_what_risks_cost_is_no_return(risk):
+    _, curve = controller(None, None, quiet, learned=4, risk=risk)
+    assert [("mean" in row, "reward" in row) for row in curve if row["phase"] == "ppo"] == [(risk == 0, True)] * 4
 
 
 def test_every_phase_and_run_closes_its_world(monkeypatch):

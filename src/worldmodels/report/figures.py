@@ -304,11 +304,15 @@ def _plot_controller(axes: Axes, table: pd.DataFrame) -> None:
     for phase in searched["phase"].drop_duplicates():
         rows = searched[searched["phase"] == phase]
         generation, colour = rows["generation"].to_numpy(dtype=float), WORLD_COLOURS.get(str(phase), FAINT_INK)
-        if rows["mean"].isna().all():  # PPO where no episode ends: it has rewards and no returns
+        if rows["mean"].isna().all():  # PPO where no episode ends, or paid with risks: it has rewards and no returns
             paid = axes.twinx()
-            paid.plot(generation, rows["reward"], color=colour, linewidth=1.5, label=f"{phase}: reward of a step")
+            paid.plot(generation, rows["reward"], color=colour, linewidth=1, alpha=0.6, label=f"{phase}: reward of a step")
+            low, high = rows["reward"].quantile(0.1), rows["reward"].max()  # what C earned untaught would flatten the rest
+            paid.set_ylim(low - 0.3 * (high - low) - 1e-9, high + 0.1 * (high - low) + 1e-9)
             paid.set_ylabel("reward of a step")
             paid.grid(visible=False)
+            axes.set_zorder(paid.get_zorder() + 1)  # contestants before it
+            axes.patch.set_visible(False)
             continue
         mean, std = rows["mean"].to_numpy(dtype=float), rows["std"].to_numpy(dtype=float)
         axes.fill_between(generation, mean - std, mean + std, color=colour, alpha=0.18, linewidth=0)

@@ -353,7 +353,8 @@ class _Search:
                     learner.state = self.tensors
             generation, result = next(self.counter), learner.generation(number)
             told = {"reward": result.reward, "noise": result.noise, "explained": result.explained}
-            row = _row(generation, "ppo", np.array(result.returns), result.steps, ended=len(result.returns), **told)
+            returns = np.array([] if phase.risk else result.returns)  # what risks cost is no return of the game
+            row = _row(generation, "ppo", returns, result.steps, ended=len(result.returns), **told)
             self.learned.append(row)
             self._contest(generation, result.parameters)
             if self.checkpoint and self.checkpoint.due():
