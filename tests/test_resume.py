@@ -263,7 +263,7 @@ def test_generations_that_were_played_are_not_played_again(tmp_path, monkeypatch
     start = DreamWorld.start
     monkeypatch.setattr(DreamWorld, "start", lambda self, seeds: (played.append(seeds), start(self, seeds)))
     controller(None, Checkpoint(tmp_path / "state", "same"), quiet)
-    assert len(played) == UPDATES - 9
+    assert len(played) == UPDATES - 8
 
 
 def test_a_checkpoint_of_another_computation_is_left_alone(tmp_path, capsys):

@@ -458,6 +458,9 @@ def test_halvings_keep_the_best_at_a_part_of_the_cost_and_say_on_how_many_episod
     assert sorted(episodes.values()) == [32] * 8 + [64] * 4 + [128] * 2 + [256] * 2
     assert all(row["stderr"] == row["std"] / row["episodes"] ** 0.5 for row in chosen.rows)
     assert chosen.rejected == [generation for generation in contestants if episodes[generation] > 32 and generation != 15]
+    two = {generation: contestants[generation] for generation in (3, 9)}
+    alone = choose(two, config, model, Luck(), range(256), played=[], observe=lambda: None)
+    assert (alone.kept, [row["episodes"] for row in alone.rows]) == (9, [32, 32])  # who is alone has nothing to prove
     with pytest.raises(ValueError, match="at least 512 episodes"):
         SelectionConfig(episodes=256, every=1, halvings=9, limit=1, lanes=1)
 

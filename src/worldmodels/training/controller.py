@@ -331,9 +331,9 @@ class _Search:
                 *fitness, steps = self.fitness[generation]
                 search.tell(np.array(fitness))
                 mean = origin + basis.expand(search.mean[None])[0]
+                self._after(_row(generation, world, np.array(fitness), int(steps), sigma=search.sigma), mean)
                 if new and self.checkpoint and self.checkpoint.due():
                     self._save({})
-                self._after(_row(generation, world, np.array(fitness), int(steps), sigma=search.sigma), mean)
         finally:
             arena.close()
         return mean
@@ -356,10 +356,9 @@ class _Search:
             returns = np.array([] if phase.risk else result.returns)  # what risks cost is no return of the game
             row = _row(generation, "ppo", returns, result.steps, ended=len(result.returns), **told)
             self.learned.append(row)
-            self._contest(generation, result.parameters)
+            self._after(row, result.parameters)
             if self.checkpoint and self.checkpoint.due():
                 self._save(learner.state)
-            self._after(row, result.parameters)
             if number == phase.generations - 1:
                 learner.close()
 
@@ -391,7 +390,8 @@ class _Search:
     def _after(self, row: Row, parameters: np.ndarray) -> None:
         generation = int(row["generation"])
         self.curve.append(row)
-        self._contest(generation, parameters)
+        if self.config.contests(generation):
+            self.contestants[generation] = parameters
         told = {f"{row['phase']}/{name}": float(value) for name, value in row.items() if name not in ("generation", "phase")}
         self.observe(told, generation)
 
@@ -399,10 +399,6 @@ class _Search:
         if self.checkpoint:
             self._save({})
         next(self.counter, None)
-
-    def _contest(self, generation: int, parameters: np.ndarray) -> None:
-        if self.config.contests(generation):
-            self.contestants[generation] = parameters
 
     def _save(self, state: Mapping[str, Tensor]) -> None:
         assert self.checkpoint is not None

@@ -53,7 +53,7 @@ class Choice(NamedTuple):
     """What the contestants came to.
 
     Attributes:
-        kept: generation of the best of those that played all rounds.
+        kept: generation of the best of those that nobody sent home.
         rejected: generations of the others that came through the first round, in their order.
         rows: of the curve, one a contestant, over all that it played.
     """
@@ -97,6 +97,8 @@ def choose(
             best = sorted(playing, key=score, reverse=True)[: math.ceil(len(playing) / 2)]
             playing = [generation for generation in playing if generation in best]
             through = playing if number == 1 else through
+            if len(playing) == 1:
+                break
         if number == len(played):
             stack = np.stack([contestants[generation] for generation in playing])
             since = len(returns[playing[0]])
