@@ -5,7 +5,7 @@ from copy import deepcopy
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
@@ -18,20 +18,15 @@ from worldmodels.engine.real import open_games
 from worldmodels.engine.world import World
 from worldmodels.envs.make import EnvironmentConfig
 from worldmodels.errors import ParamsError, WorldModelsError
-from worldmodels.models.controller import feature_size, first_parameters
+from worldmodels.models.controller import Features, feature_size, first_parameters
 from worldmodels.models.memory import Memory
 from worldmodels.models.vision import Vision
 from worldmodels.seeds import Purpose, episode_seeds, stream_seed
 from worldmodels.training.arena import Arena
 from worldmodels.training.basis import played_features, principal_directions
-from worldmodels.training.controller import (
-    ControllerTraining,
-    DreamPhase,
-    Found,
-    Learner,
-    RealPhase,
-    train_controller,
-)
+from worldmodels.training.controller import ControllerTraining, Found, Learner, train_controller
+from worldmodels.training.gradient import ValueGradients
+from worldmodels.training.phases import DreamPhase, RealPhase
 from worldmodels.training.selection import SelectionConfig
 
 
@@ -80,9 +75,9 @@ def search(
         how |= {"fused": compiled, "worth": game.frame_skip, "risk": risk}
         return partial(DreamWorld, dreamer, places, features, **how)
 
-    def real_world(limit: int, patience: int, risk: float = 0.0) -> Callable[[], World]:
+    def real_world(limit: int, patience: int, risk: float = 0.0, seen: Features = features) -> Callable[[], World]:
         rules = game.model_copy(update={"limit": min(limit, game.limit)})
-        games = partial(open_games, rules, stage.threads, seer, dreamer, features, risk)
+        games = partial(open_games, rules, stage.threads, seer, dreamer, seen, risk)
         return partial(open_patient, games, patience) if patience else games
 
     def arena_of(of: DreamPhase | RealPhase | SelectionConfig) -> Arena:
@@ -91,6 +86,26 @@ def search(
         return open_arena(stage.engine, open_world, *sizes)
 
     def open_learner(begin: np.ndarray | None, run: int) -> Learner:
+        phase, ppo = config.learning, config.ppo
+        kind: Literal["ppo", "gradient"] = "gradient" if config.gradient.generations else "ppo"
+        stream = f"{stage.stream}/{kind}/{config.evolution.seed}" + (f"/{run}" if run else "")
+        dreams = kind == "ppo" and ppo.world == "dream"
+        purpose: Purpose = "dream" if dreams else "evolution"
+
+        def episodes(generation: int) -> Iterator[int]:
+            first = generation * phase.lanes * phase.limit
+            return (episode_seeds(purpose, 1, stream=stream, start=first + i)[0] for i in count())
+
+        if begin is None:
+            begin = first_parameters(config.model, *sizes, stream_seed(stage.seed, stream, "first"))
+        how: dict[str, Any] = {"seed": lambda generation: stream_seed(stage.seed, stream, generation), "episodes": episodes}
+        if kind == "gradient":
+            if str(device) != "cpu":
+                raise WorldModelsError("controller.gradient learns on the processor: set compute.device: cpu for this stage.")
+            games = real_world(config.gradient.limit, config.gradient.patience, seen="zch")
+            return ValueGradients(
+                config.gradient, config.model, games(), dreamer, begin, played_features(features, memory, rows), **how
+            )
         try:
             from worldmodels.training.ppo import Refinement
         except ImportError as error:
@@ -98,24 +113,10 @@ def search(
                 f"controller.ppo needs stable-baselines3 ({error}): pip install 'worldmodels[ppo]' "
                 "(in a clone: pip install -c requirements.lock -e '.[ppo]'), or set its generations to 0."
             ) from None
-        phase, world = config.ppo, real_world(config.ppo.limit, config.ppo.patience, config.ppo.risk)
-        if phase.world == "dream":  # one step more than is played: what a dream that is cut off is worth is the critic's to say
-            world = dream_world(config.dream.model_copy(update={"limit": phase.limit + 1, "survival": 0.0}), phase.risk)
-        stream = f"{stage.stream}/ppo/{config.evolution.seed}" + (f"/{run}" if run else "")
-        purpose: Purpose = "dream" if phase.world == "dream" else "evolution"
-
-        def episodes(generation: int) -> Iterator[int]:
-            first = generation * phase.lanes * phase.limit
-            return (episode_seeds(purpose, 1, stream=stream, start=first + i)[0] for i in count())
-
-        return Refinement(
-            phase,
-            config.model,
-            world(),
-            first_parameters(config.model, *sizes, stream_seed(stage.seed, stream, "first")) if begin is None else begin,
-            seed=lambda generation: stream_seed(stage.seed, stream, generation),
-            episodes=episodes,
-        )
+        world = real_world(ppo.limit, ppo.patience, ppo.risk)
+        if dreams:  # one step more than is played: what a dream that is cut off is worth is the critic's to say
+            world = dream_world(config.dream.model_copy(update={"limit": ppo.limit + 1, "survival": 0.0}), ppo.risk)
+        return Refinement(ppo, config.model, world(), begin, **how)
 
     components = config.evolution.components
     return train_controller(

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 from pipeline.search import search
 from pipeline.stage import Stage, run_stage
 from worldmodels.engine.agent import Agent, load_agent, save_agent
@@ -16,6 +18,7 @@ from worldmodels.seeds import episode_seeds
 from worldmodels.storage.files import write_curve, write_json, write_table
 from worldmodels.storage.layout import artifacts_of, require
 from worldmodels.storage.weights import load_tensors
+from worldmodels.training.carry import can_widen, widen
 from worldmodels.training.controller import ControllerTraining
 from worldmodels.training.memory import new_memory
 from worldmodels.training.trial import TrialConfig, steps_played, trial_training
@@ -37,8 +40,7 @@ def main(stage: Stage) -> None:
         memory = new_memory(memory.config, vision.config.latent, memory.action, stage.seed + trial.seed)
     memory.config = memory.config.model_copy(update={"ending": trial.ending})
     rows, _ = load_tensors(of.latents)
-    same_shape = agent.config == config.model
-    start = agent.parameters.numpy() if trial.begin == "agent" and same_shape else None
+    start = begin_at(agent, config, stage.seed + trial.seed) if trial.begin == "agent" else None
     inputs = [of.latents, *sorted(begins.iterdir())]
     parameters, _, curve = search(
         stage, config, vision, memory, rows, start=start, played=True, inputs=inputs, told=[trial.memory]
@@ -71,6 +73,15 @@ def main(stage: Stage) -> None:
     write_json(files.scores, scores)
     stage.run.metrics({f"real/{name}": scores["real"][name] for name in ("mean", "std", "stderr", "n")}, 0)
     stage.run.done(files.scores)
+
+
+def begin_at(agent: Agent, config: ControllerTraining, seed: int) -> np.ndarray | None:
+    """Return the agent's C as the trial's shape has it; None where it cannot be had in it."""
+    if agent.config == config.model:
+        return agent.parameters.numpy()
+    if can_widen(agent.config, config.model, agent.memory.action):
+        return widen(agent.parameters.double().numpy(), config.model, agent.memory.action, seed)
+    return None
 
 
 def _sizes(config: ControllerTraining, agent: Agent) -> tuple[int, int]:

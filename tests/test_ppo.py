@@ -12,7 +12,8 @@ from worldmodels.engine.driver import ControllerPolicy
 from worldmodels.engine.rollout import run_episodes
 from worldmodels.engine.world import Step
 from worldmodels.models.controller import ControllerConfig, Controllers, first_parameters, parameter_count
-from worldmodels.training.controller import ControllerTraining, PPOPhase
+from worldmodels.training.controller import ControllerTraining
+from worldmodels.training.phases import PPOPhase
 from worldmodels.training.ppo import REWARD_SCALE, Refinement, WorldVecEnv
 
 PHASE = PPOPhase(

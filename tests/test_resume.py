@@ -17,17 +17,12 @@ from worldmodels.storage.checkpoint import Checkpoint
 from worldmodels.storage.episodes import EpisodeWriter, FrameReader
 from worldmodels.storage.files import write_json
 from worldmodels.training.arena import WorldArena
-from worldmodels.training.controller import (
-    ControllerTraining,
-    DreamPhase,
-    MomentsConfig,
-    PPOPhase,
-    RealPhase,
-    train_controller,
-)
+from worldmodels.training.controller import ControllerTraining, train_controller
 from worldmodels.training.evolution import EvolutionConfig
 from worldmodels.training.fit import OptimiserConfig
+from worldmodels.training.gradient import ValueGradients
 from worldmodels.training.memory import MemoryTraining, new_memory, train_memory
+from worldmodels.training.phases import DreamPhase, GradientPhase, MomentsConfig, PPOPhase, RealPhase
 from worldmodels.training.ppo import Refinement
 from worldmodels.training.selection import SelectionConfig
 from worldmodels.training.vision import VisionTraining, new_vision, train_vision
@@ -127,11 +122,33 @@ class Nightfall:
         return self.arena.play(config, candidates, seeds, lanes)
 
 
-def controller(_, checkpoint, observe, learned=0, runs=1, risk=0.0, game=None):
-    shape = ControllerConfig(features="zh", hidden=0, bias=False)
+def controller(_, checkpoint, observe, learned=0, runs=1, risk=0.0, game=None, gradient=False):
+    shape = ControllerConfig(features="zh", hidden=0, bias=True)
+    graded = GradientPhase(
+        generations=learned if gradient else 0,
+        runs=1,
+        critic_generations=1,
+        lanes=2,
+        limit=10,
+        patience=0,
+        goal=0,
+        updates=2,
+        horizon=3,
+        epochs=2,
+        batch=5,
+        learning_rate=0.01,
+        final_learning_rate=0.0,
+        discount=0.9,
+        noise=0.5,
+        pay=0.0,
+        drought=0.0,
+        drought_steps=1,
+        risk=1.0,
+        loss=1.0,
+    )
     ppo = PPOPhase(
         world="real",
-        generations=learned // runs,
+        generations=0 if gradient else learned // runs,
         runs=runs,
         critic_generations=1,
         lanes=2,
@@ -161,19 +178,24 @@ def controller(_, checkpoint, observe, learned=0, runs=1, risk=0.0, game=None):
         ),
         real=RealPhase(generations=UPDATES // 2, rollouts=2, limit=30, lanes=10, patience=0, sigma=0.1),
         ppo=ppo,
+        gradient=graded,
         selection=SelectionConfig(episodes=8 if runs > 1 else 0, every=3, halvings=2, limit=30, lanes=10),
         warm_start=False,
     )
     dreamer = Memory(MemoryConfig(hidden=4, mixtures=2, done=True, reward=False, ending="sampled"), 3, 1)
     initialise(dreamer, torch.Generator().manual_seed(0))
 
-    def open_world(limit):
+    def open_world(limit, features="zh"):
         starts = Starts(torch.zeros(1, 3), torch.zeros(1, 3))
-        return DreamWorld(dreamer, starts, "zh", temperature=1.0, limit=limit)
+        return DreamWorld(dreamer, starts, features, temperature=1.0, limit=limit)
 
     def open_learner(start, run):
-        begin = np.full(7, 0.1 * run) if start is None else start
+        begin = np.full(8, 0.1 * run) if start is None else start
         seed = partial(int.__add__, 5 + 100 * run)
+        if gradient:
+            seen = np.random.default_rng(0).normal(size=(30, 7))
+            how = {"seed": seed, "episodes": lambda g: count(100 * g)}
+            return ValueGradients(graded, shape, open_world(7, "zch"), dreamer, begin, seen, **how)
         return Refinement(ppo, shape, open_world(7), begin, seed=seed, episodes=lambda g: count(100 * g))
 
     def open_arena(of):
@@ -197,9 +219,10 @@ def controller(_, checkpoint, observe, learned=0, runs=1, risk=0.0, game=None):
 
 refined = partial(controller, learned=4)
 several = partial(controller, learned=4, runs=2)
+derived = partial(controller, learned=4, gradient=True)
 
 
-@pytest.mark.parametrize("train", [vision, memory, controller, refined, several])
+@pytest.mark.parametrize("train", [vision, memory, controller, refined, several, derived])
 def test_cut_off_twice_and_resumed_it_ends_with_the_same_bytes(train, frames, tmp_path):
     expected, expected_curve = train(frames, None, quiet)
     for at in (3, 10):

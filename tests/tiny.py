@@ -35,6 +35,7 @@ def tiny_params() -> dict[str, Any]:
             epochs=1,
             batch=8,
         )
+        section["controller"]["gradient"].update(lanes=2, limit=20, updates=2, horizon=2, epochs=1, batch=8, patience=15)
         section["controller"]["selection"].update(episodes=2, every=1, limit=20)
         section["environment"]["limit"] = 80
         section["calibrate"].update(dreams=2, limit=50)
@@ -45,7 +46,10 @@ def tiny_params() -> dict[str, Any]:
     search = plain["controller"] | {"real": {"generations": 1}}
     changes = {"variant": "untrained M", "memory": "untrained", "ending": "threshold", "episodes": 2, "controller": search}
     untrained = plain | changes
+    wide = {"real": {"generations": 0}, "ppo": {"generations": 0}, "gradient": {"generations": 2, "critic_generations": 1}}
+    wide["model"] = plain["controller"]["model"] | {"hidden": 5}
     onward = untrained | {"agent": "trials/untrained-0", "variant": "from there on", "memory": "trained", "begin": "agent"}
+    onward["controller"] = wide
     params["trials"] = {"untrained-0": untrained, "onward-0": onward}
     return params
 

@@ -79,6 +79,8 @@ class Recurrence(torch.autograd.Function):
             carried = carried * f * kept
             back = (gates[-1] @ recurrent).to(kept.dtype) * kept
         drive = torch.stack(gates[::-1], 1)
+        if not ctx.needs_input_grad[2]:
+            return drive, None, None, back, carried, None
         states = torch.stack([step[0] for step in ctx.tape], 1).to(ctx.kind)
         recurrent = (drive.flatten(0, 1).T @ states.flatten(0, 1)).to(weight.dtype)
         return drive, None, recurrent, back, carried, None

@@ -1,11 +1,11 @@
 """Training C: phases of CMA-ES, in the dream or in reality, and the choice of the controller that is kept."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
+from pydantic import model_validator
 from torch import Tensor
 
 from worldmodels.errors import WorldModelsError
@@ -17,123 +17,11 @@ from worldmodels.training.arena import Arena
 from worldmodels.training.basis import Basis
 from worldmodels.training.evolution import Evolution, EvolutionConfig
 from worldmodels.training.fit import Observe, Row
+from worldmodels.training.phases import DreamPhase, GradientPhase, LearnerPhase, PPOPhase, RealPhase
 from worldmodels.training.selection import SelectionConfig, choose
 
 START = -1
 """Generation of the C that a search begins with."""
-
-
-class MomentsConfig(Config):
-    """Dreams that begin in the middle of real play.
-
-    Attributes:
-        share: of all dreams of the phase; the others begin at first frames.
-        random_play: so it is too where no agent has played yet. Else all dreams begin at first frames then: random play may be
-            where no agent wants to be, as a car off its road.
-        context: steps that M reads before such a dream.
-        newest: frames, at the end of the data, among which the moments lie: what the latest agents saw.
-    """
-
-    share: float = Field(ge=0, le=1)
-    random_play: bool
-    context: int = Field(ge=1, le=1_000_000)
-    newest: int = Field(ge=1, le=1_000_000_000)
-
-
-class DreamPhase(Config):
-    """A stretch of CMA-ES in the dream, where a generation is played at once.
-
-    Attributes:
-        generations: how many; 0 leaves the dream out.
-        rollouts: E, dreams that each candidate is judged on.
-        limit: most steps of a dream.
-        temperature: tau.
-        survival: above 0, candidates are judged by their expected returns instead of sampled deaths (``DreamWorld``), down to
-            this probability of being alive.
-        goal: above 0, sum of rewards, without what every step costs, at which a dream is over (``DreamWorld``).
-        moments: where dreams begin, beside first frames.
-    """
-
-    generations: int = Field(ge=0, le=100_000)
-    rollouts: int = Field(ge=1, le=10_000)
-    limit: int = Field(ge=1, le=1_000_000)
-    temperature: float = Field(gt=0, le=10)
-    survival: float = Field(ge=0, lt=1)
-    goal: float = Field(ge=0, le=1e9)
-    moments: MomentsConfig
-
-
-class RealPhase(Config):
-    """A stretch of CMA-ES in the game.
-
-    Attributes:
-        generations: how many; 0 leaves the game out.
-        rollouts: E, episodes that each candidate is judged on.
-        limit: most steps of an episode.
-        lanes: most games at a time.
-        patience: steps without a reward above 0 after which an episode ends (``PatientWorld``); 0: none does.
-        sigma: first step size. Episodes of a game are few and their returns far apart: around a C that can play already, small
-            steps lose less.
-    """
-
-    generations: int = Field(ge=0, le=100_000)
-    rollouts: int = Field(ge=1, le=10_000)
-    limit: int = Field(ge=1, le=1_000_000)
-    lanes: int = Field(ge=1, le=4096)
-    patience: int = Field(ge=0, le=1_000_000)
-    sigma: float = Field(gt=0, le=10)
-
-
-class PPOPhase(Config):
-    """A stretch of PPO (Schulman et al. 2017), from the mean where the search before it ended.
-
-    Its critic says what the rest of an episode is worth, so that short dreams need not be short-sighted.
-
-    Attributes:
-        world: the game, or the dream, at the ``dream`` phase's temperature and from its starts.
-        generations: collections, each followed by its updates; 0 leaves PPO out.
-        runs: how often; the first goes on from C, every other begins anew, from weights of its own, and the selection keeps the
-            best C of them all. What a dream finds alike may be far apart in the game.
-        critic_generations: the first so many train the critic alone, so that an untrained one does not spoil C.
-        lanes: games at a time.
-        limit: steps of a collection in every lane; it begins with new episodes, and those that end are followed by others.
-        patience: in the game, ``RealPhase``'s.
-        epochs: passes over a collection.
-        batch: steps of an update.
-        learning_rate: of Adam, at the start.
-        final_learning_rate: at the end of a run, with a straight line between; 0: the same as at the start. Steps that grow
-            smaller average over more episodes: without, C in the game wanders about what it has found.
-        discount: gamma.
-        noise: standard deviation of an action before its tanh, at the start.
-        risk: above 0, C is not paid for living but pays this much times M's probability of an end, step by step, as M dreams
-            (``DreamWorld``) or reads the game (``RealWorld``): a sharper signal than deaths are.
-    """
-
-    world: Literal["dream", "real"]
-    generations: int = Field(ge=0, le=100_000)
-    runs: int = Field(ge=1, le=1000)
-    critic_generations: int = Field(ge=0, le=100_000)
-    lanes: int = Field(ge=1, le=4096)
-    limit: int = Field(ge=2, le=1_000_000)
-    patience: int = Field(ge=0, le=1_000_000)
-    epochs: int = Field(ge=1, le=1000)
-    batch: int = Field(ge=2, le=1_000_000)
-    learning_rate: float = Field(gt=0, le=1)
-    final_learning_rate: float = Field(ge=0, le=1)
-    discount: float = Field(gt=0, lt=1)
-    noise: float = Field(gt=0, le=10)
-    risk: float = Field(default=0.0, ge=0, le=1e6)
-
-    def learning_rate_at(self, generation: int) -> float:
-        """Return the learning rate of a generation of a run."""
-        last = self.final_learning_rate or self.learning_rate
-        return self.learning_rate + (last - self.learning_rate) * generation / max(1, self.generations - 1)
-
-    @model_validator(mode="after")
-    def _risk_or_patience(self) -> "PPOPhase":
-        if self.risk and self.patience:
-            raise ValueError("risk pays no rewards that a patience could wait for: set one of them to 0")
-        return self
 
 
 class ControllerTraining(Config):
@@ -145,6 +33,7 @@ class ControllerTraining(Config):
         dream: the search in the dream.
         real: the search in the game, from the mean where the one in the dream ended.
         ppo: what follows it, without a search.
+        gradient: the same, by M's derivatives instead; one of the two.
         selection: what is kept.
         warm_start: begin at the C of the previous iteration where there is one and its shape is the same; where V is another,
             at the C nearest to it (``training.carry``).
@@ -155,44 +44,56 @@ class ControllerTraining(Config):
     dream: DreamPhase
     real: RealPhase
     ppo: PPOPhase
+    gradient: GradientPhase
     selection: SelectionConfig
     warm_start: bool
 
     @model_validator(mode="after")
-    def _risk_is_told(self) -> "ControllerTraining":
+    def _learns_one_way(self) -> "ControllerTraining":
+        if self.ppo.generations and self.gradient.generations:
+            raise ValueError("ppo and gradient both have generations: a search has one of them, a trial can go on from another")
         if self.ppo.risk and self.ppo.world == "real" and self.model.features == "z":
             raise ValueError("ppo.risk is told by M: in the game it needs features with h (zh, zch)")
+        if self.gradient.generations and not self.model.bias:
+            raise ValueError("gradient needs a C with biases: set model.bias: true")
         return self
+
+    @property
+    def learning(self) -> LearnerPhase:
+        """The phase without a search: PPO, or value gradients."""
+        return self.gradient if self.gradient.generations else self.ppo
 
     @property
     def generations(self) -> int:
         """Generations of all phases."""
-        return self.dream.generations + self.real.generations + self.ppo.generations * self.ppo.runs
+        return self.dream.generations + self.real.generations + self.learning.generations * self.learning.runs
 
     def contests(self, generation: int) -> bool:
         """Return whether C as it is after a generation may be kept: the last, and, if there is a choice, some before it."""
         if generation == self.generations - 1 or not self.selection.episodes:
             return generation == self.generations - 1
         learned = generation + 1 - self.dream.generations - self.real.generations
-        ends_a_run = learned > 0 and learned % self.ppo.generations == 0
+        ends_a_run = learned > 0 and learned % self.learning.generations == 0
         return (generation + 1) % self.selection.every == 0 or ends_a_run
 
     @model_validator(mode="after")
     def _searches(self) -> "ControllerTraining":
         if not self.generations:
-            raise ValueError("dream, real and ppo all have 0 generations: C would learn nothing")
-        if self.ppo.runs > 1 and not self.selection.episodes:
-            raise ValueError("ppo.runs are told apart by the selection: give it episodes")
+            raise ValueError("dream, real, ppo and gradient all have 0 generations: C would learn nothing")
+        if self.learning.runs > 1 and not self.selection.episodes:
+            raise ValueError("runs of ppo or gradient are told apart by the selection: give it episodes")
         return self
 
 
 class Generation(NamedTuple):
-    """What a generation of PPO gave.
+    """What a generation of a learner gave.
 
     Attributes:
         parameters: C after it, (N,) float64.
-        returns: of the episodes that ended in it; where few do, short ones are overrepresented.
-        reward: mean of a step.
+        returns: of the episodes that ended in it; where few do, short ones are overrepresented. None where C is paid with
+            something that is no return of the game.
+        ended: how many did.
+        reward: what C is paid for a step, in the mean.
         steps: played.
         noise: standard deviation of the actions before their tanh.
         explained: share of the variance of the returns that the critic foresaw.
@@ -200,6 +101,7 @@ class Generation(NamedTuple):
 
     parameters: np.ndarray
     returns: list[float]
+    ended: int
     reward: float
     steps: int
     noise: float
@@ -271,7 +173,7 @@ def train_controller(
         observe: called with metrics and the number of the generation.
         checkpoint: saved now and then; where it holds fitness values, their generations are not played again: the search
             depends on its seed and the fitness alone.
-        open_learner: gives what improves C without a search; needed where ``config.ppo`` has generations.
+        open_learner: gives what improves C without a search; needed where ``config.learning`` has generations.
     """
     search = _Search(config, open_arena, start, seed, stream, iter(generations), observe, checkpoint)
     found = start
@@ -279,7 +181,7 @@ def train_controller(
     for world, phase in phases.items():
         if phase.generations:
             found = search.evolve(world, phase, found, directions)
-    if config.ppo.generations:
+    if config.learning.generations:
         assert open_learner is not None
         search.learn(open_learner, found)
     return search.select()
@@ -339,8 +241,9 @@ class _Search:
         return mean
 
     def learn(self, open_learner: OpenLearner, begin: np.ndarray | None) -> None:
-        """Run PPO as often as it is to be run, the first time from ``begin``, on from where a checkpoint was saved."""
-        phase = self.config.ppo
+        """Let C learn without a search, in every run, the first from ``begin``; on from where a checkpoint was saved."""
+        phase = self.config.learning
+        name = "ppo" if isinstance(phase, PPOPhase) else "gradient"
         self.curve += self.learned
         for _ in self.learned:
             next(self.counter)
@@ -353,8 +256,7 @@ class _Search:
                     learner.state = self.tensors
             generation, result = next(self.counter), learner.generation(number)
             told = {"reward": result.reward, "noise": result.noise, "explained": result.explained}
-            returns = np.array([] if phase.risk else result.returns)  # what risks cost is no return of the game
-            row = _row(generation, "ppo", returns, result.steps, ended=len(result.returns), **told)
+            row = _row(generation, name, np.array(result.returns), result.steps, ended=result.ended, **told)
             self.learned.append(row)
             self._after(row, result.parameters)
             if self.checkpoint and self.checkpoint.due():

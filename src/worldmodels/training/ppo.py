@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from worldmodels.engine.world import World
 from worldmodels.models.controller import ControllerConfig, Controllers
-from worldmodels.training.controller import Generation, PPOPhase
+from worldmodels.training.controller import Generation
+from worldmodels.training.phases import PPOPhase
 
 REWARD_SCALE = 0.1
 """Rewards as the critic sees them: returns are then of the order of ten."""
@@ -170,7 +171,8 @@ class Refinement:
         self._ppo.learn(steps, log_interval=10**9)
         return Generation(
             parameters=self.parameters,
-            returns=self._env.finished,
+            returns=[] if self._phase.risk else self._env.finished,
+            ended=len(self._env.finished),
             reward=self._env.paid / steps,
             steps=steps,
             noise=float(self._ppo.policy.log_std.detach().exp().mean()),

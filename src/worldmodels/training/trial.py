@@ -23,7 +23,7 @@ class TrialConfig(Config):
         seed: of its search; trials of the same variant differ in it.
         memory: the agent's M, or one of the same shape that was never trained (a random reservoir).
         ending: how its dreams end, ``MemoryConfig.ending``; M is not trained for it.
-        begin: the search begins at the agent's C, or at zeros.
+        begin: the search begins at the agent's C (a linear one can be given a hidden layer: ``carry.widen``), or at zeros.
         controller: what is otherwise than in the environment's ``controller`` section, e.g. ``{dream: {generations: 0}}``.
         episodes: test episodes.
         world: they are played on the back end that scores, or on the one that trains, which may be faster.
@@ -70,7 +70,7 @@ def steps_played(curve: Sequence[Row], training: ControllerTraining) -> dict[str
     """
     played = {"dream": 0, "real": 0}
     for row in curve:
-        world = training.ppo.world if row["phase"] == "ppo" else str(row["phase"])
+        world = {"ppo": training.ppo.world, "gradient": "real"}.get(str(row["phase"]), str(row["phase"]))
         if world in played:
             played[world] += int(row["steps"])
     return played

@@ -1,0 +1,215 @@
+"""Value gradients: the coordinates, the lanes that are played, that C begins where it was and learns, and what is refused."""
+
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from worldmodels.engine.dream import DreamWorld, Starts
+from worldmodels.engine.driver import ControllerPolicy
+from worldmodels.engine.rollout import run_episodes
+from worldmodels.errors import ParamsError
+from worldmodels.models.controller import ControllerConfig, Controllers, first_layer, first_parameters, parameter_count
+from worldmodels.models.memory import Memory, MemoryConfig, MemoryLossConfig
+from worldmodels.shapes import Job
+from worldmodels.training.basis import played_features
+from worldmodels.training.carry import can_widen, widen
+from worldmodels.training.controller import ControllerTraining
+from worldmodels.training.fit import OptimiserConfig
+from worldmodels.training.gradient import ValueGradients, Whitening
+from worldmodels.training.memory import MemoryTraining, new_memory, train_memory
+from worldmodels.training.phases import GradientPhase
+
+PHASE = GradientPhase(
+    generations=8,
+    runs=1,
+    critic_generations=2,
+    lanes=8,
+    limit=60,
+    patience=0,
+    goal=0,
+    updates=10,
+    horizon=6,
+    epochs=10,
+    batch=128,
+    learning_rate=0.02,
+    final_learning_rate=0.0,
+    discount=0.9,
+    noise=0.1,
+    pay=1.0,
+    drought=0.0,
+    drought_steps=1,
+    risk=3.0,
+    loss=1.0,
+)
+LINEAR = ControllerConfig(features="zh", hidden=0, bias=True)
+
+
+@pytest.fixture(scope="module")
+def drift():
+    """Return M of a game, and its data: a point drifts, is pushed by the action, paid near 1, and lost below -1.2."""
+    draw = np.random.default_rng(0)
+    place, action, rows = 0.0, 0.0, []
+    for step in range(6000):
+        action = np.clip(draw.normal() if step % 8 == 0 else action, -1, 1)
+        first = not rows or rows[-1][3] or rows[-1][4] == 39
+        place, age = (draw.normal() * 0.3, 0) if first else (place, rows[-1][4] + 1)
+        after = 0.8 * place + 0.4 * action + 0.1 * draw.normal()
+        rows.append((place, action, float(abs(after - 1) < 0.4), after < -1.2, age))
+        place = after
+    place, action, reward, lost, age = (np.array(column) for column in zip(*rows, strict=True))
+    data = {
+        "mean": torch.from_numpy(np.stack([place, draw.normal(size=len(place))], 1)).float(),
+        "log_variance": torch.full((len(place), 2), -6.0),
+        "action": torch.from_numpy(action[:, None]).float(),
+        "reward": torch.from_numpy(reward).float(),
+        "terminal": torch.from_numpy(lost),
+        "first": torch.from_numpy(age == 0),
+    }
+    training = MemoryTraining(
+        model=MemoryConfig(hidden=16, mixtures=2, done=True, reward="event", ending="sampled"),
+        loss=MemoryLossConfig(done_weight=1.0, end_weight=1.0, reward_weight=1.0),
+        optimiser=OptimiserConfig(
+            updates=300,
+            warm_updates=1,
+            batch=32,
+            learning_rate=0.01,
+            warm_learning_rate=0.01,
+            final_learning_rate=0.001,
+            clip=10.0,
+        ),
+        sequence=16,
+        warm_start=False,
+    )
+    memory = new_memory(training.model, 2, 1, 0)
+    train_memory(memory, data, training, seed=0, updates=range(300), observe=lambda *_: None)
+    return memory, data
+
+
+def game(drift, features, limit=30):
+    memory, data = drift
+    return DreamWorld(memory, Starts.of(data), features, temperature=1.0, limit=limit)
+
+
+def learner(drift, model, start, phase=PHASE):
+    memory, data = drift
+    seen = played_features(model.features, memory, data)
+    how = {"seed": lambda number: 3 + number, "episodes": lambda g: count(1000 * (g + 1))}
+    return ValueGradients(phase, model, game(drift, "zch"), memory, start, seen, **how)
+
+
+def score(drift, model, parameters):
+    world = game(drift, model.features)
+    policy = ControllerPolicy(Controllers(model, torch.from_numpy(parameters).float()[None], world.feature_size, 1))
+    returns = run_episodes(world, policy, range(5000, 5064))
+    return returns.total.mean() / 30
+
+
+@pytest.mark.parametrize(("features", "hidden"), [("z", 0), ("zh", 12), ("zch", 0)])
+def test_it_begins_at_c_and_learns(drift, features, hidden):
+    model = ControllerConfig(features=features, hidden=hidden, bias=True)
+    start = first_parameters(model, game(drift, features).feature_size, 1, 0)
+    start[-1] = -0.3
+    one = learner(drift, model, start)
+    np.testing.assert_allclose(one.parameters, start, atol=1e-5)
+    for number in range(PHASE.generations):
+        last = one.generation(number)
+        if number < PHASE.critic_generations:
+            np.testing.assert_allclose(last.parameters, start, atol=1e-5)  # the critic learns first
+    assert last.steps == 8 * 60
+    before, after = score(drift, model, start), score(drift, model, last.parameters)
+    assert before < 0.2
+    assert after > 0.4
+
+
+def test_lanes_go_on_with_the_next_episode_and_earn_what_the_rollout_earns(drift):
+    start = np.full(parameter_count(LINEAR, 18, 1), 0.05)
+    one = learner(drift, LINEAR, start, PHASE.model_copy(update={"noise": 1e-9, "loss": 7.0, "goal": 3.0}))
+    with torch.inference_mode():
+        played, returns = one._play(torch.Generator().manual_seed(0), count())
+    world = game(drift, "zh")
+    policy = ControllerPolicy(Controllers(LINEAR, torch.from_numpy(start).float()[None], world.feature_size, 1))
+    expected = run_episodes(world, policy, range(60))
+    assert len(returns) == int(played.over.sum()) > 15
+    for total in returns:
+        assert np.isclose(expected.total[0], total, atol=2e-2).any()
+    assert torch.equal(played.restart[1:], played.over[:-1])
+    assert bool(played.restart[0].all())
+    on = ~played.over[:-1]
+    torch.testing.assert_close(played.after[:-1][on], played.x[1:][on])
+    assert bool((played.h[played.restart] == 0).all())
+    assert int(played.lost.sum()) > 0
+    assert not bool((played.lost & ~played.over).any())
+    assert played.worth[played.lost].max() < -6
+    assert played.worth[~played.lost].min() > -5
+
+
+def test_a_state_taken_over_goes_on_alike(drift):
+    one = learner(drift, LINEAR, np.zeros(19))
+    for number in range(4):
+        one.generation(number)
+    other = learner(drift, LINEAR, np.zeros(19))
+    other.state = one.state
+    np.testing.assert_array_equal(one.generation(4).parameters, other.generation(4).parameters)
+
+
+def test_white_coordinates_are_uncorrelated_and_c_says_there_what_it_said(drift):
+    seen = played_features("zh", *drift)
+    white = Whitening.of(seen)
+    x = (seen - white.mean) @ white.matrix
+    covariance = x.T @ x / len(x)
+    assert np.abs(covariance - np.diag(np.diag(covariance))).max() < 1e-6
+    assert np.diag(covariance).max() <= 1.0
+    model = ControllerConfig(features="zh", hidden=5, bias=True)
+    start = np.random.default_rng(1).normal(size=parameter_count(model, 18, 1))
+    inside = white.enter(start, first_layer(model, 1))
+    policies = [Controllers(model, torch.from_numpy(each)[None], 18, 1) for each in (start, inside)]
+    said = []
+    for policy, features in zip(policies, (seen, x), strict=True):
+        (weight, bias), _ = policy.weights(torch.zeros(1, dtype=torch.int64))
+        said.append(features @ weight[0].numpy().T + bias[0].numpy())
+    np.testing.assert_allclose(*said, atol=1e-8)
+
+
+def test_what_m_does_not_foretell_cannot_be_paid_for(drift):
+    _, data = drift
+    seen = np.random.default_rng(0).normal(size=(50, 10))
+    survival = Memory(MemoryConfig(hidden=8, mixtures=2, done=True, reward=False), 2, 1)
+    endless = Memory(MemoryConfig(hidden=8, mixtures=2, done=False, reward="event"), 2, 1)
+    how = {"seed": lambda number: number, "episodes": count}
+    for memory, said in ((survival, "event head"), (endless, "done head")):
+        world = DreamWorld(memory, Starts.of(data), "zch", temperature=1.0, limit=9)
+        phase = PHASE.model_copy(update={"drought": 1.0})
+        with pytest.raises(ParamsError, match=said):
+            ValueGradients(phase, LINEAR, world, memory, np.zeros(11), seen, **how)
+
+
+def test_a_search_learns_in_one_way_and_needs_biases():
+    section = yaml.safe_load(Path("presets/quick.yaml").read_text())["carracing"]["controller"]
+    gradient = section["gradient"] | {"generations": 3}
+    assert ControllerTraining(**section | {"gradient": gradient}).learning.generations == 3
+    with pytest.raises(ValueError, match="both have generations"):
+        ControllerTraining(**section | {"gradient": gradient, "ppo": section["ppo"] | {"generations": 1}})
+    with pytest.raises(ValueError, match="biases"):
+        ControllerTraining(**section | {"gradient": gradient, "model": section["model"] | {"bias": False}})
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_linear_c_with_a_hidden_layer_acts_all_but_alike(bias):
+    narrow, wide = (ControllerConfig(features="zh", hidden=hidden, bias=bias) for hidden in (0, 9))
+    draw = np.random.default_rng(2)
+    start = draw.normal(size=parameter_count(narrow, 18, 3)) * 0.2
+    assert can_widen(narrow, wide, 3)
+    assert not can_widen(wide, narrow, 3)
+    assert not can_widen(narrow, ControllerConfig(features="z", hidden=9, bias=bias), 3)
+    assert not can_widen(narrow, ControllerConfig(features="zh", hidden=2, bias=bias), 3)
+    features = torch.from_numpy(draw.normal(size=(50, 18)))
+    acts = []
+    for model, parameters in ((narrow, start), (wide, widen(start, wide, 3, seed=0))):
+        policy = ControllerPolicy(Controllers(model, torch.from_numpy(parameters)[None], 18, 3))
+        policy.start([Job(0, seed) for seed in range(50)])
+        acts.append(policy.act(features).numpy())
+    np.testing.assert_allclose(acts[0], acts[1], atol=0.05)
