@@ -19,10 +19,12 @@ from tiny import tiny_params
 
 from worldmodels.envs.carracing import CarRacingConfig
 from worldmodels.envs.make import make_env
+from worldmodels.models.controller import ControllerConfig
 from worldmodels.models.memory import Memory
 from worldmodels.storage.episodes import FrameReader
 from worldmodels.storage.weights import load_model, load_tensors
 from worldmodels.training.basis import played_features, principal_directions
+from worldmodels.training.carry import widen
 
 DAG = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 STAGES = ["initialise", "collect", "vision", "encode", "memory", "calibrate", "controller", "evaluate", "trial", "report"]
@@ -113,7 +115,13 @@ def test_the_chain_runs_and_leaves_scores_a_report_and_a_clean_status(project):
         for part in ("memory", "controller")
     )
     assert all((tensor == same[1][name]).all() for name, tensor in same[0].items())  # M of the trial that it goes on from
-    assert (begun[0]["parameters"] != begun[1]["parameters"]).any()
+    wide = ControllerConfig(features="zh", hidden=5, bias=True)
+    expected = widen(begun[0]["parameters"].double().numpy(), wide, 3, seed=0)
+    assert len(begun[1]["parameters"]) == len(expected)
+    np.testing.assert_allclose(begun[1]["parameters"][-18:], expected[-18:], atol=0.01)  # C of that trial, with a hidden layer
+    assert (begun[1]["parameters"].numpy() != expected.astype(np.float32)).any()
+    onward = yaml.safe_load((project / "artifacts/trials/onward-0/trial.json").read_text())
+    assert onward["steps"] == {"dream": 0, "real": 2 * 2 * 20}
     assert (project / "reports/index.html").stat().st_size > 10_000
     assert "up to date" in run(project, "dvc", "status").stdout
     assert not ran(run(project, "dvc", "repro").stdout)

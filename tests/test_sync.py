@@ -30,7 +30,7 @@ from worldmodels.errors import ArtifactError
 from worldmodels.tracking.lineage import artifact_hash
 from worldmodels.tracking.live import stage_run
 from worldmodels.tracking.store import EXPERIMENT
-from worldmodels.tracking.sync import sync
+from worldmodels.tracking.sync import parse_lock, sync
 
 
 def test_hashes_are_those_of_dvc(tmp_path):
@@ -248,3 +248,11 @@ def test_the_registered_agent_acts_elsewhere_without_the_project_and_without_pic
     np.testing.assert_allclose(said["served"]["predictions"]["action"], first, atol=1e-6)
     logged = [path.name for path in (project / "mlartifacts").rglob("*")]
     assert not [name for name in logged if name.endswith((".pkl", ".pyc", ".pt", ".bin"))]
+
+
+def test_a_small_number_in_the_lock_is_a_number_and_a_hash_a_text():
+    out = "{path: artifacts/doom-1/vision.safetensors, md5: '12345678901234567890123456789e12'}"
+    text = f"stages: {{vision@doom-1: {{outs: [{out}], params: {{params.yaml: {{doom.vision.rate: 2e-05}}}}}}}}"
+    (entry,) = parse_lock(text)
+    assert entry.params == {"doom.vision.rate": 0.00002}
+    assert list(entry.outs.values()) == ["12345678901234567890123456789e12"]

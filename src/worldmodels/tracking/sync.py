@@ -1,6 +1,7 @@
 """MLflow as a mirror of dvc.lock: one run for every artifact, however it came to be here."""
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,9 +132,18 @@ def read_lock(path: Path) -> list[Entry]:
         raise ArtifactError(f"{path} is damaged ({error}). `git checkout dvc.lock`, or delete it and `dvc repro`.") from None
 
 
+class _LockLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Reads numbers as DVC writes them: 2e-05 is one in YAML 1.2, a string in 1.1."""
+
+
+_LockLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
 def parse_lock(text: str) -> list[Entry]:
     """Return the stages in the text of a dvc.lock, in its order; what is damaged raises what Python says of it."""
-    stages = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))["stages"]
+    stages = yaml.load(text, Loader=_LockLoader)["stages"]
     return [_entry(name, content) for name, content in stages.items() if name.partition("@")[0] in PRIMARY]
 
 
