@@ -46,7 +46,12 @@ def tiny_params() -> dict[str, Any]:
     search = plain["controller"] | {"real": {"generations": 1}}
     changes = {"variant": "untrained M", "memory": "untrained", "ending": "threshold", "episodes": 2, "controller": search}
     untrained = plain | changes
-    wide = {"real": {"generations": 0}, "ppo": {"generations": 0}, "gradient": {"generations": 2, "critic_generations": 1}}
+    wide = {
+        "dream": {"generations": 0},
+        "real": {"generations": 0},
+        "ppo": {"generations": 0},
+        "gradient": {"generations": 2, "critic_generations": 1},
+    }
     wide["selection"] = {"episodes": 0}
     wide["model"] = plain["controller"]["model"] | {"hidden": 5}
     onward = untrained | {"agent": "trials/untrained-0", "variant": "from there on", "memory": "trained", "begin": "agent"}
