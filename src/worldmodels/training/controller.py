@@ -81,7 +81,7 @@ class ControllerTraining(Config):
         if not self.generations:
             raise ValueError("dream, real, ppo and gradient all have 0 generations: C would learn nothing")
         if self.learning.runs > 1 and not self.selection.episodes:
-            raise ValueError("runs of ppo or gradient are told apart by the selection: give it episodes")
+            raise ValueError("ppo.runs and gradient.runs are told apart by the selection: give it episodes")
         return self
 
 

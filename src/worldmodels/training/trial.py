@@ -70,7 +70,8 @@ def steps_played(curve: Sequence[Row], training: ControllerTraining) -> dict[str
     """
     played = {"dream": 0, "real": 0}
     for row in curve:
-        world = {"ppo": training.ppo.world, "gradient": "real"}.get(str(row["phase"]), str(row["phase"]))
+        phase = str(row["phase"])
+        world = training.ppo.world if phase == "ppo" else "real" if phase == "gradient" else phase
         if world in played:
             played[world] += int(row["steps"])
     return played
