@@ -38,6 +38,10 @@ def entry(**changes):
         ({"controller": {"evolution": {"seed": 1}}}, "take this one out"),
         ({"memory": "untrained", "controller": {"dream": {"generations": 3}}}, "never trained"),
         ({"study": "two words"}, "trials.full-0.study"),
+        (
+            {"memory": "untrained", "controller": {"dream": {"generations": 0}, "gradient": {"generations": 1}}},
+            "never trained",
+        ),
     ],
 )
 def test_a_trial_that_cannot_be_is_refused_before_anything_runs(tmp_path, changes, said):

@@ -124,7 +124,7 @@ def _check_trials(project: Project, sections: dict[str, Any], path: Path) -> Non
             raise ParamsError(f"{where}: agent = {trial.agent!r} is neither {trial.of} nor trials/KEY of another trial of it.")
         training = trial_training(sections[trial.env]["controller"], trial, key)
         dreams = training.dream.generations or (training.ppo.generations and training.ppo.world == "dream")
-        if trial.memory == "untrained" and dreams:
+        if trial.memory == "untrained" and (dreams or training.gradient.generations):
             raise ParamsError(
                 f"{where}: an M that was never trained has no dreams to learn in: set the dream's generations to 0."
             )
