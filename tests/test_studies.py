@@ -39,7 +39,10 @@ def entry(**changes):
         ({"memory": "untrained", "controller": {"dream": {"generations": 3}}}, "never trained"),
         ({"study": "two words"}, "trials.full-0.study"),
         (
-            {"memory": "untrained", "controller": {"dream": {"generations": 0}, "gradient": {"generations": 1}}},
+            {
+                "memory": "untrained",
+                "controller": {name: {"generations": n} for name, n in (("dream", 0), ("ppo", 0), ("gradient", 1))},
+            },
             "never trained",
         ),
     ],
