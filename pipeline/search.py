@@ -103,9 +103,8 @@ def search(
             if str(device) != "cpu":
                 raise WorldModelsError("controller.gradient learns on the processor: set compute.device: cpu for this stage.")
             games = real_world(config.gradient.limit, config.gradient.patience, seen="zch")
-            return ValueGradients(
-                config.gradient, config.model, games(), dreamer, begin, played_features(features, memory, rows), **how
-            )
+            seen = played_features(features, memory, rows, stream_seed(stage.seed, stream, "seen"))
+            return ValueGradients(config.gradient, config.model, games(), dreamer, begin, seen, **how)
         try:
             from worldmodels.training.ppo import Refinement
         except ImportError as error:

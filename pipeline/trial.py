@@ -1,8 +1,10 @@
 """A trial: search for C otherwise than the chain does, on V and M of one of its iterations, and test what was found."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from pipeline.search import search
 from pipeline.stage import Stage, run_stage
@@ -12,14 +14,17 @@ from worldmodels.engine.evaluation import shards
 from worldmodels.engine.play import play_real
 from worldmodels.engine.scores import episodes_table, join, summarise
 from worldmodels.envs.make import EnvironmentConfig, make_env
-from worldmodels.models.controller import feature_size, parameter_count
+from worldmodels.errors import ParamsError
+from worldmodels.models.controller import ControllerConfig, Controllers, feature_size, parameter_count
+from worldmodels.models.memory import Memory
 from worldmodels.params import validate
 from worldmodels.seeds import episode_seeds
 from worldmodels.storage.files import write_curve, write_json, write_table
 from worldmodels.storage.layout import artifacts_of, require
 from worldmodels.storage.weights import load_tensors
-from worldmodels.training.carry import can_widen, widen
+from worldmodels.training.basis import played_features
 from worldmodels.training.controller import ControllerTraining
+from worldmodels.training.imitation import imitate
 from worldmodels.training.memory import new_memory
 from worldmodels.training.trial import TrialConfig, steps_played, trial_training
 
@@ -40,7 +45,9 @@ def main(stage: Stage) -> None:
         memory = new_memory(memory.config, vision.config.latent, memory.action, stage.seed + trial.seed)
     memory.config = memory.config.model_copy(update={"ending": trial.ending})
     rows, _ = load_tensors(of.latents)
-    start = begin_at(agent, config, stage.seed + trial.seed) if trial.begin == "agent" else None
+    start = None
+    if trial.begin == "agent":
+        start = begin_at(agent, memory, rows, config.model, key=stage.key, seed=stage.seed + trial.seed)
     inputs = [of.latents, *sorted(begins.iterdir())]
     parameters, _, curve = search(
         stage, config, vision, memory, rows, start=start, played=True, inputs=inputs, told=[trial.memory]
@@ -75,13 +82,21 @@ def main(stage: Stage) -> None:
     stage.run.done(files.scores)
 
 
-def begin_at(agent: Agent, config: ControllerTraining, seed: int) -> np.ndarray | None:
-    """Return the agent's C as the trial's shape has it; None where it cannot be had in it."""
-    if agent.config == config.model:
+def begin_at(
+    agent: Agent, memory: Memory, rows: Mapping[str, Tensor], model: ControllerConfig, *, key: str, seed: int
+) -> np.ndarray:
+    """Return the agent's C; where the trial's has another shape, one that acts all but as it does.
+
+    Raises:
+        ParamsError: that one has no biases.
+    """
+    if agent.config == model and memory is agent.memory:
         return agent.parameters.numpy()
-    if can_widen(agent.config, config.model, agent.memory.action):
-        return widen(agent.parameters.double().numpy(), config.model, agent.memory.action, seed)
-    return None
+    if not model.bias:
+        raise ParamsError(f"trials.{key}.begin: agent asks for a C of the agent's shape, or for one with biases.")
+    seen = [played_features(each.features, of, rows, seed) for each, of in ((agent.config, agent.memory), (model, memory))]
+    teacher = Controllers(agent.config, agent.parameters.float()[None], seen[0].shape[1], memory.action)
+    return imitate(teacher, seen[0], model, seen[1], seed=seed)
 
 
 def _sizes(config: ControllerTraining, agent: Agent) -> tuple[int, int]:

@@ -17,6 +17,8 @@ from closure import ROOT, closure
 from lab import environment, make_project, run
 from tiny import tiny_params
 
+from pipeline.trial import begin_at
+from worldmodels.engine.agent import load_agent
 from worldmodels.envs.carracing import CarRacingConfig
 from worldmodels.envs.make import make_env
 from worldmodels.models.controller import ControllerConfig
@@ -24,7 +26,6 @@ from worldmodels.models.memory import Memory
 from worldmodels.storage.episodes import FrameReader
 from worldmodels.storage.weights import load_model, load_tensors
 from worldmodels.training.basis import played_features, principal_directions
-from worldmodels.training.carry import widen
 
 DAG = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 STAGES = ["initialise", "collect", "vision", "encode", "memory", "calibrate", "controller", "evaluate", "trial", "report"]
@@ -116,9 +117,11 @@ def test_the_chain_runs_and_leaves_scores_a_report_and_a_clean_status(project):
     )
     assert all((tensor == same[1][name]).all() for name, tensor in same[0].items())  # M of the trial that it goes on from
     wide = ControllerConfig(features="zh", hidden=5, bias=True)
-    expected = widen(begun[0]["parameters"].double().numpy(), wide, 3, seed=0)
+    agent = load_agent(project / "artifacts/trials/untrained-0/agent")
+    rows, _ = load_tensors(project / "artifacts/carracing-1/latents.safetensors")
+    expected = begin_at(agent, agent.memory, rows, wide, key="onward-0", seed=0)
     assert len(begun[1]["parameters"]) == len(expected)
-    np.testing.assert_allclose(begun[1]["parameters"][-18:], expected[-18:], atol=0.01)  # C of that trial, with a hidden layer
+    np.testing.assert_allclose(begun[1]["parameters"][-18:], expected[-18:], atol=0.01)  # near what acts as C of that trial
     assert (begun[1]["parameters"].numpy() != expected.astype(np.float32)).any()
     onward = yaml.safe_load((project / "artifacts/trials/onward-0/trial.json").read_text())
     assert onward["steps"] == {"dream": 0, "real": 2 * 2 * 20}

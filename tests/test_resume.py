@@ -124,44 +124,35 @@ class Nightfall:
 
 def controller(_, checkpoint, observe, learned=0, runs=1, risk=0.0, game=None, gradient=False):
     shape = ControllerConfig(features="zh", hidden=0, bias=True)
+    alike = {
+        "critic_generations": 1,
+        "lanes": 2,
+        "limit": 10,
+        "patience": 0,
+        "epochs": 2,
+        "batch": 5,
+        "learning_rate": 0.01,
+        "final_learning_rate": 0.0,
+        "discount": 0.9,
+        "noise": 0.5,
+    }
     graded = GradientPhase(
         generations=learned if gradient else 0,
         runs=1,
-        critic_generations=1,
-        lanes=2,
-        limit=10,
-        patience=0,
         goal=0,
         updates=2,
         horizon=3,
-        epochs=2,
-        batch=5,
-        learning_rate=0.01,
-        final_learning_rate=0.0,
-        discount=0.9,
-        noise=0.5,
         pay=0.0,
         drought=0.0,
         drought_steps=1,
         risk=1.0,
         loss=1.0,
+        hard=0.5,
+        peril=0.5,
+        remembered=2,
+        **alike,
     )
-    ppo = PPOPhase(
-        world="real",
-        generations=0 if gradient else learned // runs,
-        runs=runs,
-        critic_generations=1,
-        lanes=2,
-        limit=10,
-        patience=0,
-        epochs=2,
-        batch=5,
-        learning_rate=0.01,
-        final_learning_rate=0.0,
-        discount=0.9,
-        noise=0.5,
-        risk=risk,
-    )
+    ppo = PPOPhase(world="real", generations=0 if gradient else learned // runs, runs=runs, risk=risk, **alike)
     config = ControllerTraining(
         model=shape,
         evolution=EvolutionConfig(

@@ -9,6 +9,7 @@ from torch import Tensor
 from worldmodels.engine.features import select_features
 from worldmodels.models.controller import ControllerConfig, Features, first_layer, parameter_count
 from worldmodels.models.memory import Memory, MemoryState, steps_so_far
+from worldmodels.models.vision import sample_latent
 
 SAMPLES = 600
 """Stretches of the data that are read."""
@@ -57,12 +58,19 @@ def principal_directions(features: np.ndarray, count: int) -> np.ndarray:
 
 
 @torch.inference_mode()
-def played_features(kind: Features, memory: Memory, rows: Mapping[str, Tensor]) -> np.ndarray:
-    """Return what C would have seen, (N, F) float64, in stretches spread evenly over the data (z is V's mean)."""
+def played_features(kind: Features, memory: Memory, rows: Mapping[str, Tensor], seed: int | None = None) -> np.ndarray:
+    """Return what C would have seen, (N, F) float64, in stretches spread evenly over the data.
+
+    z is V's mean: what varies then is what V tells. With a ``seed`` it is a sample, as C sees it in the game, where a dimension
+    that tells nothing is noise of variance 1.
+    """
     length = min(LENGTH, len(rows["first"]))
     begin = torch.linspace(0, len(rows["first"]) - length, SAMPLES).long()
     at = begin[:, None] + torch.arange(length)
-    z, action = (rows[name][at].float().to(memory.device) for name in ("mean", "action"))
+    z, action, log_variance = (rows[name][at].float().to(memory.device) for name in ("mean", "action", "log_variance"))
+    if seed is not None:
+        noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(seed % 2**63)).to(memory.device)
+        z = sample_latent(z, log_variance, noise)
     first = rows["first"][at].to(memory.device)
     state = memory.initial_state(SAMPLES, steps_so_far(rows["first"])[begin].to(memory.device))
     seen: list[Tensor] = []

@@ -2,40 +2,10 @@
 
 import numpy as np
 
-from worldmodels.models.controller import ControllerConfig, first_layer, first_parameters
+from worldmodels.models.controller import ControllerConfig, first_layer
 
 RIDGE = 1e-3
 """Weight of the penalty, in units of the mean variance of a feature."""
-GENTLE = 0.3
-"""What a linear C says is made so much smaller before the tanh of a hidden layer, and larger behind it."""
-
-
-def can_widen(narrow: ControllerConfig, wide: ControllerConfig, actions: int) -> bool:
-    """Return whether ``widen`` can turn a C of one shape into one of the other."""
-    return not narrow.hidden and wide.hidden >= actions and (narrow.features, narrow.bias) == (wide.features, wide.bias)
-
-
-def widen(parameters: np.ndarray, wide: ControllerConfig, actions: int, seed: int) -> np.ndarray:
-    """Return a C with a hidden layer, (N',) float64, that acts as a linear one, (N,), all but exactly.
-
-    A hidden unit for every action says what the linear C says there; the others are those of ``first_parameters`` and say
-    nothing yet.
-
-    >>> linear = np.array([0.5, -1.0, 0.2])  # two features, a bias
-    >>> wide = widen(linear, ControllerConfig(features="z", hidden=2, bias=True), 1, seed=0)
-    >>> weight, bias, out = wide[:4].reshape(2, 2), wide[4:6], wide[6:8]
-    >>> features = np.array([0.3, 0.4])
-    >>> bool(np.isclose(out @ np.tanh(weight @ features + bias), linear[:2] @ features + linear[2], atol=0.001))
-    True
-    """
-    inputs = len(parameters) // actions - wide.bias
-    fresh = first_parameters(wide, inputs, actions, seed)
-    first = wide.hidden * inputs
-    fresh[: actions * inputs] = GENTLE * parameters[: actions * inputs]
-    behind = first + wide.hidden * wide.bias
-    fresh[first : first + actions * wide.bias] = GENTLE * parameters[actions * inputs :]
-    fresh[behind : behind + actions * wide.hidden] = (np.eye(actions, wide.hidden) / GENTLE).ravel()
-    return fresh
 
 
 def carry_over(

@@ -4,12 +4,15 @@ From states that C has reached in the game, M dreams a few steps on, and a criti
 rest is worth. All of it is differentiable in the actions, so C follows the gradient itself, where PPO has to guess it from
 returns (SVG, Heess et al. 2015; short dreams from real states, Janner et al. 2019). Nothing is learned of long dreams, so
 there are none to exploit.
+
+A C that drives well loses one episode in ten, in a place that a hundred others have like it. So a share of the episodes are
+those that were lost before (Jiang et al. 2021 replay levels so), and a share of the states that C learns from lie shortly
+before a loss.
 """
 
 from collections.abc import Callable, Iterator
 from copy import deepcopy
-from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,83 +25,47 @@ from worldmodels.errors import ParamsError
 from worldmodels.models.controller import ControllerConfig, first_layer
 from worldmodels.models.memory import Memory, MemoryState, Prediction
 from worldmodels.training.controller import Generation
+from worldmodels.training.critic import Critic, Lesson
+from worldmodels.training.perceptron import perceptron
 from worldmodels.training.phases import GradientPhase
+from worldmodels.training.whitening import Whitening
 
-CRITIC_UNITS, CRITIC_BATCH, CRITIC_RATE, SWEEPS = 128, 1024, 1e-3, 2
-"""The critic: units of its two layers, steps of an update, Adam's learning rate, and how often its targets are made anew."""
-TRACE = 0.95
-"""lambda of the critic's targets (Sutton & Barto 2018, section 12.1)."""
-SCALE = 10.0
-"""What the critic's output is in units of."""
-COLOURED = 48
-"""Principal components of the features that are as good as white to C; those behind are the smaller the less they vary."""
 TAMED, OUTLIER = 0.9, 2.0
 """A dream's gradient at a step is cut to ``OUTLIER`` times this quantile of its batch: some dreams are chaotic."""
+BEFORE, BEHIND = 90, 20
+"""States are perilous from so many steps before what lost an episode to so many behind it."""
+HARDEST, FORGOTTEN = 96, 0.5
+"""Lost episodes that are kept to be played again, the newest; the share of those won at last that is no longer."""
 
 
-class Whitening(NamedTuple):
-    """Coordinates of the features in which gradients go straight: x = (f - mean) @ matrix, (F,) and (F, F) float64."""
-
-    mean: np.ndarray
-    matrix: np.ndarray
-
-    @classmethod
-    def of(cls, features: np.ndarray) -> "Whitening":
-        """Return those of some features (N, F)."""
-        mean = features.mean(0)
-        centred = features - mean
-        variances, directions = np.linalg.eigh(centred.T @ centred / len(features))
-        variances, directions = variances[::-1].clip(min=0), directions[:, ::-1]
-        floor = variances[min(COLOURED, len(variances) - 1)] + 1e-6 * variances[0]
-        strongest = np.abs(directions).argmax(0)
-        directions = directions * np.sign(directions[strongest, np.arange(len(mean))])
-        return cls(mean, directions / np.sqrt(variances + floor))
-
-    def enter(self, parameters: np.ndarray, units: int) -> np.ndarray:
-        """Return a C with biases, (N,) float64, whose first layer has so many units, in these coordinates."""
-        end = units * len(self.mean)
-        weight, rest = parameters[:end].reshape(units, -1), parameters[end:].copy()
-        rest[:units] += weight @ self.mean
-        return np.concatenate([np.linalg.solve(self.matrix, weight.T).T.ravel(), rest])
-
-    def leave(self, parameters: np.ndarray, units: int) -> np.ndarray:
-        """Return such a C as it reads the features themselves.
-
-        >>> white = Whitening.of(np.random.default_rng(0).normal(size=(50, 3)))
-        >>> c = np.arange(8.0)
-        >>> np.allclose(white.leave(white.enter(c, 2), 2), c)
-        True
-        """
-        end = units * len(self.mean)
-        weight, rest = parameters[:end].reshape(units, -1) @ self.matrix.T, parameters[end:].copy()
-        rest[:units] -= weight @ self.mean
-        return np.concatenate([weight.ravel(), rest])
-
-
-class Played(NamedTuple):
-    """A collection: T steps of B lanes, (T, B, ...); where no step follows, the next episode of the lane begins.
+class Moments(NamedTuple):
+    """States of the game for M to dream on from, (N, ...).
 
     Attributes:
         z: latents.
         h: M's state before them.
         c: the same.
         restart: whether the episode begins, bool.
-        x: C's features, white.
-        after: those of the state that the step led to.
-        worth: what it was worth.
-        lost: whether the episode ended there, bool.
-        over: whether it ended there or was cut off.
     """
 
     z: Tensor
     h: Tensor
     c: Tensor
     restart: Tensor
-    x: Tensor
-    after: Tensor
-    worth: Tensor
-    lost: Tensor
-    over: Tensor
+
+
+class Played(NamedTuple):
+    """A collection: T steps of B lanes; where an episode is over, the next one of the lane begins.
+
+    Attributes:
+        moments: (T, B, ...).
+        lesson: for the critic.
+        returns: what the new episodes that ended have earned.
+    """
+
+    moments: Moments
+    lesson: Lesson
+    returns: list[float]
 
 
 class ValueGradients:
@@ -114,7 +81,7 @@ class ValueGradients:
         start: parameters of C, (N,).
         features: what C has seen, (N, F), to measure it by.
         seed: of the critic's first weights and of all noise; the seed of generation g is ``seed(g)``.
-        episodes: the episodes of generation g, ``episodes(g)``.
+        episodes: the new episodes of generation g, ``episodes(g)``.
 
     Raises:
         ParamsError: M foretells no events for the drought, or no ends for the risk.
@@ -141,19 +108,14 @@ class ValueGradients:
         self._white = Whitening.of(features)
         self._mean, self._matrix = (torch.from_numpy(part).float() for part in self._white)
         inputs = features.shape[1]
-        self._policy = _perceptron([inputs, model.hidden, world.action_size] if model.hidden else [inputs, world.action_size])
+        self._policy = perceptron([inputs, *([model.hidden] if model.hidden else []), world.action_size])
         nn.utils.vector_to_parameters(
             torch.from_numpy(self._white.enter(start.astype(np.float64), self._units)).float(), self._policy.parameters()
         )
-        self._critic = _perceptron([inputs, CRITIC_UNITS, CRITIC_UNITS, 1])
-        draw = torch.Generator().manual_seed(seed(-1) % 2**63)
-        for parameter in self._critic.parameters():
-            if parameter.ndim == 2:
-                nn.init.xavier_uniform_(parameter, generator=draw)
-            else:
-                nn.init.zeros_(parameter)
         self._improve = torch.optim.Adam(self._policy.parameters(), phase.learning_rate)
-        self._judge = torch.optim.Adam(self._critic.parameters(), CRITIC_RATE)
+        self._critic = Critic(inputs, phase.discount, torch.Generator().manual_seed(seed(-1) % 2**63))
+        self._lessons, self._perils = list[Lesson](), list[Moments]()
+        self._hard = list[int]()
 
     @property
     def _units(self) -> int:
@@ -161,24 +123,30 @@ class ValueGradients:
 
     def generation(self, number: int) -> Generation:
         """Collect, teach the critic, and improve C."""
+        phase = self._phase
         draw = torch.Generator().manual_seed(self._seed(number) % 2**63)
         with torch.inference_mode():
-            played, returns = self._play(draw, self._episodes(number))
-        played = Played(*(part.clone() for part in played))
-        explained = self._learn_values(played, draw)
-        if number >= self._phase.critic_generations:
+            played = self._play(draw, self._episodes(number))
+        played = _outside_inference(played)
+        perils = perilous(played.lesson.lost, played.lesson.over, phase.patience)
+        self._lessons = [*self._lessons, played.lesson][-phase.remembered :]
+        self._perils = [*self._perils, Moments(*(part[perils] for part in played.moments))][-phase.remembered :]
+        foreseen = self._critic.learn(self._lessons, phase.epochs, draw)
+        if number >= phase.critic_generations:
             for group in self._improve.param_groups:
-                group["lr"] = self._phase.learning_rate_at(number)
-            for _ in range(self._phase.updates):
-                self._update(played, draw)
+                group["lr"] = phase.learning_rate_at(number)
+            moments = Moments(*(part.flatten(0, 1) for part in played.moments))
+            dangers = Moments(*(torch.cat(parts) for parts in zip(*self._perils, strict=True)))
+            for _ in range(phase.updates):
+                self._update(moments, dangers, draw)
         return Generation(
             parameters=self.parameters,
-            returns=returns,
-            ended=len(returns),
-            reward=float(played.worth.mean()),
-            steps=played.worth.numel(),
-            noise=self._phase.noise,
-            explained=explained,
+            returns=played.returns,
+            ended=len(played.returns),
+            reward=float(played.lesson.worth.mean()),
+            steps=played.lesson.worth.numel(),
+            noise=phase.noise,
+            explained=foreseen,
         )
 
     def close(self) -> None:
@@ -194,15 +162,19 @@ class ValueGradients:
     @property
     def state(self) -> dict[str, Tensor]:
         """All that the next generation depends on."""
-        kept: dict[str, Tensor] = {}
+        kept: dict[str, Tensor] = {"hard": torch.tensor(self._hard, dtype=torch.int64)}
         for name, part, optimiser in self._learners():
             kept |= {f"{name}.{key}": value.clone() for key, value in part.state_dict().items()}
             for index, moments in optimiser.state_dict()["state"].items():
                 kept |= {f"{name}.optimizer.{index}.{key}": value.clone() for key, value in moments.items()}
+        for name, notes in self._notes():
+            for index, note in enumerate(notes):
+                kept |= {f"{name}.{index}.{field}": value for field, value in note._asdict().items()}
         return kept
 
     @state.setter
     def state(self, kept: dict[str, Tensor]) -> None:
+        self._hard = kept["hard"].tolist()
         for name, part, optimiser in self._learners():
             mine = {key.removeprefix(f"{name}."): value for key, value in kept.items() if key.startswith(f"{name}.")}
             part.load_state_dict({key: value for key, value in mine.items() if not key.startswith("optimizer.")})
@@ -212,9 +184,16 @@ class ValueGradients:
                     _, index, moment = key.split(".")
                     moments.setdefault(int(index), {})[moment] = value
             optimiser.load_state_dict({**optimiser.state_dict(), "state": moments})
+        for name, notes in self._notes():
+            kind: Any = Lesson if name == "lesson" else Moments
+            count = sum(key.startswith(f"{name}.") for key in kept) // len(kind._fields)
+            notes[:] = [kind(*(kept[f"{name}.{index}.{field}"] for field in kind._fields)) for index in range(count)]
 
     def _learners(self) -> list[tuple[str, nn.Sequential, torch.optim.Adam]]:
-        return [("policy", self._policy, self._improve), ("critic", self._critic, self._judge)]
+        return [("policy", self._policy, self._improve), ("critic", self._critic.network, self._critic.optimiser)]
+
+    def _notes(self) -> list[tuple[str, list[Any]]]:
+        return [("lesson", self._lessons), ("peril", self._perils)]
 
     def _act(self, x: Tensor, draw: Tensor) -> Tensor:
         said: Tensor = self._policy(x)
@@ -222,10 +201,6 @@ class ValueGradients:
 
     def _see(self, z: Tensor, state: MemoryState) -> Tensor:
         return (select_features(self._model.features, z, state) - self._mean) @ self._matrix
-
-    def _value(self, x: Tensor) -> Tensor:
-        value: Tensor = self._critic(x)
-        return value[..., 0] * SCALE
 
     def _worth(self, told: Prediction) -> tuple[Tensor, Tensor]:
         """Return what the steps (B, 1) are worth that M foretells, and the probability that the episode ends there, (B,)."""
@@ -240,17 +215,19 @@ class ValueGradients:
             worth = worth - phase.risk * hazard
         return worth, hazard
 
-    def _play(self, draw: torch.Generator, seeds: Iterator[int]) -> tuple[Played, list[float]]:
-        """Play ``limit`` steps in every lane; return them, and what the episodes that ended have earned."""
+    def _play(self, draw: torch.Generator, fresh: Iterator[int]) -> Played:
+        """Play ``limit`` steps in every lane."""
         phase, world = self._phase, self._world
         lanes, latent, hidden = phase.lanes, self._memory.latent, self._memory.config.hidden
         place = torch.arange(lanes)  # the lane in which each of the world's lanes is noted
         earned, begins, returns = torch.zeros(lanes), torch.ones(lanes, dtype=torch.bool), list[float]()
         world.keep(torch.zeros(0, dtype=torch.int64))
-        world.start([next(seeds) for _ in range(lanes)])
-        steps: list[Played] = []
+        seeds, again = (list(column) for column in zip(*(self._next(fresh, draw) for _ in range(lanes)), strict=True))
+        world.start(seeds)
+        steps: list[tuple[Tensor, ...]] = []
+        ends: list[Tensor] = []
         seen = world.features().float()
-        for _ in range(phase.limit):
+        for number in range(phase.limit):
             order = torch.empty_like(place)
             order[place] = torch.arange(lanes)  # from here on in the order in which lanes are noted
             z, c, h = seen[order].split([latent, hidden, hidden], 1)
@@ -264,51 +241,47 @@ class ValueGradients:
             earned += reward
             lost = terminal & (earned < (phase.goal or torch.inf))
             over = terminal | truncated
-            x_after = self._see(z_after, MemoryState(h_after, c_after))
-            steps.append(Played(z, h, c, begins, x, x_after, worth - phase.loss * lost, lost, over))
+            steps.append((z, h, c, begins, x.half(), worth - phase.loss * lost, lost, over))
+            edge = over | (number == phase.limit - 1)
+            ends.append(self._see(z_after, MemoryState(h_after, c_after))[edge].half())
             begins = over
             if bool(over.any()):
-                returns += earned[over].tolist()
+                stay, gone = torch.nonzero(~over[place]).flatten(), torch.nonzero(over).flatten()
+                for lane in gone.tolist():
+                    returns += [] if again[lane] else [float(earned[lane])]
+                    self._note(seeds[lane], lost=bool(lost[lane]), draw=draw)
+                    seeds[lane], again[lane] = self._next(fresh, draw)
                 earned[over] = 0
-                stay = torch.nonzero(~over[place]).flatten()
-                fresh = torch.nonzero(over).flatten()
                 world.keep(stay)
-                world.start([next(seeds) for _ in fresh])
-                place = torch.cat([place[stay], fresh])
+                world.start([seeds[lane] for lane in gone.tolist()])
+                place = torch.cat([place[stay], gone])
                 after = world.features().float()
             seen = after
-        return Played(*(torch.stack(part) for part in zip(*steps, strict=True))), returns
+        *moments, x, worth, lost, over = (torch.stack(part) for part in zip(*steps, strict=True))
+        return Played(Moments(*moments), Lesson(x, torch.cat(ends), worth, lost, over), returns)
 
-    def _learn_values(self, played: Played, draw: torch.Generator) -> float:
-        """Fit the critic to lambda-returns; return the share of their variance that it foresees."""
-        phase = self._phase
-        steps = len(played.worth)
-        x = played.x.flatten(0, 1)
-        wanted = torch.zeros_like(played.worth)
-        for _ in range(SWEEPS):
-            with torch.no_grad():
-                after = self._value(played.after)
-                following = after[-1]
-                for t in range(steps - 1, -1, -1):
-                    onward = torch.where(played.over[t], after[t], (1 - TRACE) * after[t] + TRACE * following)
-                    following = played.worth[t] + phase.discount * torch.where(played.lost[t], 0.0, onward)
-                    wanted[t] = following
-            y = wanted.flatten()
-            for _ in range(phase.epochs):
-                for rows in torch.randperm(len(x), generator=draw).split(CRITIC_BATCH):
-                    loss = F.smooth_l1_loss(self._value(x[rows]) / SCALE, y[rows] / SCALE)
-                    self._judge.zero_grad()
-                    loss.backward()
-                    self._judge.step()
-        with torch.no_grad():
-            return float(1 - (self._value(x) - y).var() / y.var().clamp(min=1e-12))
+    def _next(self, fresh: Iterator[int], draw: torch.Generator) -> tuple[int, bool]:
+        """Return an episode to play, and whether it is one that was lost before."""
+        again, which = torch.rand(2, generator=draw).tolist()
+        if self._hard and again < self._phase.hard:
+            return self._hard[int(which * len(self._hard))], True
+        return next(fresh), False
 
-    def _update(self, played: Played, draw: torch.Generator) -> None:
+    def _note(self, episode: int, *, lost: bool, draw: torch.Generator) -> None:
+        """Note how an episode ended."""
+        forget = float(torch.rand(1, generator=draw)) < FORGOTTEN
+        if lost and episode not in self._hard:
+            self._hard = [*self._hard, episode][-HARDEST:]
+        elif not lost and forget and episode in self._hard:
+            self._hard.remove(episode)
+
+    def _update(self, moments: Moments, dangers: Moments, draw: torch.Generator) -> None:
         """Let M dream from states of the game, and let C follow the gradient of what that is worth."""
         phase, memory = self._phase, self._memory
-        steps, lanes = played.worth.shape
-        rows = torch.randint(steps * lanes, (phase.batch,), generator=draw)
-        z, h, c, restart = (part.flatten(0, 1)[rows] for part in (played.z, played.h, played.c, played.restart))
+        count = int(phase.peril * phase.batch) if len(dangers.restart) else 0
+        usual = torch.randint(len(moments.restart), (phase.batch - count,), generator=draw)
+        rare = torch.randint(max(1, len(dangers.restart)), (count,), generator=draw)
+        z, h, c, restart = (torch.cat([part[usual], danger[rare]]) for part, danger in zip(moments, dangers, strict=True))
         state, alive, total = MemoryState(h, c), torch.ones(phase.batch), torch.zeros(phase.batch)
         x = self._see(z, state)
         for _ in range(phase.horizon):
@@ -324,10 +297,37 @@ class ValueGradients:
             alive = alive * phase.discount * (1 - hazard)
             restart = torch.zeros_like(restart)
             x = self._see(z, state)
-        loss = -(total + alive * self._value(x)).mean()
+        loss = -(total + alive * self._critic.value(x)).mean()
         self._improve.zero_grad()
         loss.backward()
         self._improve.step()
+
+
+def perilous(lost: Tensor, over: Tensor, patience: int) -> Tensor:
+    """Return which states (T, B) of a collection led to a loss or followed it.
+
+    Args:
+        lost: (T, B) bool, where episodes are lost.
+        over: (T, B) bool, where they end.
+        patience: steps before that end at which it was decided.
+
+    >>> lost = torch.zeros(200, 1, dtype=torch.bool)
+    >>> lost[[30, 180]] = True
+    >>> torch.nonzero(perilous(lost, lost, patience=40))[[0, -1], 0].tolist()
+    [50, 160]
+    """
+    found = torch.zeros_like(lost)
+    for step, lane in torch.nonzero(lost).tolist():
+        begins = int(over[:step, lane].nonzero().max()) + 1 if bool(over[:step, lane].any()) else 0
+        decided = step - patience
+        found[max(begins, decided - BEFORE) : max(begins, min(step, decided + BEHIND) + 1), lane] = True
+    return found
+
+
+def _outside_inference(played: Played) -> Played:
+    """Return a copy that gradients may pass."""
+    moments = Moments(*(part.clone() for part in played.moments))
+    return Played(moments, Lesson(*(part.clone() for part in played.lesson)), played.returns)
 
 
 def tame(gradient: Tensor | None) -> Tensor | None:
@@ -343,10 +343,3 @@ def tame(gradient: Tensor | None) -> Tensor | None:
     size = gradient.norm(dim=1, keepdim=True)
     most = OUTLIER * torch.quantile(size, TAMED)
     return gradient * (most / size.clamp(min=1e-30)).clamp(max=1)
-
-
-def _perceptron(sizes: list[int]) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for inputs, outputs in pairwise(sizes):
-        layers += [nn.Linear(inputs, outputs), nn.Tanh()]
-    return nn.Sequential(*layers[:-1])

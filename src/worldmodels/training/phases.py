@@ -142,6 +142,9 @@ class GradientPhase(LearnerPhase):
         pay: weight of the reward. A discounted sum pays for speed a hundred steps ahead, a lap pays for its tiles.
         drought: weight of the steps that are as good as surely unpaid, where M foretells events: off the road.
         drought_steps: so many.
+        hard: share of the episodes that were lost before and are played again until C wins them.
+        peril: share of the states that C learns from that lie shortly before a loss, or in it.
+        remembered: collections that the critic learns from, and those states are taken from; a checkpoint holds them.
     """
 
     updates: int = Field(ge=1, le=100_000)
@@ -151,3 +154,6 @@ class GradientPhase(LearnerPhase):
     pay: float = Field(ge=0, le=1e6)
     drought: float = Field(ge=0, le=1e6)
     drought_steps: int = Field(ge=1, le=100_000)
+    hard: float = Field(ge=0, lt=1)
+    peril: float = Field(ge=0, lt=1)
+    remembered: int = Field(ge=1, le=1000)

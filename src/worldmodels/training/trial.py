@@ -23,7 +23,7 @@ class TrialConfig(Config):
         seed: of its search; trials of the same variant differ in it.
         memory: the agent's M, or one of the same shape that was never trained (a random reservoir).
         ending: how its dreams end, ``MemoryConfig.ending``; M is not trained for it.
-        begin: the search begins at the agent's C (a linear one can be given a hidden layer: ``carry.widen``), or at zeros.
+        begin: the search begins at the agent's C (of another shape: at one that acts alike, ``imitation``), or at zeros.
         controller: what is otherwise than in the environment's ``controller`` section, e.g. ``{dream: {generations: 0}}``.
         episodes: test episodes.
         world: they are played on the back end that scores, or on the one that trains, which may be faster.
