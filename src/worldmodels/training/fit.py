@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from worldmodels.errors import WorldModelsError
 from worldmodels.params import Config
 from worldmodels.storage.checkpoint import Checkpoint
+from worldmodels.training.resume import restore, state_of
 
 POINTS = 200
 """Points of a logged curve, about."""
@@ -77,7 +78,7 @@ def fit(
     tensors, values = checkpoint.load() if checkpoint else ({}, {})
     if values:
         curve = values["curve"]
-        _restore(model, optimiser, tensors)
+        restore(model, optimiser, tensors)
         if carried is not None:
             carried.update({name: tensors[f"carried/{name}"].to(tensor.device) for name, tensor in carried.items()})
     if not config.updates:
@@ -112,29 +113,9 @@ def fit(
             observe({f"validation/{name}": value for name, value in held_out.items()}, update)
         if checkpoint and checkpoint.due():
             kept = {f"carried/{name}": tensor for name, tensor in (carried or {}).items()}
-            checkpoint.save(_state(model, optimiser) | kept, {"updates": update + 1, "curve": curve})
+            checkpoint.save(state_of(model, optimiser) | kept, {"updates": update + 1, "curve": curve})
     model.eval()
     return curve
-
-
-def _state(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    moments = optimiser.state_dict()["state"]
-    adam = {f"adam/{index}/{name}": tensor for index, each in moments.items() for name, tensor in each.items()}
-    return {f"model/{name}": tensor for name, tensor in model.state_dict().items()} | adam
-
-
-def _restore(model: nn.Module, optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    model.load_state_dict({name.removeprefix("model/"): value for name, value in tensors.items() if name.startswith("model/")})
-    moments: dict[int, dict[str, Tensor]] = {}
-    parameters = list(model.parameters())
-    for name, value in tensors.items():
-        if name.startswith("adam/"):
-            _, index, moment = name.split("/")
-            # As the parameter lies in memory (channels last, say): the fused update goes along both, element by element.
-            like = parameters[int(index)]
-            laid = torch.empty_like(like).copy_(value) if value.shape == like.shape else value
-            moments.setdefault(int(index), {})[moment] = laid
-    optimiser.load_state_dict({**optimiser.state_dict(), "state": moments})
 
 
 def _learning_rate(config: OptimiserConfig, done: float) -> float:

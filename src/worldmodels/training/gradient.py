@@ -28,6 +28,7 @@ from worldmodels.training.controller import Generation
 from worldmodels.training.critic import Critic, Lesson
 from worldmodels.training.perceptron import perceptron
 from worldmodels.training.phases import GradientPhase
+from worldmodels.training.resume import restore, state_of
 from worldmodels.training.whitening import Whitening
 
 TAMED, OUTLIER = 0.9, 2.0
@@ -164,30 +165,21 @@ class ValueGradients:
         """All that the next generation depends on."""
         kept: dict[str, Tensor] = {"hard": torch.tensor(self._hard, dtype=torch.int64)}
         for name, part, optimiser in self._learners():
-            kept |= {f"{name}.{key}": value.clone() for key, value in part.state_dict().items()}
-            for index, moments in optimiser.state_dict()["state"].items():
-                kept |= {f"{name}.optimizer.{index}.{key}": value.clone() for key, value in moments.items()}
+            kept |= state_of(part, optimiser, f"{name}/")
         for name, notes in self._notes():
             for index, note in enumerate(notes):
-                kept |= {f"{name}.{index}.{field}": value for field, value in note._asdict().items()}
+                kept |= {f"{name}/{index}/{field}": value for field, value in note._asdict().items()}
         return kept
 
     @state.setter
     def state(self, kept: dict[str, Tensor]) -> None:
         self._hard = kept["hard"].tolist()
         for name, part, optimiser in self._learners():
-            mine = {key.removeprefix(f"{name}."): value for key, value in kept.items() if key.startswith(f"{name}.")}
-            part.load_state_dict({key: value for key, value in mine.items() if not key.startswith("optimizer.")})
-            moments: dict[int, dict[str, Tensor]] = {}
-            for key, value in mine.items():
-                if key.startswith("optimizer."):
-                    _, index, moment = key.split(".")
-                    moments.setdefault(int(index), {})[moment] = value
-            optimiser.load_state_dict({**optimiser.state_dict(), "state": moments})
+            restore(part, optimiser, kept, f"{name}/")
         for name, notes in self._notes():
             kind: Any = Lesson if name == "lesson" else Moments
-            count = sum(key.startswith(f"{name}.") for key in kept) // len(kind._fields)
-            notes[:] = [kind(*(kept[f"{name}.{index}.{field}"] for field in kind._fields)) for index in range(count)]
+            count = sum(key.startswith(f"{name}/") for key in kept) // len(kind._fields)
+            notes[:] = [kind(*(kept[f"{name}/{index}/{field}"] for field in kind._fields)) for index in range(count)]
 
     def _learners(self) -> list[tuple[str, nn.Sequential, torch.optim.Adam]]:
         return [("policy", self._policy, self._improve), ("critic", self._critic.network, self._critic.optimiser)]
@@ -312,9 +304,9 @@ def perilous(lost: Tensor, over: Tensor, patience: int) -> Tensor:
         patience: steps before that end at which it was decided.
 
     >>> lost = torch.zeros(200, 1, dtype=torch.bool)
-    >>> lost[[30, 180]] = True
-    >>> torch.nonzero(perilous(lost, lost, patience=40))[[0, -1], 0].tolist()
-    [50, 160]
+    >>> lost[[60, 180]] = True
+    >>> torch.nonzero(perilous(lost, lost, patience=40))[[0, 40, 41, -1], 0].tolist()
+    [0, 40, 61, 160]
     """
     found = torch.zeros_like(lost)
     for step, lane in torch.nonzero(lost).tolist():

@@ -18,6 +18,7 @@ from worldmodels.engine.world import World
 from worldmodels.models.controller import ControllerConfig, Controllers
 from worldmodels.training.controller import Generation
 from worldmodels.training.phases import PPOPhase
+from worldmodels.training.resume import restore, state_of
 
 REWARD_SCALE = 0.1
 """Rewards as the critic sees them: returns are then of the order of ten."""
@@ -194,18 +195,8 @@ class Refinement:
     @property
     def state(self) -> dict[str, Tensor]:
         """All that the next generation depends on."""
-        kept = {f"policy.{name}": value.clone() for name, value in self._ppo.policy.state_dict().items()}
-        for index, moments in self._ppo.policy.optimizer.state_dict()["state"].items():
-            kept |= {f"optimizer.{index}.{name}": value.clone() for name, value in moments.items()}
-        return kept
+        return state_of(self._ppo.policy, self._ppo.policy.optimizer)
 
     @state.setter
     def state(self, kept: dict[str, Tensor]) -> None:
-        policy = self._ppo.policy
-        policy.load_state_dict({name.removeprefix("policy."): v for name, v in kept.items() if name.startswith("policy.")})
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, value in kept.items():
-            if name.startswith("optimizer."):
-                _, index, moment = name.split(".")
-                moments.setdefault(int(index), {})[moment] = value
-        policy.optimizer.load_state_dict({**policy.optimizer.state_dict(), "state": moments})
+        restore(self._ppo.policy, self._ppo.policy.optimizer, kept)
