@@ -126,9 +126,8 @@ class ValueGradients:
         """Collect, teach the critic, and improve C."""
         phase = self._phase
         draw = torch.Generator().manual_seed(self._seed(number) % 2**63)
-        with torch.inference_mode():
+        with torch.no_grad():
             played = self._play(draw, self._episodes(number))
-        played = _outside_inference(played)
         perils = perilous(played.lesson.lost, played.lesson.over, phase.patience)
         self._lessons = [*self._lessons, played.lesson][-phase.remembered :]
         self._perils = [*self._perils, Moments(*(part[perils] for part in played.moments))][-phase.remembered :]
@@ -314,12 +313,6 @@ def perilous(lost: Tensor, over: Tensor, patience: int) -> Tensor:
         decided = step - patience
         found[max(begins, decided - BEFORE) : max(begins, min(step, decided + BEHIND) + 1), lane] = True
     return found
-
-
-def _outside_inference(played: Played) -> Played:
-    """Return a copy that gradients may pass."""
-    moments = Moments(*(part.clone() for part in played.moments))
-    return Played(moments, Lesson(*(part.clone() for part in played.lesson)), played.returns)
 
 
 def tame(gradient: Tensor | None) -> Tensor | None:
