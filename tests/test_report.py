@@ -22,7 +22,7 @@ from worldmodels.report import figures, pictures
 from worldmodels.report.build import build_report
 from worldmodels.report.figures import learning_curves, return_strip, score_bars, search_rounds
 from worldmodels.report.references import REFERENCES
-from worldmodels.report.style import PAPER_COLOUR, WORLD_COLOURS, rgb
+from worldmodels.report.style import PAPER_COLOUR, PAPER_WHITE, WORLD_COLOURS, rgb
 from worldmodels.report.table import align, render, score_table, with_error
 from worldmodels.report.video import BAR, side_by_side, write_video
 from worldmodels.shapes import Returns
@@ -315,7 +315,7 @@ class TestVideo:
             stream = container.streams.video[0]
             assert (stream.codec_context.name, float(stream.average_rate)) == ("h264", 35.0)
 
-    def test_views_stand_side_by_side_below_their_labels_and_one_that_ended_stays_darker(self) -> None:
+    def test_views_stand_side_by_side_below_their_labels_and_one_that_ended_stays_darker_and_says_so(self) -> None:
         views = {"real": episode(4), "dream": episode(2, 1)}
         pictures = list(side_by_side(views))
         assert len(pictures) == 4
@@ -323,7 +323,10 @@ class TestVideo:
         for step in range(4):
             assert (pictures[step][BAR::4, :256:4] == views["real"][step]).all()
             expected = views["dream"][step] if step < 2 else views["dream"][1] // 3
-            assert (pictures[step][BAR::4, 256::4] == expected).all()
+            top = 0 if step < 2 else 8  # rows of the frame in which it is written
+            assert (pictures[step][BAR::4, 256::4][top:] == expected[top:]).all()
+        said = [colour_pixels(picture[BAR : BAR + 32, 256:], PAPER_WHITE) for picture in pictures]
+        assert said[1] == 0 < said[2] == said[3]
         assert colour_pixels(pictures[0][:BAR, :256], WORLD_COLOURS["real"])
         assert colour_pixels(pictures[0][:BAR, 256:], WORLD_COLOURS["dream"])
 

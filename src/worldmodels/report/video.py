@@ -39,8 +39,8 @@ def side_by_side(views: Mapping[str, np.ndarray]) -> Iterator[np.ndarray]:
     """Yield pictures of several views of an episode beside each other, four times their size, each below its label.
 
     Args:
-        views: label -> frames (T, 64, 64, 3) uint8. A view that ends early stays, darker. A label that holds the word
-            ``real`` or ``dream`` has that world's colour.
+        views: label -> frames (T, 64, 64, 3) uint8. A view that ends early stays, darker, and says that it is
+            over. A label that holds the word ``real`` or ``dream`` has that world's colour.
     """
     width = SCALE * next(iter(views.values())).shape[2]
     bar = Image.new("RGB", (width * len(views), BAR), PAPER_WHITE)
@@ -49,8 +49,9 @@ def side_by_side(views: Mapping[str, np.ndarray]) -> Iterator[np.ndarray]:
         colour = next((colour for world, colour in WORLD_COLOURS.items() if world in label), INK)
         draw.rectangle((column * width, BAR - 4, (column + 1) * width - 1, BAR - 1), fill=rgb(colour))
         draw.text((column * width + 8, BAR // 2 - 2), label, fill=INK, font=ImageFont.load_default(15), anchor="lm")
+    over = {label: _over(frames[-1]) for label, frames in views.items()}
     for step in range(max(map(len, views.values()))):
-        row = [_enlarge(frames[step]) if step < len(frames) else _enlarge(frames[-1]) // 3 for frames in views.values()]
+        row = [_enlarge(frames[step]) if step < len(frames) else over[label] for label, frames in views.items()]
         yield np.concatenate([np.asarray(bar), np.concatenate(row, 1)])
 
 
@@ -101,6 +102,13 @@ def picture_of(path: Path, second: float = 1.0) -> np.ndarray:
     if frame is None:
         raise ValueError("no video: it has no frame")
     return frame.to_ndarray(format="rgb24")
+
+
+def _over(frame: np.ndarray) -> np.ndarray:
+    """Return what stands where a view has ended, its last frame darkened, enlarged."""
+    image = Image.fromarray(_enlarge(frame) // 3)
+    ImageDraw.Draw(image).text((8, 8), "over", fill=PAPER_WHITE, font=ImageFont.load_default(15))
+    return np.asarray(image)
 
 
 def _enlarge(frame: np.ndarray, scale: int = SCALE) -> np.ndarray:
