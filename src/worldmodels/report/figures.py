@@ -187,7 +187,8 @@ def _plot_study(axes: Axes, data: tuple[str, Sequence[Variant]]) -> None:
         _bar(axes, place, "real", {"mean": variant.mean, "stderr": variant.stderr}, None, width=0.5)
         spread = 0.3 * (_spread(len(variant.seeds)) - 0.5)
         axes.scatter(place + spread, variant.seeds, s=18, color=PAPER_WHITE, edgecolors=INK, linewidths=0.9, zorder=3)
-    axes.set_xticks(range(len(variants)), [variant.name for variant in variants])
+    names = [f"{variant.name}\n{variant.mean:.0f} ± {variant.stderr:.0f}" for variant in variants]  # clear of the dots
+    axes.set_xticks(range(len(variants)), names)
     axes.set_xlim(-0.6, len(variants) - 0.4)
     axes.tick_params(axis="x", length=0)
     axes.grid(visible=False, axis="x")
@@ -342,6 +343,7 @@ def _plot_scores(axes: Axes, scores: Sequence[Mapping[str, Any]]) -> None:
             if summary is not None:
                 label = world if _first(ranked, world) is score else None  # one entry a world in the legend
                 _bar(axes, place + (slot - 1) * 0.27, world, summary, label)
+                _number(axes, place + (slot - 1) * 0.27, summary)
     environment, rules = ranked[0]["environment"], {score["rules"] for score in ranked}
     for reference in REFERENCES.get(rules.pop(), ()) if len(rules) == 1 else ():
         _reference_line(axes, reference)
@@ -359,7 +361,11 @@ def _bar(axes: Axes, x: float, world: str, summary: Mapping[str, Any], label: st
     error = summary["stderr"] or 0.0
     axes.bar(x, summary["mean"], width, color=WORLD_COLOURS[world], label=label)
     axes.errorbar(x, summary["mean"], yerr=error, color=INK, capsize=3, linewidth=1.2)
-    end = max(summary["mean"], 0) + error
+
+
+def _number(axes: Axes, x: float, summary: Mapping[str, Any]) -> None:
+    """Write the mean above its bar and its error."""
+    end = max(summary["mean"], 0) + (summary["stderr"] or 0.0)
     text = f"{summary['mean']:.0f}"
     axes.annotate(text, (x, end), xytext=(0, 3), textcoords="offset points", ha="center", fontsize=9)
 
