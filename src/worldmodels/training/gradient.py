@@ -12,7 +12,6 @@ before a loss.
 
 from collections.abc import Callable, Iterator
 from copy import deepcopy
-from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -214,8 +213,7 @@ class ValueGradients:
         place = torch.arange(lanes)  # the lane in which each of the world's lanes is noted
         earned, begins, returns = torch.zeros(lanes), torch.ones(lanes, dtype=torch.bool), list[float]()
         world.keep(torch.zeros(0, dtype=torch.int64))
-        line = self._line(fresh, draw)
-        seeds, again = (list(column) for column in zip(*islice(line, lanes), strict=True))
+        seeds, again = (list(column) for column in zip(*(self._next(fresh, draw) for _ in range(lanes)), strict=True))
         world.start(seeds)
         steps: list[tuple[Tensor, ...]] = []
         ends: list[Tensor] = []
@@ -243,7 +241,7 @@ class ValueGradients:
                 for lane in gone.tolist():
                     returns += [] if again[lane] else [float(earned[lane])]
                     self._note(seeds[lane], lost=bool(lost[lane]), draw=draw)
-                    seeds[lane], again[lane] = next(line)
+                    seeds[lane], again[lane] = self._next(fresh, draw)
                 earned[over] = 0
                 world.keep(stay)
                 world.start([seeds[lane] for lane in gone.tolist()])
@@ -253,14 +251,12 @@ class ValueGradients:
         *moments, x, worth, lost, over = (torch.stack(part) for part in zip(*steps, strict=True))
         return Played(Moments(*moments), Lesson(x, torch.cat(ends), worth, lost, over), returns)
 
-    def _line(self, fresh: Iterator[int], draw: torch.Generator) -> Iterator[tuple[int, bool]]:
-        """Yield the episodes of a collection, and whether each was lost before; of those that were, none comes twice."""
-        again = [self._hard[index] for index in torch.randperm(len(self._hard), generator=draw).tolist()]
-        while True:
-            if float(torch.rand(1, generator=draw)) < self._phase.hard and again:
-                yield again.pop(), True
-            else:
-                yield next(fresh), False
+    def _next(self, fresh: Iterator[int], draw: torch.Generator) -> tuple[int, bool]:
+        """Return an episode to play, and whether it is one that was lost before."""
+        again, which = torch.rand(2, generator=draw).tolist()
+        if self._hard and again < self._phase.hard:
+            return self._hard[int(which * len(self._hard))], True
+        return next(fresh), False
 
     def _note(self, episode: int, *, lost: bool, draw: torch.Generator) -> None:
         """Note how an episode ended."""

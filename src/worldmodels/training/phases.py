@@ -142,7 +142,7 @@ class GradientPhase(LearnerPhase):
         pay: weight of the reward. A discounted sum pays for speed a hundred steps ahead, a lap pays for its tiles.
         drought: weight of the steps that are as good as surely unpaid, where M foretells events: off the road.
         drought_steps: so many.
-        hard: share of the episodes that were lost before and are played again, each once a collection, until C wins them.
+        hard: share of the episodes that were lost before and are played again until C wins them.
         peril: share of the states that C learns from that lie shortly before a loss, or in it.
         remembered: collections that the critic learns from, and those states are taken from; a checkpoint holds them.
     """
