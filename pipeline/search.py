@@ -77,7 +77,7 @@ def search(
 
     def real_world(limit: int, patience: int, risk: float = 0.0, seen: Features = features) -> Callable[[], World]:
         rules = game.model_copy(update={"limit": min(limit, game.limit)})
-        games = partial(open_games, rules, stage.threads, seer, dreamer, seen, risk)
+        games = partial(open_games, rules, stage.threads, seer, dreamer, seen, risk, scoring=config.games == "scoring")
         return partial(open_patient, games, patience) if patience else games
 
     def arena_of(of: DreamPhase | RealPhase | SelectionConfig) -> Arena:

@@ -83,13 +83,23 @@ def test_the_dashboard_is_cut_and_colours_are_rgb(backend: str) -> None:
     assert 28 < columns.mean() < 36
 
 
-def test_the_reference_backend_is_gymnasiums_own_game() -> None:
+@pytest.mark.parametrize("seed", [9, 10])
+def test_the_reference_backend_is_gymnasiums_own_game(seed: int) -> None:
+    """To the pixel, at rest and at speed, turning and beside the road, though it is drawn in other steps."""
+    rng = np.random.default_rng(seed)
     game = make_quietly("CarRacing-v3", 1000, {})
-    picture, _ = game.reset(seed=9)
+    pictures, rewards, steer = [game.reset(seed=seed)[0]], [], 0.0
     with closing(make_env(CarRacingConfig(), scoring=True)) as env:
-        frame = env.start([9])[0]
-        rewards = [float(env.step(np.array([[0.1, 0.2, -1]], np.float32)).rewards[0]) for _ in range(30)]
-    np.testing.assert_array_equal(frame, resize(picture[None, :84])[0])
-    expected = [game.step(np.array([0.1, 0.6, 0], np.float32))[1] for _ in range(30)]
+        frames, earned = [env.start([seed])[0]], []
+        for _ in range(150):
+            steer = float(np.clip(0.9 * steer + 0.3 * rng.standard_normal(), -1, 1))
+            action = np.array([[steer, 0.2, -1]], np.float32)
+            step = env.step(action)
+            frames.append(step.frames[0])
+            earned.append(float(step.rewards[0]))
+            picture, reward, *_ = game.step(car_controls(action)[0])
+            pictures.append(picture)
+            rewards.append(reward)
     game.close()
-    np.testing.assert_allclose(rewards, expected, rtol=1e-5)
+    np.testing.assert_array_equal(np.stack(frames), resize(np.stack(pictures)[:, :84]))
+    np.testing.assert_array_equal(earned, np.array(rewards, np.float32))

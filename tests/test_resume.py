@@ -171,6 +171,7 @@ def controller(_, checkpoint, observe, learned=0, runs=1, risk=0.0, game=None, g
         ppo=ppo,
         gradient=graded,
         selection=SelectionConfig(episodes=8 if runs > 1 else 0, every=3, halvings=2, limit=30, lanes=10),
+        games="training",
         warm_start=False,
     )
     dreamer = Memory(MemoryConfig(hidden=4, mixtures=2, done=True, reward=False, ending="sampled"), 3, 1)

@@ -100,7 +100,14 @@ class RealWorld:
 
 
 def open_games(
-    game: EnvironmentConfig, threads: int, vision: Vision, memory: Memory, features: Features, risk: float = 0.0
+    game: EnvironmentConfig,
+    threads: int,
+    vision: Vision,
+    memory: Memory,
+    features: Features,
+    risk: float = 0.0,
+    *,
+    scoring: bool = False,
 ) -> RealWorld:
-    """Return a world of new games on the training back end; see ``RealWorld``."""
-    return RealWorld(make_env(game, threads=threads), vision, memory, features, risk=risk)
+    """Return a world of new games on the back end that trains, or scores; see ``RealWorld``."""
+    return RealWorld(make_env(game, threads=threads, scoring=scoring), vision, memory, features, risk=risk)

@@ -190,8 +190,8 @@ def open_game(config: GymConfig) -> Any:
     return make_quietly(config.id, config.limit * config.frame_skip, {**config.kwargs, "render_mode": "rgb_array"})
 
 
-def make_quietly(name: str, steps: int, kwargs: dict[str, Any]) -> Any:
-    """Call ``gymnasium.make`` without a window, sound, greeting or warnings.
+def make_quietly(name: Any, steps: int, kwargs: dict[str, Any]) -> Any:
+    """Call ``gymnasium.make`` with a name or a spec, without a window, sound, greeting or warnings.
 
     Raises:
         ParamsError: where Gymnasium does not know the name, lacks a package for it, or refuses the arguments.

@@ -57,8 +57,10 @@ def car_controls(actions: np.ndarray) -> np.ndarray:
 
 def gymnasium_carracing(config: CarRacingConfig) -> GymEnv:
     """Make the reference backend."""
+    from worldmodels.envs.carracing_drawing import quick_spec  # here and not above: it imports Gymnasium and Box2D
+
     return GymEnv(
-        lambda: make_quietly(GAME, config.limit * config.frame_skip, {}),
+        lambda: make_quietly(quick_spec(GAME), config.limit * config.frame_skip, {}),
         car_controls,
         ACTION_SIZE,
         limit=config.limit,

@@ -1,7 +1,7 @@
 """Training C: phases of CMA-ES, in the dream or in reality, and the choice of the controller that is kept."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -35,6 +35,8 @@ class ControllerTraining(Config):
         ppo: what follows it, without a search.
         gradient: the same, by M's derivatives instead; one of the two.
         selection: what is kept.
+        games: what is played in the game, to learn and to select, is played on the back end that trains, which may be faster,
+            or on the one that scores.
         warm_start: begin at the C of the previous iteration where there is one and its shape is the same; where V is another,
             at the C nearest to it (``training.carry``).
     """
@@ -46,6 +48,7 @@ class ControllerTraining(Config):
     ppo: PPOPhase
     gradient: GradientPhase
     selection: SelectionConfig
+    games: Literal["training", "scoring"]
     warm_start: bool
 
     @model_validator(mode="after")
