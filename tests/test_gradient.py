@@ -48,7 +48,6 @@ PHASE = GradientPhase(
     hard=0.3,
     peril=0.3,
     remembered=3,
-    averaged=0.0,
 )
 LINEAR = ControllerConfig(features="zh", hidden=0, bias=True)
 
@@ -128,18 +127,6 @@ def test_it_begins_at_c_and_learns(drift, features, hidden):
     before, after = score(drift, model, start), score(drift, model, last.parameters)
     assert before < 0.2
     assert after > 0.4
-
-
-def test_what_is_handed_on_is_a_running_mean_of_c_and_learning_knows_nothing_of_it(drift):
-    start = np.full(parameter_count(LINEAR, 18, 1), 0.05)
-    one, other = (learner(drift, LINEAR, start, PHASE.model_copy(update={"averaged": share})) for share in (0.0, 0.75))
-    mean = start
-    for number in range(4):
-        last, averaged = one.generation(number), other.generation(number)
-        assert last.returns == averaged.returns
-        mean = 0.75 * mean + 0.25 * last.parameters
-        np.testing.assert_allclose(averaged.parameters, mean, atol=1e-5)
-    assert np.abs(last.parameters - averaged.parameters).max() > 0.01
 
 
 def test_lanes_go_on_with_the_next_episode_and_earn_what_the_rollout_earns(drift):

@@ -150,7 +150,6 @@ def controller(_, checkpoint, observe, learned=0, runs=1, risk=0.0, game=None, g
         hard=0.5,
         peril=0.5,
         remembered=2,
-        averaged=0.5,
         **alike,
     )
     ppo = PPOPhase(world="real", generations=0 if gradient else learned // runs, runs=runs, risk=risk, **alike)

@@ -113,7 +113,6 @@ class ValueGradients:
         nn.utils.vector_to_parameters(
             torch.from_numpy(self._white.enter(start.astype(np.float64), self._units)).float(), self._policy.parameters()
         )
-        self._averaged = nn.utils.parameters_to_vector(self._policy.parameters()).detach()
         self._improve = torch.optim.Adam(self._policy.parameters(), phase.learning_rate)
         self._critic = Critic(inputs, phase.discount, torch.Generator().manual_seed(seed(-1) % 2**63))
         self._lessons, self._perils = list[Lesson](), list[Moments]()
@@ -140,8 +139,6 @@ class ValueGradients:
             dangers = Moments(*(torch.cat(parts) for parts in zip(*self._perils, strict=True)))
             for _ in range(phase.updates):
                 self._update(moments, dangers, draw)
-        now = nn.utils.parameters_to_vector(self._policy.parameters()).detach()
-        self._averaged = now.lerp(self._averaged, phase.averaged)
         return Generation(
             parameters=self.parameters,
             returns=played.returns,
@@ -158,13 +155,14 @@ class ValueGradients:
 
     @property
     def parameters(self) -> np.ndarray:
-        """The running mean of C, (N,) float64."""
-        return self._white.leave(self._averaged.double().numpy(), self._units)
+        """C as it is now, (N,) float64."""
+        flat = nn.utils.parameters_to_vector(self._policy.parameters()).detach().double().numpy()
+        return self._white.leave(flat, self._units)
 
     @property
     def state(self) -> dict[str, Tensor]:
         """All that the next generation depends on."""
-        kept: dict[str, Tensor] = {"hard": torch.tensor(self._hard, dtype=torch.int64), "averaged": self._averaged}
+        kept: dict[str, Tensor] = {"hard": torch.tensor(self._hard, dtype=torch.int64)}
         for name, part, optimiser in self._learners():
             kept |= state_of(part, optimiser, f"{name}/")
         for name, notes in self._notes():
@@ -174,7 +172,7 @@ class ValueGradients:
 
     @state.setter
     def state(self, kept: dict[str, Tensor]) -> None:
-        self._hard, self._averaged = kept["hard"].tolist(), kept["averaged"]
+        self._hard = kept["hard"].tolist()
         for name, part, optimiser in self._learners():
             restore(part, optimiser, kept, f"{name}/")
         for name, notes in self._notes():

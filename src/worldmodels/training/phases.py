@@ -145,8 +145,6 @@ class GradientPhase(LearnerPhase):
         hard: share of the episodes that were lost before and are played again until C wins them.
         peril: share of the states that C learns from that lie shortly before a loss, or in it.
         remembered: collections that the critic learns from, and those states are taken from; a checkpoint holds them.
-        averaged: what a generation leaves of the mean of the Cs before it; this running mean, which wanders less than C, is
-            what may be kept (Polyak & Juditsky 1992). 0: C as it is.
     """
 
     updates: int = Field(ge=1, le=100_000)
@@ -159,4 +157,3 @@ class GradientPhase(LearnerPhase):
     hard: float = Field(ge=0, lt=1)
     peril: float = Field(ge=0, lt=1)
     remembered: int = Field(ge=1, le=1000)
-    averaged: float = Field(ge=0, lt=1)
