@@ -15,7 +15,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -25,6 +25,9 @@ from worldmodels.envs.frames import as_picture, resize
 from worldmodels.errors import EnvironmentFault, ParamsError
 from worldmodels.params import Config
 from worldmodels.shapes import FRAME_SHAPE
+
+if TYPE_CHECKING:
+    from gymnasium.envs.registration import EnvSpec
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Controls = Callable[[np.ndarray], Any]
@@ -190,7 +193,7 @@ def open_game(config: GymConfig) -> Any:
     return make_quietly(config.id, config.limit * config.frame_skip, {**config.kwargs, "render_mode": "rgb_array"})
 
 
-def make_quietly(name: Any, steps: int, kwargs: dict[str, Any]) -> Any:
+def make_quietly(name: "str | EnvSpec", steps: int, kwargs: dict[str, Any]) -> Any:
     """Call ``gymnasium.make`` with a name or a spec, without a window, sound, greeting or warnings.
 
     Raises:
