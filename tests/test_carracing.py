@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 from games import constant
 
+from worldmodels.engine.real import open_games
 from worldmodels.envs.any_gym import make_quietly
 from worldmodels.envs.carracing import CarRacingConfig, car_controls
 from worldmodels.envs.frames import resize
 from worldmodels.envs.make import make_env
+from worldmodels.models.memory import Memory, MemoryConfig
+from worldmodels.models.vision import Vision, VisionConfig
 
 BACKENDS = pytest.mark.parametrize("backend", ["envpool", "gymnasium"])
 
@@ -103,3 +106,13 @@ def test_the_reference_backend_is_gymnasiums_own_game(seed: int) -> None:
     game.close()
     np.testing.assert_array_equal(np.stack(frames), resize(np.stack(pictures)[:, :84]))
     np.testing.assert_array_equal(earned, np.array(rewards, np.float32))
+
+
+@pytest.mark.parametrize(("scoring", "backend"), [(False, "envpool"), (True, "gymnasium")])
+def test_a_world_plays_on_the_back_end_that_trains_or_scores(scoring: bool, backend: str) -> None:
+    vision, memory = (
+        Vision(VisionConfig(latent=4)),
+        Memory(MemoryConfig(hidden=4, mixtures=2, done=False, reward=False, ending="sampled"), 4, 3),
+    )
+    with closing(open_games(CarRacingConfig(), 1, vision, memory, "z", scoring=scoring)) as world:
+        assert world.env.backend.startswith(backend)

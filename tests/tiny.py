@@ -47,6 +47,7 @@ def tiny_params() -> dict[str, Any]:
     changes = {"variant": "untrained M", "memory": "untrained", "ending": "threshold", "episodes": 2, "controller": search}
     untrained = plain | changes
     wide = {
+        "games": "scoring",
         "dream": {"generations": 0},
         "real": {"generations": 0},
         "ppo": {"generations": 0},
