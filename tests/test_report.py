@@ -20,7 +20,8 @@ from worldmodels.engine.scores import episodes_table, summarise
 from worldmodels.errors import ArtifactError, ParamsError
 from worldmodels.report import figures, pictures
 from worldmodels.report.build import build_report
-from worldmodels.report.figures import learning_curves, return_strip, score_bars, search_rounds
+from worldmodels.report.comparisons import score_bars, search_rounds
+from worldmodels.report.figures import learning_curves, return_strip
 from worldmodels.report.references import REFERENCES
 from worldmodels.report.style import PAPER_COLOUR, PAPER_WHITE, WORLD_COLOURS, rgb
 from worldmodels.report.table import align, render, score_table, with_error
@@ -89,7 +90,14 @@ def write_artifacts(root: Path, key: str, real: float, dream: float | None) -> N
     ahead = {f"open_loop_{k}": np.where(losses["split"] == "validation", k / 40, np.nan) for k in (1, 10, 30)}
     losses.assign(**ahead).to_csv(folder / "memory.csv", index=False)
     who = ["random, walk 0", "random, walk 0.9"] if number == "1" else [f"{environment}-1, strength {s}" for s in (0, 0.5)]
-    policies = {name: {"episodes": 10, "reward_per_step": 0.25 * place} for place, name in enumerate(who, start=1)}
+    policies = {
+        name: {
+            "episodes": 10,
+            "mean_return": 100.0 * place,
+            "reward_per_step": 4 - 0.01 * place if environment == "doom" else 0.25 * place,
+        }
+        for place, name in enumerate(who, start=1)
+    }
     (folder / "data.json").write_text(json.dumps({"policies": policies}))
     rows: list[tuple[Any, ...]] = [(g, "dream", 20.0 * g, 12.0 * g, 3.0, 0.1, 100) for g in range(10)]
     rows += [(g, "real", 10.0 * g, 6.0 * g, 2.0, 0.1, 100) for g in range(10, 15)]
@@ -416,12 +424,13 @@ class TestReport:
     def test_pictures_over_the_iterations_say_what_was_collected_and_how_far_dreams_stay_real(self, reports: Path) -> None:
         page = (reports / "index.html").read_text()
         assert (
-            "doom-1: random, walk 0 0.25, random, walk 0.9 0.50; doom-2: agent, strength 0 0.25, agent, strength 0.5 0.50"
-            in page
+            "Mean return of an episode of what was collected. doom-1: random, walk 0 100, random, walk 0.9 200; "
+            "doom-2: agent, strength 0 100, agent, strength 0.5 200" in page
         )
+        assert "Reward per step of what was collected. carracing-1: random, walk 0 0.25, random, walk 0.9 0.5" in page
         assert "doom-1: 0.03 at 1, 0.25 at 10, 0.75 at 30; doom-2: " in page
         assert "on selection episodes: doom-1: 98; doom-2: 98" in page
-        for name in ("rates-doom.png", "search-doom.png", "horizon-doom.png", "rates-carracing.png", "horizon-carracing.png"):
+        for name in (f"{figure}-{game}.png" for figure in ("collected", "search", "horizon") for game in ("doom", "carracing")):
             assert len(np.unique(np.asarray(Image.open(reports / name)).reshape(-1, 3), axis=0)) > 10
 
     def test_scores_csv_reads_back_as_the_table(self, project: Path, reports: Path) -> None:

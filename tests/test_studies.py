@@ -9,7 +9,7 @@ from tiny import ROOT, tiny_params
 
 from worldmodels.errors import ArtifactError, ParamsError
 from worldmodels.project import load_project
-from worldmodels.report.figures import study_bars
+from worldmodels.report.comparisons import study_bars
 from worldmodels.report.studies import read_trial, study_cells, trial_table, variants
 from worldmodels.storage.layout import Trial, command_for
 from worldmodels.training.trial import steps_played, trial_training

@@ -206,7 +206,7 @@ def figure(table: Sequence[dict[str, Any]]) -> Any:
     Raises:
         WorldModelsError: where no experiment has a score yet.
     """
-    from worldmodels.report.figures import sweep_points
+    from worldmodels.report.comparisons import sweep_points
 
     last = {row["experiment"]: row for row in table if row.get("real")}
     if not last:

@@ -7,15 +7,8 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
-from worldmodels.report.figures import (
-    learning_curves,
-    open_loop_lines,
-    return_strip,
-    reward_rates,
-    score_bars,
-    search_rounds,
-    study_bars,
-)
+from worldmodels.report.comparisons import collected_lines, open_loop_lines, score_bars, search_rounds, study_bars
+from worldmodels.report.figures import learning_curves, return_strip
 from worldmodels.report.html import EnvironmentPage, Film, IterationPage, Picture, StudyPage, write_report
 from worldmodels.report.pictures import png_bytes
 from worldmodels.report.studies import HEADINGS as STUDY_HEADINGS
@@ -44,10 +37,11 @@ _FILM_TEXT = (
 )
 
 
-_RATES_TEXT = (
-    "Reward per step of the episodes that each iteration learns from: random play, then the agent of the iteration before, "
-    "with more or less noise on its actions."
+_COLLECTED_TEXT = (
+    "over the episodes that each iteration learns from: random play, then the agent of the iteration before, with more or less "
+    "noise on its actions."
 )
+_ALIKE = 0.02  # rates that differ by less say nothing: a step pays the same, as in games of survival
 _SEARCH_TEXT = (
     "The C that each search began with, that of the iteration before, and the C that was kept, on selection episodes with "
     "their standard error. Each iteration has selection episodes of its own, and the best of several contestants is a little "
@@ -100,14 +94,17 @@ def _rounds(iterations: Sequence[Iteration], reports: Path, environment: str) ->
 
 
 def _collected(iterations: Sequence[Iteration], reports: Path, environment: str) -> Picture:
-    """Return the picture of the reward per step of what each iteration learns from."""
-    rates = {}
-    for files in iterations:
-        played = read_json(require(files.data))["policies"]
-        rates[files.key] = {_way(name): each["reward_per_step"] for name, each in played.items()}
-    png = _keep(reports / f"rates-{environment}.png", png_bytes(reward_rates(rates)))
-    alt = "; ".join(f"{key}: " + ", ".join(f"{way} {rate:.2f}" for way, rate in found.items()) for key, found in rates.items())
-    return Picture(png, f"Reward per step of what was collected. {alt}", _RATES_TEXT)
+    """Return the picture of what was collected for each iteration: reward per step, or returns where every step pays alike."""
+    played = {files.key: read_json(require(files.data))["policies"] for files in iterations}
+    rates = [each["reward_per_step"] for ways in played.values() for each in ways.values()]
+    field, measure = "reward_per_step", "reward per step"
+    if max(rates) - min(rates) < _ALIKE * abs(max(rates)):
+        field, measure = "mean_return", "mean return of an episode"
+    found = {key: {_way(name): each[field] for name, each in ways.items()} for key, ways in played.items()}
+    png = _keep(reports / f"collected-{environment}.png", png_bytes(collected_lines(measure, found)))
+    alt = "; ".join(f"{key}: " + ", ".join(f"{way} {each:.4g}" for way, each in ways.items()) for key, ways in found.items())
+    measure = measure.capitalize()
+    return Picture(png, f"{measure} of what was collected. {alt}", f"{measure}, {_COLLECTED_TEXT}")
 
 
 def _searches(iterations: Sequence[Iteration], reports: Path, environment: str) -> Picture:

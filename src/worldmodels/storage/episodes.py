@@ -117,7 +117,11 @@ class EpisodeWriter:
             "mean_return": float(table["total"].mean()),
             "mean_length": float(table["steps"].mean()),
             "policies": {
-                name: {"episodes": len(group), "reward_per_step": float(group["total"].sum() / group["steps"].sum())}
+                name: {
+                    "episodes": len(group),
+                    "mean_return": float(group["total"].mean()),
+                    "reward_per_step": float(group["total"].sum() / group["steps"].sum()),
+                }
                 for name, group in table.groupby("policy")
             },
             "shards": [*before, *mine],
