@@ -62,7 +62,7 @@ def collected_lines(measure: str, found: Mapping[str, Mapping[str, float]]) -> n
         measure: what the numbers are: the axis says so.
         found: iteration's key -> way of playing, without the name of who played -> its worth.
     """
-    return draw(_plot_collected, (measure, found), width=max(4.8, 2.0 + 0.8 * len(found)))
+    return draw(_plot_collected, (measure, found), width=max(4.8, 2.0 + 0.9 * len(found)))
 
 
 def open_loop_lines(errors: Mapping[str, Mapping[int, float]]) -> np.ndarray:
@@ -80,7 +80,7 @@ def search_rounds(curves: Mapping[str, pd.DataFrame]) -> np.ndarray:
     Args:
         curves: iteration's key -> curve of the controller stage. The C that a search begins with is generation -1.
     """
-    return draw(_plot_rounds, curves, width=max(6.4, 2.0 + 0.8 * len(curves)))
+    return draw(_plot_rounds, curves, width=max(6.4, 2.0 + 0.9 * len(curves)))
 
 
 def sweep_points(setting: str, scores: Sequence[tuple[str, Mapping[str, Any] | None, Mapping[str, Any]]]) -> np.ndarray:
