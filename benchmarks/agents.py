@@ -17,16 +17,17 @@ import numpy as np
 import torch
 from envs import ours, rate
 
-from worldmodels.engine.driver import ControllerPolicy
-from worldmodels.engine.real import RealWorld
-from worldmodels.envs.base import EnvStep
-from worldmodels.envs.carracing import CarRacingConfig
-from worldmodels.envs.doom import DoomConfig
-from worldmodels.envs.make import EnvironmentConfig, make_env
-from worldmodels.models.controller import ControllerConfig, Controllers, Features, feature_size
-from worldmodels.models.initialisation import initialise
-from worldmodels.models.memory import Memory, MemoryConfig
-from worldmodels.models.vision import Vision, VisionConfig
+from worldmodels.controller.policy import ControllerPolicy
+from worldmodels.worlds.real import RealWorld
+from worldmodels.games.base import EnvStep
+from worldmodels.games.carracing import CarRacingConfig
+from worldmodels.games.doom import DoomConfig
+from worldmodels.games.make import EnvironmentConfig, make_env
+from worldmodels.controller.model import ControllerConfig, Controllers
+from worldmodels.memory.features import Features, feature_size
+from worldmodels.learning.initialisation import initialise
+from worldmodels.memory.model import Memory, MemoryConfig
+from worldmodels.vision.model import Vision, VisionConfig
 from worldmodels.shapes import Job
 
 

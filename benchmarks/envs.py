@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 
-from worldmodels.envs.any_gym import GymConfig, make_quietly
-from worldmodels.envs.carracing import CarRacingConfig, car_controls, make_pool
-from worldmodels.envs.doom import DoomConfig, buttons, start_engine
-from worldmodels.envs.make import EnvironmentConfig, make_env
+from worldmodels.games.any_gym import GymConfig, make_quietly
+from worldmodels.games.carracing import CarRacingConfig, car_controls, make_pool
+from worldmodels.games.doom import DoomConfig, buttons, start_engine
+from worldmodels.games.make import EnvironmentConfig, make_env
 
 
 def bare_doom(_: int) -> Iterator[int]:

@@ -17,10 +17,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from worldmodels.engine.agent import load_agent
-from worldmodels.engine.rollout import run_episodes
-from worldmodels.envs.base import EnvStep
-from worldmodels.envs.doom import DoomConfig, DoomEnv, buttons
+from worldmodels.agent.agent import load_agent
+from worldmodels.rollout.loop import run_episodes
+from worldmodels.games.base import EnvStep
+from worldmodels.games.doom import DoomConfig, DoomEnv, buttons
 from worldmodels.report.style import WORLD_COLOURS
 from worldmodels.seeds import episode_seeds
 

@@ -11,19 +11,19 @@ import numpy as np
 import torch
 
 from worldmodels.compute.allocator import keep_freed_memory
-from worldmodels.engine.dream import DreamWorld, Starts
-from worldmodels.engine.driver import ControllerPolicy
-from worldmodels.engine.rollout import run_episodes
-from worldmodels.models.controller import ControllerConfig, Controllers
-from worldmodels.models.initialisation import initialise
-from worldmodels.models.memory import Memory, MemoryConfig, MemoryLossConfig, memory_loss
-from worldmodels.models.precision import products_in, training_in
-from worldmodels.models.vision import Vision, VisionConfig, VisionLossConfig
+from worldmodels.worlds.dream import DreamWorld, Starts
+from worldmodels.controller.policy import ControllerPolicy
+from worldmodels.rollout.loop import run_episodes
+from worldmodels.controller.model import ControllerConfig, Controllers
+from worldmodels.learning.initialisation import initialise
+from worldmodels.memory.model import Memory, MemoryConfig, MemoryLossConfig, memory_loss
+from worldmodels.compute.precision import products_in, training_in
+from worldmodels.vision.model import Vision, VisionConfig, VisionLossConfig
 from worldmodels.shapes import Episode
 from worldmodels.storage.episodes import EpisodeWriter, FrameReader
 from worldmodels.storage.files import write_json
-from worldmodels.training.fit import OptimiserConfig
-from worldmodels.training.vision import VisionTraining, train_vision
+from worldmodels.learning.fit import OptimiserConfig
+from worldmodels.vision.training import VisionTraining, train_vision
 
 LATENT, HIDDEN, MIXTURES = 64, 512, 5
 

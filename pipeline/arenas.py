@@ -6,10 +6,10 @@ import numpy as np
 import torch
 
 from worldmodels.compute.engine import Engine
-from worldmodels.engine.world import World
-from worldmodels.models.controller import ControllerConfig
+from worldmodels.rollout.world import World
+from worldmodels.controller.model import ControllerConfig
 from worldmodels.shapes import Returns
-from worldmodels.training.arena import Arena, WorldArena
+from worldmodels.controller.arena import Arena, WorldArena
 
 
 def open_arena(engine: Engine, open_world: Callable[[], World], feature_size: int, action_size: int) -> Arena:

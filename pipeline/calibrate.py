@@ -6,11 +6,11 @@ from typing import Any
 import pandas as pd
 
 from pipeline.stage import Stage, run_stage
-from worldmodels.engine.calibration import calibrate
-from worldmodels.engine.dream import DreamWorld, Starts
-from worldmodels.engine.evaluation import CalibrationConfig, RealTestConfig
-from worldmodels.envs.make import EnvironmentConfig
-from worldmodels.models.memory import Memory
+from worldmodels.worlds.calibration import calibrate
+from worldmodels.worlds.dream import DreamWorld, Starts
+from worldmodels.rollout.evaluation import CalibrationConfig, RealTestConfig
+from worldmodels.games.make import EnvironmentConfig
+from worldmodels.memory.model import Memory
 from worldmodels.report.figures import calibration_bars
 from worldmodels.report.pictures import write_png
 from worldmodels.storage.files import write_curve

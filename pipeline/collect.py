@@ -6,13 +6,13 @@ from contextlib import closing
 from itertools import pairwise
 
 from pipeline.stage import Stage, run_stage
-from worldmodels.engine.bare import BareWorld
-from worldmodels.engine.collection import CollectConfig, collect_episodes
-from worldmodels.engine.patience import PatientWorld, cut_when_decided
-from worldmodels.engine.policies import ExploringPolicy, RandomPolicy
-from worldmodels.engine.world import World
-from worldmodels.envs.base import BatchEnv
-from worldmodels.envs.make import EnvironmentConfig, make_env
+from worldmodels.rollout.bare import BareWorld
+from worldmodels.rollout.collection import CollectConfig, collect_episodes
+from worldmodels.rollout.patience import PatientWorld, cut_when_decided
+from worldmodels.rollout.policies import ExploringPolicy, RandomPolicy
+from worldmodels.rollout.world import World
+from worldmodels.games.base import BatchEnv
+from worldmodels.games.make import EnvironmentConfig, make_env
 from worldmodels.seeds import episode_seeds
 from worldmodels.shapes import Episode
 from worldmodels.storage.agents import read_card
@@ -57,7 +57,7 @@ def main(stage: Stage) -> None:
         play(BareWorld(env), RandomPolicy(config.random), left, "")
     if max(done, by_random) < len(seeds):
         # By name: the code of V, M and C is a dependency only where there is such an agent, through its card.
-        agent = importlib.import_module("worldmodels.engine.agent").load_agent(stage.before.agent)
+        agent = importlib.import_module("worldmodels.agent.agent").load_agent(stage.before.agent)
         rejected = load_tensors(stage.before.controller)[0]["rejected"]
         by_rejected = round(config.rejected_share * len(seeds)) if len(rejected) else 0
         borders = [by_random + by_rejected * part // max(1, len(rejected)) for part in range(len(rejected) + 1)]

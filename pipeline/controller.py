@@ -5,19 +5,19 @@ from torch import Tensor
 
 from pipeline.search import search
 from pipeline.stage import Stage, run_stage
-from worldmodels.engine.agent import Agent, load_agent, save_agent
-from worldmodels.engine.dream import Starts
-from worldmodels.envs.make import EnvironmentConfig
-from worldmodels.models.controller import ControllerConfig
-from worldmodels.models.memory import Memory
-from worldmodels.models.vision import Vision
+from worldmodels.agent.agent import Agent, load_agent, save_agent
+from worldmodels.worlds.dream import Starts
+from worldmodels.games.make import EnvironmentConfig
+from worldmodels.controller.model import ControllerConfig
+from worldmodels.memory.model import Memory
+from worldmodels.vision.model import Vision
 from worldmodels.storage.agents import AgentCard, read_card
 from worldmodels.storage.files import write_curve
 from worldmodels.storage.layout import require
 from worldmodels.storage.weights import load_model, load_tensors, save_tensors
-from worldmodels.training.basis import played_features
-from worldmodels.training.carry import carry_over
-from worldmodels.training.controller import ControllerTraining
+from worldmodels.controller.phases.basis import played_features
+from worldmodels.controller.carry import carry_over
+from worldmodels.controller.training import ControllerTraining
 
 
 def main(stage: Stage) -> None:

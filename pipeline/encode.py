@@ -3,10 +3,10 @@
 import torch
 
 from pipeline.stage import Stage, run_stage
-from worldmodels.models.vision import Vision
+from worldmodels.vision.model import Vision
 from worldmodels.storage.episodes import FrameReader
 from worldmodels.storage.weights import load_model, load_tensors, save_tensors
-from worldmodels.training.encode import encode_rows
+from worldmodels.vision.encode import encode_rows
 
 
 def main(stage: Stage) -> None:

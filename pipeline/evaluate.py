@@ -5,12 +5,12 @@ import pandas as pd
 
 from pipeline.playing import play
 from pipeline.stage import Stage, run_stage
-from worldmodels.engine.agent import load_agent
-from worldmodels.engine.demonstration import TRAVERSAL_REACH, TRAVERSAL_STEPS, Demonstration, demonstrate
-from worldmodels.engine.evaluation import EvaluationConfig, shards
-from worldmodels.engine.play import play_dream, play_real
-from worldmodels.engine.scores import episodes_table, join, summarise
-from worldmodels.envs.make import EnvironmentConfig, make_env
+from worldmodels.agent.agent import load_agent
+from worldmodels.report.demonstration import TRAVERSAL_REACH, TRAVERSAL_STEPS, Demonstration, demonstrate
+from worldmodels.rollout.evaluation import EvaluationConfig, shards
+from worldmodels.agent.play import play_dream, play_real
+from worldmodels.rollout.scores import episodes_table, join, summarise
+from worldmodels.games.make import EnvironmentConfig, make_env
 from worldmodels.report.pictures import filmstrip, reconstruction_grid, write_png
 from worldmodels.report.video import frames_a_second, side_by_side, write_video
 from worldmodels.seeds import episode_seeds

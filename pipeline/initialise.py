@@ -4,10 +4,10 @@ import pandas as pd
 
 from pipeline.playing import play
 from pipeline.stage import Stage, run_stage
-from worldmodels.engine.baseline import play_blind
-from worldmodels.engine.evaluation import RealTestConfig, shards
-from worldmodels.engine.scores import episodes_table, join, summarise
-from worldmodels.envs.make import EnvironmentConfig
+from worldmodels.rollout.baseline import play_blind
+from worldmodels.rollout.evaluation import RealTestConfig, shards
+from worldmodels.rollout.scores import episodes_table, join, summarise
+from worldmodels.games.make import EnvironmentConfig
 from worldmodels.seeds import episode_seeds
 from worldmodels.storage.agents import AgentCard, write_card
 from worldmodels.storage.files import write_curve, write_json, write_table

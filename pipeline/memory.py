@@ -1,10 +1,10 @@
 """Train M on the latents of all episodes."""
 
 from pipeline.stage import Stage, run_stage
-from worldmodels.models.memory import Memory
+from worldmodels.memory.model import Memory
 from worldmodels.storage.files import write_curve
 from worldmodels.storage.weights import load_model, load_tensors, save_model
-from worldmodels.training.memory import MemoryTraining, new_memory, train_memory
+from worldmodels.memory.training import MemoryTraining, new_memory, train_memory
 
 
 def main(stage: Stage) -> None:

@@ -12,22 +12,23 @@ from torch import Tensor
 
 from pipeline.arenas import open_arena
 from pipeline.stage import Stage
-from worldmodels.engine.dream import DreamWorld, Replay, Starts
-from worldmodels.engine.patience import open_patient
-from worldmodels.engine.real import open_games
-from worldmodels.engine.world import World
-from worldmodels.envs.make import EnvironmentConfig
+from worldmodels.worlds.dream import DreamWorld, Replay, Starts
+from worldmodels.rollout.patience import open_patient
+from worldmodels.worlds.real import open_games
+from worldmodels.rollout.world import World
+from worldmodels.games.make import EnvironmentConfig
 from worldmodels.errors import ParamsError, WorldModelsError
-from worldmodels.models.controller import Features, feature_size, first_parameters
-from worldmodels.models.memory import Memory
-from worldmodels.models.vision import Vision
+from worldmodels.controller.model import first_parameters
+from worldmodels.memory.features import Features, feature_size
+from worldmodels.memory.model import Memory
+from worldmodels.vision.model import Vision
 from worldmodels.seeds import Purpose, episode_seeds, stream_seed
-from worldmodels.training.arena import Arena
-from worldmodels.training.basis import played_features, principal_directions
-from worldmodels.training.controller import ControllerTraining, Found, Learner, train_controller
-from worldmodels.training.gradient import ValueGradients
-from worldmodels.training.phases import DreamPhase, RealPhase
-from worldmodels.training.selection import SelectionConfig
+from worldmodels.controller.arena import Arena
+from worldmodels.controller.phases.basis import played_features, principal_directions
+from worldmodels.controller.training import ControllerTraining, Found, Learner, train_controller
+from worldmodels.controller.phases.value_gradient import ValueGradients
+from worldmodels.controller.phases.config import DreamPhase, RealPhase
+from worldmodels.controller.selection import SelectionConfig
 
 
 def search(
@@ -106,7 +107,7 @@ def search(
             seen = played_features(features, memory, rows, stream_seed(stage.seed, stream, "seen"))
             return ValueGradients(config.gradient, config.model, games(), dreamer, begin, seen, **how)
         try:
-            from worldmodels.training.ppo import Refinement
+            from worldmodels.controller.phases.ppo import Refinement
         except ImportError as error:
             raise WorldModelsError(
                 f"controller.ppo needs stable-baselines3 ({error}): pip install 'worldmodels[ppo]' "

@@ -18,7 +18,7 @@ from pipeline.ending import Ended, ended_from_outside
 from worldmodels.compute.allocator import keep_freed_memory
 from worldmodels.compute.engine import ComputeConfig, Engine, open_engine
 from worldmodels.errors import WorldModelsError
-from worldmodels.models.precision import products_in, training_in
+from worldmodels.compute.precision import products_in, training_in
 from worldmodels.params import load_yaml, section
 from worldmodels.storage.agents import code_fingerprint
 from worldmodels.storage.checkpoint import Checkpoint

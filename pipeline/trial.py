@@ -8,24 +8,25 @@ from torch import Tensor
 
 from pipeline.search import search
 from pipeline.stage import Stage, run_stage
-from worldmodels.engine.agent import Agent, load_agent, save_agent
-from worldmodels.engine.dream import Starts
-from worldmodels.engine.evaluation import shards
-from worldmodels.engine.play import play_real
-from worldmodels.engine.scores import episodes_table, join, summarise
-from worldmodels.envs.make import EnvironmentConfig, make_env
+from worldmodels.agent.agent import Agent, load_agent, save_agent
+from worldmodels.worlds.dream import Starts
+from worldmodels.rollout.evaluation import shards
+from worldmodels.agent.play import play_real
+from worldmodels.rollout.scores import episodes_table, join, summarise
+from worldmodels.games.make import EnvironmentConfig, make_env
 from worldmodels.errors import ParamsError
-from worldmodels.models.controller import ControllerConfig, Controllers, feature_size, parameter_count
-from worldmodels.models.memory import Memory
+from worldmodels.controller.model import ControllerConfig, Controllers, parameter_count
+from worldmodels.memory.features import feature_size
+from worldmodels.memory.model import Memory
 from worldmodels.params import validate
 from worldmodels.seeds import episode_seeds
 from worldmodels.storage.files import write_curve, write_json, write_table
 from worldmodels.storage.layout import artifacts_of, require
 from worldmodels.storage.weights import load_tensors
-from worldmodels.training.basis import played_features
-from worldmodels.training.controller import ControllerTraining
-from worldmodels.training.imitation import imitate
-from worldmodels.training.memory import new_memory
+from worldmodels.controller.phases.basis import played_features
+from worldmodels.controller.training import ControllerTraining
+from worldmodels.controller.imitation import imitate
+from worldmodels.memory.training import new_memory
 from worldmodels.training.trial import TrialConfig, steps_played, trial_training
 
 LANES = 32

@@ -1,11 +1,11 @@
 """Train V on the frames of this iteration and all before it."""
 
 from pipeline.stage import Stage, run_stage
-from worldmodels.models.vision import Vision
+from worldmodels.vision.model import Vision
 from worldmodels.storage.episodes import FrameReader
 from worldmodels.storage.files import write_curve
 from worldmodels.storage.weights import load_model, save_model
-from worldmodels.training.vision import VisionTraining, new_vision, novelty, train_vision
+from worldmodels.vision.training import VisionTraining, new_vision, novelty, train_vision
 
 
 def main(stage: Stage) -> None:

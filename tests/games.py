@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from worldmodels.envs.base import BatchEnv
+from worldmodels.games.base import BatchEnv
 
 
 class Player:

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from games import constant
 
-from worldmodels.engine.real import open_games
-from worldmodels.envs.any_gym import make_quietly
-from worldmodels.envs.carracing import CarRacingConfig, car_controls
-from worldmodels.envs.frames import resize
-from worldmodels.envs.make import make_env
-from worldmodels.models.memory import Memory, MemoryConfig
-from worldmodels.models.vision import Vision, VisionConfig
+from worldmodels.worlds.real import open_games
+from worldmodels.games.any_gym import make_quietly
+from worldmodels.games.carracing import CarRacingConfig, car_controls
+from worldmodels.games.frames import resize
+from worldmodels.games.make import make_env
+from worldmodels.memory.model import Memory, MemoryConfig
+from worldmodels.vision.model import Vision, VisionConfig
 
 BACKENDS = pytest.mark.parametrize("backend", ["envpool", "gymnasium"])
 

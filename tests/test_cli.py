@@ -15,13 +15,14 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from worldmodels import cli_project, doctor
-from worldmodels.cli import app
-from worldmodels.engine.agent import Agent, load_agent, save_agent
-from worldmodels.engine.dream import Starts
-from worldmodels.models.controller import ControllerConfig, parameter_count
-from worldmodels.models.memory import Memory, MemoryConfig
-from worldmodels.models.vision import Vision, VisionConfig
+from worldmodels.cli import doctor
+from worldmodels.cli import show as cli_project
+from worldmodels.cli.main import app
+from worldmodels.agent.agent import Agent, load_agent, save_agent
+from worldmodels.worlds.dream import Starts
+from worldmodels.controller.model import ControllerConfig, parameter_count
+from worldmodels.memory.model import Memory, MemoryConfig
+from worldmodels.vision.model import Vision, VisionConfig
 from worldmodels.storage.agents import AgentCard
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -79,7 +80,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 class TestStart:
     def test_help_loads_nothing_heavy(self) -> None:
         code = (
-            "import sys; from worldmodels.cli import main; sys.argv = ['wm', '--help']\n"
+            "import sys; from worldmodels.cli.main import main; sys.argv = ['wm', '--help']\n"
             "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
             "heavy = {'torch', 'mlflow', 'matplotlib', 'pandas', 'numpy', 'pydantic', 'yaml', 'rich', 'dvc'}\n"
             "loaded = sorted(heavy & set(sys.modules))\n"
@@ -104,7 +105,7 @@ class TestStart:
 
     def test_exit_codes_of_the_real_process_and_no_traceback(self, project: Path) -> None:
         for arguments, code in ((["show"], 0), (["evaluate", "doom-2"], 1), (["evaluate", "dom-1"], 2)):
-            command = [sys.executable, "-m", "worldmodels.cli", *arguments]
+            command = [sys.executable, "-m", "worldmodels.cli.main", *arguments]
             env = os.environ | {"PYTHONPATH": str(REPOSITORY / "src")}
             done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
             assert done.returncode == code, done.stderr

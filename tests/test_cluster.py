@@ -13,15 +13,15 @@ import torch
 
 from pipeline.arenas import SpreadArena
 from worldmodels.compute.engine import ComputeConfig, LocalEngine, open_engine
-from worldmodels.engine.dream import DreamWorld, Starts
-from worldmodels.engine.real import open_games
-from worldmodels.envs.doom import DoomConfig
+from worldmodels.worlds.dream import DreamWorld, Starts
+from worldmodels.worlds.real import open_games
+from worldmodels.games.doom import DoomConfig
 from worldmodels.errors import ParamsError, WorldModelsError
-from worldmodels.models.controller import ControllerConfig, parameter_count
-from worldmodels.models.initialisation import initialise
-from worldmodels.models.memory import Memory, MemoryConfig
-from worldmodels.models.vision import Vision, VisionConfig
-from worldmodels.training.arena import WorldArena
+from worldmodels.controller.model import ControllerConfig, parameter_count
+from worldmodels.learning.initialisation import initialise
+from worldmodels.memory.model import Memory, MemoryConfig
+from worldmodels.vision.model import Vision, VisionConfig
+from worldmodels.controller.arena import WorldArena
 
 SHAPE = ControllerConfig(features="zch", hidden=0, bias=False)
 SIZES = (4 + 2 * 16, 1)

@@ -4,19 +4,19 @@ import numpy as np
 import pytest
 import torch
 
-from worldmodels.engine.dream import DreamWorld, Replay, Starts
-from worldmodels.models.controller import ControllerConfig, parameter_count
-from worldmodels.models.initialisation import initialise
-from worldmodels.models.memory import Memory, MemoryConfig, MemoryLossConfig
-from worldmodels.models.vision import VisionConfig, VisionLossConfig
+from worldmodels.worlds.dream import DreamWorld, Replay, Starts
+from worldmodels.controller.model import ControllerConfig, parameter_count
+from worldmodels.learning.initialisation import initialise
+from worldmodels.memory.model import Memory, MemoryConfig, MemoryLossConfig
+from worldmodels.vision.model import VisionConfig, VisionLossConfig
 from worldmodels.shapes import Episode
 from worldmodels.storage.episodes import EpisodeWriter, FrameReader
 from worldmodels.storage.files import write_json
-from worldmodels.training.arena import WorldArena
-from worldmodels.training.encode import encode_rows
-from worldmodels.training.fit import OptimiserConfig
-from worldmodels.training.memory import MemoryTraining, new_memory, train_memory
-from worldmodels.training.vision import VisionTraining, new_vision, train_vision
+from worldmodels.controller.arena import WorldArena
+from worldmodels.vision.encode import encode_rows
+from worldmodels.learning.fit import OptimiserConfig
+from worldmodels.memory.training import MemoryTraining, new_memory, train_memory
+from worldmodels.vision.training import VisionTraining, new_vision, train_vision
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 OPTIMISER = OptimiserConfig(

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from worldmodels.models.memory import Memory, MemoryConfig
-from worldmodels.models.mixture import Mixture
-from worldmodels.training.diagnostics import coverage, event_figures, memory_figures, open_loop_error
-from worldmodels.training.vision import active_dimensions
+from worldmodels.memory.model import Memory, MemoryConfig
+from worldmodels.memory.mixture import Mixture
+from worldmodels.memory.diagnostics import coverage, event_figures, memory_figures, open_loop_error
+from worldmodels.vision.training import active_dimensions
 
 
 def normal(shape, std=1.0):

@@ -14,9 +14,9 @@ import pytest
 from games import Player, constant, engines
 from PIL import Image
 
-from worldmodels.envs import doom
-from worldmodels.envs.doom import DoomConfig, buttons, start_engine
-from worldmodels.envs.make import make_env
+from worldmodels.games import doom
+from worldmodels.games.doom import DoomConfig, buttons, start_engine
+from worldmodels.games.make import make_env
 from worldmodels.errors import EnvironmentFault
 from worldmodels.seeds import episode_seeds
 
@@ -101,7 +101,7 @@ def test_many_engines_start_at_once() -> None:
     """In a process of its own: an engine that cannot be executed takes Python with it."""
     code = (
         "from concurrent.futures import ThreadPoolExecutor\n"
-        "from worldmodels.envs.doom import DoomConfig, start_engine\n"
+        "from worldmodels.games.doom import DoomConfig, start_engine\n"
         "with ThreadPoolExecutor(16) as pool:\n"
         "    games = list(pool.map(start_engine, [DoomConfig()] * 16))\n"
         "    list(pool.map(lambda game: game.close(), games))\n"
@@ -162,7 +162,7 @@ def test_engines_that_die_again_and_again_are_named_with_their_seed(monkeypatch)
 def test_a_killed_process_leaves_no_engine_no_file_and_no_shared_memory(tmp_path: Path) -> None:
     code = (
         "import glob, time\n"
-        "from worldmodels.envs.doom import DoomConfig, start_engine\n"
+        "from worldmodels.games.doom import DoomConfig, start_engine\n"
         "game = start_engine(DoomConfig()); game.new_episode()\n"
         "print(game.get_instance_id(), len(glob.glob('/dev/shm/*' + game.get_instance_id())), flush=True)\n"
         "time.sleep(60)\n"
@@ -213,7 +213,7 @@ def test_engines_start_while_openblas_has_threads():
     # OpenBLAS joins its threads before every fork; two forks at once once joined them twice, and hung.
     script = (
         "import numpy as np, scipy.linalg\n"
-        "from worldmodels.envs.doom import DoomConfig, DoomEnv\n"
+        "from worldmodels.games.doom import DoomConfig, DoomEnv\n"
         "env = DoomEnv(DoomConfig(), threads=2)\n"
         "for _ in range(4):\n"
         "    scipy.linalg.blas.dgemm(1.0, np.ones((400, 400)), np.ones((400, 400)))\n"

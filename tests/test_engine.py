@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from worldmodels.engine.calibration import calibrate
-from worldmodels.engine.dream import DreamWorld, Starts
-from worldmodels.engine.evaluation import CalibrationConfig
-from worldmodels.engine.noise import EpisodeNoise
-from worldmodels.engine.patience import PatientWorld, cut_when_decided
-from worldmodels.engine.policies import ExploringPolicy, RandomPolicy, RandomPolicyConfig, ScriptedConfig, ScriptedPolicy
-from worldmodels.engine.recorders import EpisodeRecorder
-from worldmodels.engine.rollout import run_episodes
-from worldmodels.engine.world import Step
-from worldmodels.models.memory import Memory, MemoryConfig
+from worldmodels.worlds.calibration import calibrate
+from worldmodels.worlds.dream import DreamWorld, Starts
+from worldmodels.rollout.evaluation import CalibrationConfig
+from worldmodels.rollout.noise import EpisodeNoise
+from worldmodels.rollout.patience import PatientWorld, cut_when_decided
+from worldmodels.rollout.policies import ExploringPolicy, RandomPolicy, RandomPolicyConfig, ScriptedConfig, ScriptedPolicy
+from worldmodels.rollout.recorders import EpisodeRecorder
+from worldmodels.rollout.loop import run_episodes
+from worldmodels.rollout.world import Step
+from worldmodels.memory.model import Memory, MemoryConfig
 from worldmodels.shapes import Episode, Job
 
 

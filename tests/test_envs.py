@@ -8,12 +8,12 @@ import pytest
 from games import Player, constant, engines
 from PIL import Image
 
-from worldmodels.envs.any_gym import GymConfig, GymEnv, make_quietly
-from worldmodels.envs.base import BatchEnv, check_frames
-from worldmodels.envs.carracing import CarRacingConfig
-from worldmodels.envs.doom import DoomConfig
-from worldmodels.envs.frames import as_picture, resize
-from worldmodels.envs.make import EnvironmentConfig, action_size, make_env
+from worldmodels.games.any_gym import GymConfig, GymEnv, make_quietly
+from worldmodels.games.base import BatchEnv, check_frames
+from worldmodels.games.carracing import CarRacingConfig
+from worldmodels.games.doom import DoomConfig
+from worldmodels.games.frames import as_picture, resize
+from worldmodels.games.make import EnvironmentConfig, action_size, make_env
 from worldmodels.errors import EnvironmentFault, ParamsError
 from worldmodels.params import validate
 
@@ -268,7 +268,7 @@ def test_an_action_held_is_the_same_game_seen_less_often(
 def test_a_box_is_mapped_linearly_and_a_discrete_space_cut_into_equal_bins() -> None:
     from gymnasium.spaces import Box, Discrete
 
-    from worldmodels.envs.any_gym import action_map
+    from worldmodels.games.any_gym import action_map
 
     box = GymConfig(id="x", action="box", limit=1)
     scale, size = action_map(Box(np.array([-2, 0], np.float32), np.array([2, 10], np.float32)), box)

@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from PIL import Image
 from tiny import ROOT
 
-from worldmodels.cli_sweep import parse, sweep
+from worldmodels.cli.sweep import parse, sweep
 from worldmodels.errors import ParamsError
 from worldmodels.tracking.experiments import in_force, list_experiments
 from worldmodels.tracking.sync import Entry

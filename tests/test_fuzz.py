@@ -15,7 +15,7 @@ from test_cli import make_agent
 from tiny import ROOT
 from typer.testing import CliRunner
 
-from worldmodels.cli import app
+from worldmodels.cli.main import app
 
 EXAMPLES = int(os.environ.get("WM_FUZZ_EXAMPLES", "150"))
 """Inputs that each test tries; `make test-slow` tries more."""

@@ -8,21 +8,21 @@ import pytest
 import torch
 import yaml
 
-from worldmodels.engine.dream import DreamWorld, Starts
-from worldmodels.engine.driver import ControllerPolicy
-from worldmodels.engine.rollout import run_episodes
+from worldmodels.worlds.dream import DreamWorld, Starts
+from worldmodels.controller.policy import ControllerPolicy
+from worldmodels.rollout.loop import run_episodes
 from worldmodels.errors import ParamsError
-from worldmodels.models.controller import ControllerConfig, Controllers, act, first_layer, first_parameters, parameter_count
-from worldmodels.models.memory import Memory, MemoryConfig, MemoryLossConfig
-from worldmodels.training.basis import played_features
-from worldmodels.training.controller import ControllerTraining
-from worldmodels.training.critic import Critic, Lesson
-from worldmodels.training.fit import OptimiserConfig
-from worldmodels.training.gradient import ValueGradients
-from worldmodels.training.imitation import imitate
-from worldmodels.training.memory import MemoryTraining, new_memory, train_memory
-from worldmodels.training.phases import GradientPhase
-from worldmodels.training.whitening import Whitening
+from worldmodels.controller.model import ControllerConfig, Controllers, act, first_layer, first_parameters, parameter_count
+from worldmodels.memory.model import Memory, MemoryConfig, MemoryLossConfig
+from worldmodels.controller.phases.basis import played_features
+from worldmodels.controller.training import ControllerTraining
+from worldmodels.controller.phases.critic import Critic, Lesson
+from worldmodels.learning.fit import OptimiserConfig
+from worldmodels.controller.phases.value_gradient import ValueGradients
+from worldmodels.controller.imitation import imitate
+from worldmodels.memory.training import MemoryTraining, new_memory, train_memory
+from worldmodels.controller.phases.config import GradientPhase
+from worldmodels.controller.phases.whitening import Whitening
 
 PHASE = GradientPhase(
     generations=8,

@@ -7,14 +7,15 @@ import pytest
 import torch
 from torch import distributions
 
-from worldmodels.models import precision
-from worldmodels.models.controller import ControllerConfig, Controllers, act, feature_size, parameter_count
-from worldmodels.models.initialisation import initialise
-from worldmodels.models.memory import Memory, MemoryConfig, MemoryLossConfig, MemoryState, memory_loss
-from worldmodels.models.mixture import Mixture
-from worldmodels.models.precision import cpu_flags, products_in, training_in
-from worldmodels.models.recurrence import Recurrence
-from worldmodels.models.vision import Vision, VisionConfig, VisionLossConfig, to_frames, to_images
+from worldmodels.compute import precision
+from worldmodels.controller.model import ControllerConfig, Controllers, act, parameter_count
+from worldmodels.memory.features import feature_size
+from worldmodels.learning.initialisation import initialise
+from worldmodels.memory.model import Memory, MemoryConfig, MemoryLossConfig, MemoryState, memory_loss
+from worldmodels.memory.mixture import Mixture
+from worldmodels.compute.precision import cpu_flags, products_in, training_in
+from worldmodels.memory.recurrence import Recurrence
+from worldmodels.vision.model import Vision, VisionConfig, VisionLossConfig, to_frames, to_images
 
 
 def count(module):

@@ -18,14 +18,14 @@ from lab import environment, make_project, run
 from tiny import tiny_params
 
 from pipeline.trial import begin_at
-from worldmodels.engine.agent import load_agent
-from worldmodels.envs.carracing import CarRacingConfig
-from worldmodels.envs.make import make_env
-from worldmodels.models.controller import ControllerConfig
-from worldmodels.models.memory import Memory
+from worldmodels.agent.agent import load_agent
+from worldmodels.games.carracing import CarRacingConfig
+from worldmodels.games.make import make_env
+from worldmodels.controller.model import ControllerConfig
+from worldmodels.memory.model import Memory
 from worldmodels.storage.episodes import FrameReader
 from worldmodels.storage.weights import load_model, load_tensors
-from worldmodels.training.basis import played_features, principal_directions
+from worldmodels.controller.phases.basis import played_features, principal_directions
 
 DAG = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 STAGES = ["initialise", "collect", "vision", "encode", "memory", "calibrate", "controller", "evaluate", "trial", "report"]

@@ -18,13 +18,13 @@ import torch
 from lab import answers, free_port, page_at, serving
 from test_cli import make_agent
 
-from worldmodels.engine.agent import load_agent, save_agent
-from worldmodels.engine.recorders import EpisodeRecorder
-from worldmodels.engine.rollout import run_episodes
-from worldmodels.envs.doom import DoomConfig
-from worldmodels.envs.make import make_env
+from worldmodels.agent.agent import load_agent, save_agent
+from worldmodels.rollout.recorders import EpisodeRecorder
+from worldmodels.rollout.loop import run_episodes
+from worldmodels.games.doom import DoomConfig
+from worldmodels.games.make import make_env
 from worldmodels.errors import ParamsError, WorldModelsError
-from worldmodels.models.initialisation import initialise
+from worldmodels.learning.initialisation import initialise
 from worldmodels.play.session import Session, widest_latents
 
 TAU = 0.7
@@ -146,7 +146,7 @@ class TestSession:
 def server(folder, tmp_path_factory):
     port = free_port()
     address = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "worldmodels.cli", "play", str(folder), "--port", str(port)]
+    command = [sys.executable, "-m", "worldmodels.cli.main", "play", str(folder), "--port", str(port)]
     with serving(command, lambda: answers(f"{address}/about"), tmp_path_factory.mktemp("play") / "log"):
         yield address
 
@@ -250,7 +250,7 @@ def test_other_hosts_and_other_sites_are_refused(server):
 
 def test_the_port_that_is_taken_is_named(server, folder):
     port = server.rpartition(":")[2]
-    command = [sys.executable, "-m", "worldmodels.cli", "play", str(folder), "--port", port]
+    command = [sys.executable, "-m", "worldmodels.cli.main", "play", str(folder), "--port", port]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 1
     assert f"port {port} cannot be used" in done.stderr

@@ -8,13 +8,13 @@ import pytest
 import torch
 import yaml
 
-from worldmodels.engine.driver import ControllerPolicy
-from worldmodels.engine.rollout import run_episodes
-from worldmodels.engine.world import Step
-from worldmodels.models.controller import ControllerConfig, Controllers, first_parameters, parameter_count
-from worldmodels.training.controller import ControllerTraining
-from worldmodels.training.phases import PPOPhase
-from worldmodels.training.ppo import REWARD_SCALE, Refinement, WorldVecEnv
+from worldmodels.controller.policy import ControllerPolicy
+from worldmodels.rollout.loop import run_episodes
+from worldmodels.rollout.world import Step
+from worldmodels.controller.model import ControllerConfig, Controllers, first_parameters, parameter_count
+from worldmodels.controller.training import ControllerTraining
+from worldmodels.controller.phases.config import PPOPhase
+from worldmodels.controller.phases.ppo import REWARD_SCALE, Refinement, WorldVecEnv
 
 PHASE = PPOPhase(
     world="real",

@@ -22,12 +22,12 @@ from lab import answers, free_port, serving
 from scipy import stats
 from typer.testing import CliRunner
 
-from worldmodels.cli import app
-from worldmodels.engine.agent import Agent, load_agent, save_agent
-from worldmodels.engine.dream import Starts
-from worldmodels.models.controller import ControllerConfig, parameter_count
-from worldmodels.models.memory import Memory, MemoryConfig
-from worldmodels.models.vision import Vision, VisionConfig
+from worldmodels.cli.main import app
+from worldmodels.agent.agent import Agent, load_agent, save_agent
+from worldmodels.worlds.dream import Starts
+from worldmodels.controller.model import ControllerConfig, parameter_count
+from worldmodels.memory.model import Memory, MemoryConfig
+from worldmodels.vision.model import Vision, VisionConfig
 from worldmodels.report.pictures import write_png
 from worldmodels.storage.agents import AgentCard
 from worldmodels.storage.files import write_table

@@ -16,7 +16,7 @@ import pytest
 from lab import page_at
 from PIL import Image
 
-from worldmodels.engine.scores import episodes_table, summarise
+from worldmodels.rollout.scores import episodes_table, summarise
 from worldmodels.errors import ArtifactError, ParamsError
 from worldmodels.report import figures, pictures
 from worldmodels.report.build import build_report

@@ -7,25 +7,25 @@ import numpy as np
 import pytest
 import torch
 
-from worldmodels.engine.dream import DreamWorld, Starts
-from worldmodels.models.controller import ControllerConfig
-from worldmodels.models.initialisation import initialise
-from worldmodels.models.memory import Memory, MemoryConfig, MemoryLossConfig
-from worldmodels.models.vision import VisionConfig, VisionLossConfig
+from worldmodels.worlds.dream import DreamWorld, Starts
+from worldmodels.controller.model import ControllerConfig
+from worldmodels.learning.initialisation import initialise
+from worldmodels.memory.model import Memory, MemoryConfig, MemoryLossConfig
+from worldmodels.vision.model import VisionConfig, VisionLossConfig
 from worldmodels.shapes import Episode
 from worldmodels.storage.checkpoint import Checkpoint
 from worldmodels.storage.episodes import EpisodeWriter, FrameReader
 from worldmodels.storage.files import write_json
-from worldmodels.training.arena import WorldArena
-from worldmodels.training.controller import ControllerTraining, train_controller
-from worldmodels.training.evolution import EvolutionConfig
-from worldmodels.training.fit import OptimiserConfig
-from worldmodels.training.gradient import ValueGradients
-from worldmodels.training.memory import MemoryTraining, new_memory, train_memory
-from worldmodels.training.phases import DreamPhase, GradientPhase, MomentsConfig, PPOPhase, RealPhase
-from worldmodels.training.ppo import Refinement
-from worldmodels.training.selection import SelectionConfig
-from worldmodels.training.vision import VisionTraining, new_vision, train_vision
+from worldmodels.controller.arena import WorldArena
+from worldmodels.controller.training import ControllerTraining, train_controller
+from worldmodels.controller.phases.cmaes import EvolutionConfig
+from worldmodels.learning.fit import OptimiserConfig
+from worldmodels.controller.phases.value_gradient import ValueGradients
+from worldmodels.memory.training import MemoryTraining, new_memory, train_memory
+from worldmodels.controller.phases.config import DreamPhase, GradientPhase, MomentsConfig, PPOPhase, RealPhase
+from worldmodels.controller.phases.ppo import Refinement
+from worldmodels.controller.selection import SelectionConfig
+from worldmodels.vision.training import VisionTraining, new_vision, train_vision
 
 UPDATES = 12
 

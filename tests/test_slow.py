@@ -189,11 +189,11 @@ import sys, threading, time
 from pathlib import Path
 import numpy as np, torch
 from test_resume import optimiser, quiet
-from worldmodels.models.vision import VisionConfig, VisionLossConfig
+from worldmodels.vision.model import VisionConfig, VisionLossConfig
 from worldmodels.shapes import Episode
 from worldmodels.storage.episodes import EpisodeWriter, FrameReader
 from worldmodels.storage.files import write_json
-from worldmodels.training.vision import VisionTraining, new_vision, train_vision
+from worldmodels.vision.training import VisionTraining, new_vision, train_vision
 
 folder, frames = Path(sys.argv[1]), int(sys.argv[2])
 torch.set_num_threads(1)

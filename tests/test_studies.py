@@ -8,7 +8,7 @@ import yaml
 from tiny import ROOT, tiny_params
 
 from worldmodels.errors import ArtifactError, ParamsError
-from worldmodels.project import load_project
+from worldmodels.cli.project import load_project
 from worldmodels.report.comparisons import study_bars
 from worldmodels.report.studies import read_trial, study_cells, trial_table, variants
 from worldmodels.storage.layout import Trial, command_for

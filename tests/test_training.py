@@ -8,25 +8,25 @@ import pytest
 import torch
 
 from worldmodels.errors import ArtifactError, EnvironmentFault, WorldModelsError
-from worldmodels.models.controller import ControllerConfig, Controllers, act, parameter_count
-from worldmodels.models.initialisation import initialise
-from worldmodels.models.memory import Memory, MemoryConfig, MemoryLossConfig
-from worldmodels.models.precision import training_in
-from worldmodels.models.vision import Vision, VisionConfig, VisionLossConfig
+from worldmodels.controller.model import ControllerConfig, Controllers, act, parameter_count
+from worldmodels.learning.initialisation import initialise
+from worldmodels.memory.model import Memory, MemoryConfig, MemoryLossConfig
+from worldmodels.compute.precision import training_in
+from worldmodels.vision.model import Vision, VisionConfig, VisionLossConfig
 from worldmodels.params import load_yaml
 from worldmodels.seeds import episode_seeds, purpose_of
 from worldmodels.shapes import Episode, Returns
 from worldmodels.storage.episodes import EpisodeWriter, FrameReader
 from worldmodels.storage.files import write_bytes, write_json
 from worldmodels.storage.weights import load_model, load_tensors, save_model
-from worldmodels.training.basis import SAMPLES, SKIPPED, Basis, played_features, principal_directions
-from worldmodels.training.controller import ControllerTraining, train_controller
-from worldmodels.training.encode import encode_rows
-from worldmodels.training.evolution import Evolution, EvolutionConfig
-from worldmodels.training.fit import OptimiserConfig, fit
-from worldmodels.training.memory import MemoryTraining, new_memory, train_memory
-from worldmodels.training.selection import SelectionConfig, choose
-from worldmodels.training.vision import VisionTraining, new_vision, novelty, train_vision
+from worldmodels.controller.phases.basis import SAMPLES, SKIPPED, Basis, played_features, principal_directions
+from worldmodels.controller.training import ControllerTraining, train_controller
+from worldmodels.vision.encode import encode_rows
+from worldmodels.controller.phases.cmaes import Evolution, EvolutionConfig
+from worldmodels.learning.fit import OptimiserConfig, fit
+from worldmodels.memory.training import MemoryTraining, new_memory, train_memory
+from worldmodels.controller.selection import SelectionConfig, choose
+from worldmodels.vision.training import VisionTraining, new_vision, novelty, train_vision
 
 
 def quiet(metrics, step):
@@ -316,9 +316,9 @@ def test_no_seed_serves_two_purposes():
 
 
 def test_black_and_frozen_frames_are_refused_at_collection(tmp_path):
-    from worldmodels.engine.collection import collect_episodes
-    from worldmodels.engine.policies import RandomPolicy, RandomPolicyConfig
-    from worldmodels.engine.world import Step
+    from worldmodels.rollout.collection import collect_episodes
+    from worldmodels.rollout.policies import RandomPolicy, RandomPolicyConfig
+    from worldmodels.rollout.world import Step
 
     class Black:
         feature_size, action_size = 0, 1

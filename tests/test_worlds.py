@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from worldmodels.engine.dream import DreamWorld, Replay, Starts
-from worldmodels.engine.driver import ControllerPolicy
-from worldmodels.engine.policies import ScriptedConfig, ScriptedPolicy
-from worldmodels.engine.real import RealWorld
-from worldmodels.engine.rollout import run_episodes
-from worldmodels.envs.base import EnvStep
+from worldmodels.worlds.dream import DreamWorld, Replay, Starts
+from worldmodels.controller.policy import ControllerPolicy
+from worldmodels.rollout.policies import ScriptedConfig, ScriptedPolicy
+from worldmodels.worlds.real import RealWorld
+from worldmodels.rollout.loop import run_episodes
+from worldmodels.games.base import EnvStep
 from worldmodels.errors import ParamsError
-from worldmodels.models.compiled import compiled
-from worldmodels.models.controller import ControllerConfig, Controllers, parameter_count
-from worldmodels.models.initialisation import initialise
-from worldmodels.models.memory import Memory, MemoryConfig
-from worldmodels.models.vision import Vision, VisionConfig
+from worldmodels.compute.compiled import compiled
+from worldmodels.controller.model import ControllerConfig, Controllers, parameter_count
+from worldmodels.learning.initialisation import initialise
+from worldmodels.memory.model import Memory, MemoryConfig
+from worldmodels.vision.model import Vision, VisionConfig
 
 
 @pytest.fixture(scope="module")

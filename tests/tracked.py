@@ -11,11 +11,11 @@ import pytest
 import torch
 import yaml
 
-from worldmodels.engine.agent import Agent, save_agent
-from worldmodels.engine.dream import Starts
-from worldmodels.models.controller import ControllerConfig, parameter_count
-from worldmodels.models.memory import Memory, MemoryConfig
-from worldmodels.models.vision import Vision, VisionConfig
+from worldmodels.agent.agent import Agent, save_agent
+from worldmodels.worlds.dream import Starts
+from worldmodels.controller.model import ControllerConfig, parameter_count
+from worldmodels.memory.model import Memory, MemoryConfig
+from worldmodels.vision.model import Vision, VisionConfig
 from worldmodels.report.pictures import write_png
 from worldmodels.storage.agents import AgentCard, write_card
 from worldmodels.storage.files import write_curve, write_json

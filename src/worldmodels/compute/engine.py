@@ -6,7 +6,7 @@ from typing import Any, Literal, Protocol, TypeVar
 from pydantic import Field
 
 from worldmodels.compute.local import run_tasks
-from worldmodels.models.precision import Precision
+from worldmodels.compute.precision import Precision
 from worldmodels.params import Config
 
 Result = TypeVar("Result")

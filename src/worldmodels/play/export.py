@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from worldmodels.engine.agent import Agent
-from worldmodels.engine.features import select_features
+from worldmodels.agent.agent import Agent
+from worldmodels.memory.features import select_features
 from worldmodels.errors import WorldModelsError
-from worldmodels.models.controller import act
-from worldmodels.models.memory import MemoryState
+from worldmodels.controller.model import act
+from worldmodels.memory.model import MemoryState
 from worldmodels.play.server import PAGE
 from worldmodels.play.session import widest_latents
 

@@ -26,8 +26,8 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from worldmodels.engine.agent import Agent
-from worldmodels.envs.base import BatchEnv
+from worldmodels.agent.agent import Agent
+from worldmodels.games.base import BatchEnv
 from worldmodels.errors import WorldModelsError
 from worldmodels.play.session import Moment, Session, widest_latents
 

@@ -8,16 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worldmodels.engine.agent import Agent
-from worldmodels.engine.dream import DreamWorld
-from worldmodels.engine.features import select_features
-from worldmodels.engine.noise import EpisodeNoise
-from worldmodels.engine.world import pad_lanes
-from worldmodels.envs.base import BatchEnv
+from worldmodels.agent.agent import Agent
+from worldmodels.worlds.dream import DreamWorld
+from worldmodels.memory.features import select_features
+from worldmodels.rollout.noise import EpisodeNoise
+from worldmodels.rollout.world import pad_lanes
+from worldmodels.games.base import BatchEnv
 from worldmodels.errors import ParamsError
-from worldmodels.models.controller import act
-from worldmodels.models.memory import MemoryState
-from worldmodels.models.vision import to_frames, to_images
+from worldmodels.controller.model import act
+from worldmodels.memory.model import MemoryState
+from worldmodels.vision.model import to_frames, to_images
 
 LONGEST = 5000
 """Steps after which any dream ends: all of them are kept, to go back to."""

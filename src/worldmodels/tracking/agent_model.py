@@ -14,8 +14,8 @@ import torch
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc.model import PythonModel
 
-from worldmodels.engine.agent import Agent, load_agent
-from worldmodels.models.memory import MemoryState
+from worldmodels.agent.agent import Agent, load_agent
+from worldmodels.memory.model import MemoryState
 
 
 class AgentModel(PythonModel):

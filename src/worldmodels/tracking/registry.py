@@ -130,7 +130,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _signature(folder: Path) -> ModelSignature:
-    from worldmodels.engine.agent import load_agent  # here: `wm registry` does not wait for torch
+    from worldmodels.agent.agent import load_agent  # here: `wm registry` does not wait for torch
 
     agent = load_agent(folder)
     memory = TensorSpec(np.dtype(np.float32), (-1, 2 * agent.memory.config.hidden), "memory")

@@ -7,8 +7,8 @@ from pydantic import Field
 
 from worldmodels.errors import ParamsError
 from worldmodels.params import Config, validate
-from worldmodels.training.controller import ControllerTraining
-from worldmodels.training.fit import Row
+from worldmodels.controller.training import ControllerTraining
+from worldmodels.learning.fit import Row
 
 
 class TrialConfig(Config):

@@ -1,0 +1,142 @@
+"""An agent: V, M and C together, as it is stored, deployed, and put into worlds."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from worldmodels.worlds.dream import DreamWorld, Starts
+from worldmodels.controller.policy import ControllerPolicy
+from worldmodels.worlds.real import RealWorld
+from worldmodels.games.base import BatchEnv
+from worldmodels.errors import ArtifactError
+from worldmodels.controller import model as controller_module
+from worldmodels.controller import policy as driver
+from worldmodels.memory import features
+from worldmodels.memory import model as memory_module
+from worldmodels.rollout import noise, world
+from worldmodels.vision import model as vision_module
+from worldmodels.worlds import real
+from worldmodels.controller.model import ControllerConfig, Controllers, act
+from worldmodels.memory.features import feature_size
+from worldmodels.memory.model import Memory, MemoryState
+from worldmodels.vision.model import Vision, sample_latent, to_images
+from worldmodels.storage.agents import AgentCard, code_fingerprint, read_card, read_part, write_card
+from worldmodels.storage.layout import damaged
+from worldmodels.storage.weights import load_model, load_tensors, save_model, save_tensors
+
+_ACTING_CODE = (world, noise, features, real, driver, vision_module, memory_module, controller_module)
+
+
+@dataclass(frozen=True)
+class Agent:
+    """V, M, C and the card that says what they are for.
+
+    Attributes:
+        card: kind, environment and rules.
+        vision: V.
+        memory: M.
+        parameters: C, (N,).
+        starts: latents of real first frames, where its dreams begin.
+    """
+
+    card: AgentCard
+    vision: Vision
+    memory: Memory
+    parameters: Tensor
+    starts: Starts
+
+    @property
+    def config(self) -> ControllerConfig:
+        """Shape of C."""
+        return ControllerConfig(**(self.card.controller or {}))
+
+    def controllers(self, parameters: Tensor | None = None) -> Controllers:
+        """Return a stack of controllers on this V and M: the agent's own, or those of ``parameters`` (P, N)."""
+        inputs = feature_size(self.config.features, self.vision.config.latent, self.memory.config.hidden)
+        stack = self.parameters[None] if parameters is None else parameters
+        return Controllers(self.config, stack, inputs, self.memory.action)
+
+    def policy(self, parameters: Tensor | None = None) -> ControllerPolicy:
+        """Return ``controllers`` as a policy."""
+        return ControllerPolicy(self.controllers(parameters))
+
+    def real_world(self, env: BatchEnv) -> RealWorld:
+        """Return the games as this agent knows them."""
+        return RealWorld(env, self.vision, self.memory, self.config.features)
+
+    def dream_world(self, *, temperature: float, limit: int, goal: float = 0.0) -> DreamWorld:
+        """Return this agent's dream."""
+        how: dict[str, Any] = {"temperature": temperature, "limit": limit, "goal": goal, "worth": self.card.frame_skip}
+        return DreamWorld(self.memory, self.starts, self.config.features, vision=self.vision, **how)
+
+    @torch.inference_mode()
+    def act(self, frames: np.ndarray, state: MemoryState, *, noise: Tensor | None = None) -> tuple[np.ndarray, MemoryState]:
+        """Choose actions for B streams of frames, statelessly: memory in, memory out.
+
+        Args:
+            frames: (B, 64, 64, 3) uint8.
+            state: M's state before these frames; zeros at the start of an episode (``initial_state``).
+            noise: (B, Z) standard normal for z; None takes V's mean.
+
+        Returns:
+            Actions (B, A) in [-1, 1] and M's state after them.
+        """
+        images = to_images(torch.from_numpy(frames))
+        mean, log_variance = self.vision.encode(images)
+        z = mean if noise is None else sample_latent(mean, log_variance, noise)
+        seen = features.select_features(self.config.features, z, state)
+        actions = act(seen, self.controllers().weights(torch.zeros(len(frames), dtype=torch.int64)))
+        restart = (state.h == 0).all(1) & (state.c == 0).all(1)
+        _, after = self.memory.observe(z[:, None], actions[:, None], restart[:, None], state)
+        return actions.numpy(), after
+
+    def initial_state(self, streams: int) -> MemoryState:
+        """Return M's state at the start of an episode."""
+        return self.memory.initial_state(streams)
+
+
+def save_agent(folder: Path, agent: Agent) -> None:
+    """Write agent.json and the weights of V, M and C."""
+    code = code_fingerprint([Path(str(module.__file__)) for module in _ACTING_CODE])
+    write_card(folder, agent.card.model_copy(update={"code": code}))
+    save_model(folder / "vision.safetensors", agent.vision)
+    save_model(folder / "memory.safetensors", agent.memory)
+    tensors = {"parameters": agent.parameters, "start_mean": agent.starts.mean}
+    tensors["start_log_variance"] = agent.starts.log_variance
+    save_tensors(folder / "controller.safetensors", tensors, agent.config.model_dump())
+
+
+def load_agent(folder: Path) -> Agent:
+    """Read an agent's folder.
+
+    Raises:
+        ArtifactError: where something is missing or damaged, or the agent is the random policy.
+    """
+    card = read_card(folder)
+    if card.kind == "random":
+        raise ArtifactError(f"{folder} is the random policy: it has no V, M and C. Name a later iteration.")
+    read_part(folder, card.controller, "controller", ControllerConfig)
+    vision = load_model(folder / "vision.safetensors", Vision.from_description)
+    memory = load_model(folder / "memory.safetensors", Memory.from_description)
+    path = folder / "controller.safetensors"
+    tensors, _ = load_tensors(path)
+    try:
+        starts = Starts(tensors["start_mean"].float(), tensors["start_log_variance"].float())
+        agent = Agent(card, vision, memory, tensors["parameters"].float(), starts)
+        agent.controllers()
+    except (KeyError, ValueError) as error:
+        raise damaged(path, f"by its agent.json: {error}") from None
+    return agent
+
+
+def describe(agent: Agent) -> dict[str, Any]:
+    """Return the sizes of an agent's parts: parameters of V, M and C."""
+    return {
+        "vision": sum(p.numel() for p in agent.vision.parameters()),
+        "memory": sum(p.numel() for p in agent.memory.parameters()),
+        "controller": agent.parameters.numel(),
+    }

@@ -1,0 +1,211 @@
+"""``wm doctor``: does this machine have what the pipeline needs? Every check really tries the thing."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+Status = Literal["ok", "warn", "fail"]
+
+REQUIRED = (
+    "torch", "numpy", "pandas", "pyarrow", "pydantic", "PyYAML", "safetensors", "cma", "gymnasium", "Box2D",
+    "pygame-ce", "vizdoom", "matplotlib", "pillow", "Jinja2", "av", "tqdm", "typer", "dvc", "mlflow",
+)  # fmt: skip
+OPTIONAL = {"envpool": "CarRacing eight times as fast in training"}
+MIN_PYTHON = (3, 11)
+DISK_NEEDED, DISK_WANTED = 2, 10  # GB: preset quick; laptop and the DVC cache of several runs
+PROBE_SECONDS = 120
+
+
+class Verdict(NamedTuple):
+    """What one check found.
+
+    Attributes:
+        name: what was checked.
+        status: ``ok``; ``warn``: works, but something is worth knowing; ``fail``: the pipeline cannot run.
+        detail: what was found.
+        advice: what to do; empty where all is well.
+    """
+
+    name: str
+    status: Status
+    detail: str
+    advice: str = ""
+
+    def as_text(self) -> str:
+        """As one line, and a second with the advice."""
+        line = f"{self.status.ljust(4)}  {self.name.ljust(18)}  {self.detail}"
+        return line + (f"\n{' ' * 26}-> {self.advice}" if self.advice else "")
+
+
+def examine(root: Path) -> Iterator[Verdict]:
+    """Run every check, and yield each verdict as soon as it is known."""
+    checks: list[Callable[[], Iterable[Verdict]]] = [
+        check_python,
+        check_packages,
+        lambda: check_params(root),
+        lambda: check_rendering("ViZDoom", {"kind": "doom"}),
+        lambda: check_rendering("CarRacing", {"kind": "carracing", "backend": "gymnasium"}),
+        check_gpu,
+        lambda: check_disk(root),
+        lambda: check_store(root),
+        lambda: check_dvc(root),
+    ]
+    for check in checks:
+        yield from check()
+
+
+def failed(verdicts: Sequence[Verdict]) -> bool:
+    """Return whether something required does not work."""
+    return any(verdict.status == "fail" for verdict in verdicts)
+
+
+def check_python() -> Iterator[Verdict]:
+    """Python's version."""
+    found = sys.version.split()[0]
+    if sys.version_info >= MIN_PYTHON:
+        yield Verdict("Python", "ok", f"{found}, {os.cpu_count()} cores")
+    else:
+        yield Verdict("Python", "fail", found, f"install Python {MIN_PYTHON[0]}.{MIN_PYTHON[1]} or later")
+
+
+def check_packages() -> Iterator[Verdict]:
+    """The packages of the lock: all required ones in one line, the optional ones in a line each."""
+    versions = {name: _version(name) for name in REQUIRED}
+    missing = [name for name, version in versions.items() if version is None]
+    if missing:
+        yield Verdict("packages", "fail", f"missing: {', '.join(missing)}", "`make setup` installs what the lock names")
+    else:
+        yield Verdict("packages", "ok", ", ".join(f"{name} {version}" for name, version in versions.items()))
+    for name, use in OPTIONAL.items():
+        version = _version(name)
+        if version:
+            yield Verdict(name, "ok", f"{version} (optional: {use})")
+        else:
+            yield Verdict(name, "warn", f"not installed (optional: {use})", f"pip install {name}, if you want it")
+
+
+def check_params(root: Path) -> Iterator[Verdict]:
+    """The params file."""
+    from worldmodels.cli.show import check_params
+    from worldmodels.errors import ParamsError
+
+    try:
+        yield Verdict("params", "ok", check_params(root))
+    except ParamsError as error:
+        first, *rest = str(error).splitlines()
+        yield Verdict("params", "fail", first + (f" (and {len(rest)} more)" if rest else ""), "`wm check` shows them all")
+
+
+def check_rendering(name: str, game: dict[str, str]) -> Iterator[Verdict]:
+    """Play a few steps of a game and look at its frames; in a process of its own, since engines can crash or hang."""
+    code = f"from worldmodels.cli.doctor import probe; probe({json.dumps(game)})"
+    try:
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PROBE_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        yield Verdict(name, "fail", f"no frame after {PROBE_SECONDS} s", "the engine hangs: is the machine out of memory?")
+        return
+    lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()
+    if done.returncode == 0 and lines:
+        yield Verdict(name, "ok", lines[-1])
+        return
+    reason = lines[-1] if lines else f"the engine died with exit status {done.returncode}"
+    advice = "`make setup` installs the games; on a bare Linux, ViZDoom and SDL may want `libgl1 libopenal1 libsdl2-2.0-0`"
+    yield Verdict(name, "fail", reason, advice)
+
+
+def probe(game: dict[str, str]) -> None:
+    """Play 12 random steps of a game, and print what was seen. Raises where frames show nothing."""
+    import time
+
+    import numpy as np
+    from pydantic import TypeAdapter
+
+    from worldmodels.games.base import check_frames
+    from worldmodels.games.make import EnvironmentConfig, make_env
+
+    env = make_env(TypeAdapter(EnvironmentConfig).validate_python(game), scoring=True)
+    random = np.random.default_rng(0)
+    try:
+        frames = [env.start([0])[0].copy()]
+        began = time.perf_counter()
+        for _ in range(12):
+            action = random.uniform(-1, 1, (1, env.action_size)).astype(np.float32)
+            frames.append(env.step(action).frames[0].copy())
+        rate = 12 / (time.perf_counter() - began)
+        check_frames(np.stack(frames), env.preset)
+    finally:
+        env.close()
+    print(f"{env.backend}: frames show a picture (brightness {np.mean(frames):.0f}/255), {rate:.0f} steps/s in one game")
+
+
+def check_gpu() -> Iterator[Verdict]:
+    """A GPU that torch can use. None is no failure."""
+    try:
+        import torch
+    except ImportError as error:
+        yield Verdict("GPU", "fail", f"torch does not load: {error}", "`make setup`")
+        return
+    if torch.cuda.is_available():
+        yield Verdict("GPU", "ok", f"{torch.cuda.get_device_name(0)}, CUDA {torch.version.cuda}")
+    else:
+        yield Verdict("GPU", "ok", "none; presets quick and laptop are made for the CPU, paper takes days without one")
+
+
+def check_disk(root: Path) -> Iterator[Verdict]:
+    """Free space where the project lies."""
+    free = shutil.disk_usage(root).free / 1e9
+    detail = f"{free:.1f} GB free"
+    if free < DISK_NEEDED:
+        yield Verdict("disk", "fail", detail, f"free {DISK_NEEDED} GB at least; `dvc gc --workspace` drops old artifacts")
+    elif free < DISK_WANTED:
+        yield Verdict("disk", "warn", detail, f"enough for quick; laptop wants {DISK_WANTED} GB")
+    else:
+        yield Verdict("disk", "ok", detail)
+
+
+def check_store(root: Path) -> Iterator[Verdict]:
+    """MLflow's store answers."""
+    from worldmodels.cli.show import sqlite_file
+    from worldmodels.tracking.store import tracking_uri
+
+    uri = tracking_uri(root)
+    file = sqlite_file(uri)
+    if file is not None and not file.exists():
+        yield Verdict("MLflow store", "ok", f"{file.name} is not made yet; the first run makes it")
+        return
+    try:
+        from mlflow import MlflowClient
+
+        names = [experiment.name for experiment in MlflowClient(uri).search_experiments(max_results=100)]
+        yield Verdict("MLflow store", "ok", f"{file.name if file else uri} answers: {len(names)} experiments")
+    except Exception as error:  # whatever a server or a database throws: the verdict names it
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+        advice = "results do not depend on MLflow; move mlflow.db away and run `wm track sync`, or check MLFLOW_TRACKING_URI"
+        yield Verdict("MLflow store", "warn", reason, advice)
+
+
+def check_dvc(root: Path) -> Iterator[Verdict]:
+    """DVC, and git below it."""
+    for tool in ("git", "dvc"):
+        if shutil.which(tool) is None and not (Path(sys.executable).parent / tool).exists():
+            advice = "install git" if tool == "git" else "`make setup`, then `. .venv/bin/activate` or `make` targets"
+            yield Verdict(tool, "fail", "not found", advice)
+            return
+    if not (root / ".dvc").is_dir() or not (root / "dvc.yaml").is_file():
+        yield Verdict("DVC", "fail", "no pipeline in this folder or above", "run `wm` inside a clone of the project")
+        return
+    locked = "dvc.lock is there" if (root / "dvc.lock").is_file() else "no dvc.lock yet: `make repro` runs the pipeline"
+    yield Verdict("DVC", "ok", f"dvc {_version('dvc')}; {locked}")
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,163 @@
+"""The registry's commands: find a version by what a person calls it; list, compare, promote, roll back."""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from worldmodels.cli.show import nearest, sqlite_file
+from worldmodels.errors import ArtifactError, ParamsError
+from worldmodels.tracking.store import lock, opened, tracking_uri
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+
+PREFIX = "worldmodels-"
+HEADINGS = ("version", "aliases", "iteration", "preset", "real ± std. error", "n", "rules", "gate")
+
+
+def list_versions(root: Path, model: str | None) -> list[dict[str, Any]]:
+    """Return the versions of a model, or of all, as plain data, newest first within a model."""
+    with _registry(root) as (client, _):
+        models = _models(client)
+        chosen = models.values() if model is None else [models[_model(models, model)]]
+        return [_row(entry, version) for entry in chosen for version in _versions(client, entry.name)]
+
+
+def list_text(rows: list[dict[str, Any]]) -> str:
+    """Return ``list_versions`` as text, a table for each model."""
+    from worldmodels.report.table import align, with_error
+
+    if not rows:
+        return "The registry is empty. `wm track sync` registers what `make repro` trained."
+    parts = []
+    for name in dict.fromkeys(row["model"] for row in rows):
+        lines = [HEADINGS]
+        for row in rows:
+            if row["model"] == name:
+                score = "-" if row["mean"] is None else with_error(row["mean"], row["stderr"] or math.nan)
+                gate = (row["gate"] or "-").partition(" ")[0]
+                cells = (row["iteration"], row["preset"], score, str(row["n"] or "-"), row["rules"], gate)
+                lines.append((row["version"], ", ".join(row["aliases"]) or "-", *cells))
+        parts.append(f"{name}\n{align(lines, right=(0, 4, 5))}")
+    return "\n\n".join(parts)
+
+
+def compare_versions(root: Path, first: str, second: str | None, alpha: float) -> dict[str, Any]:
+    """Return what the gate would say of ``first`` against ``second``: a version, ``random``, or None for the champion.
+
+    Nothing is written. Keys: challenger, reference, passed, reason, difference, stderr, p.
+    """
+    from worldmodels.tracking.release import RANDOM, fetch_outcomes, judge, judge_against_champion
+
+    with _registry(root) as (client, _):
+        challenger = _find(client, first)
+        if second is None:
+            verdict, against = judge_against_champion(client, challenger, alpha)
+            reference = against if against == RANDOM else f"{challenger.name}/{against}"
+        elif second == RANDOM:
+            own = fetch_outcomes(challenger)
+            verdict, reference = judge(own["real"], own[RANDOM], alpha), RANDOM
+        else:
+            other = _find(client, second)
+            if other.name != challenger.name:
+                raise ParamsError(f"{challenger.name} and {other.name} are different games: they cannot be compared.")
+            verdict = judge(fetch_outcomes(challenger)["real"], fetch_outcomes(other)["real"], alpha)
+            reference = f"{other.name}/{other.version}"
+    return {"challenger": f"{challenger.name}/{challenger.version}", "reference": reference, **vars(verdict)}
+
+
+def compare_text(result: dict[str, Any]) -> str:
+    """Return ``compare_versions`` as text."""
+    answer = "yes" if result["passed"] else "no evidence" if result["p"] is not None else "cannot be said"
+    return f"{result['reason']}\nIs {result['challenger']} better than {result['reference']}? {answer}"
+
+
+def promote_version(root: Path, text: str, alpha: float) -> str:
+    """Make a version the champion if it passes the gate; return a sentence, or raise RefusedError with the reason."""
+    from worldmodels.tracking.release import promote
+
+    with _registry(root) as (client, _), lock(root):
+        return promote(client, _find(client, text), alpha)
+
+
+def roll_back(root: Path, model: str, *, retire: bool) -> str:
+    """Point ``champion`` at the champion before this one; return a sentence, or raise RefusedError where there is none."""
+    from worldmodels.tracking.release import rollback
+
+    with _registry(root) as (client, _), lock(root):
+        return rollback(client, _model(_models(client), model), retire=retire)
+
+
+def _registry(root: Path) -> "AbstractContextManager[tuple[MlflowClient, str]]":
+    file = sqlite_file(tracking_uri(root))
+    if file is not None and not file.exists():  # asking would make an empty one
+        raise ArtifactError(f"{file.name} does not exist. `make repro` trains and registers; `wm track sync` rebuilds it.")
+    return opened(root)
+
+
+def _models(client: "MlflowClient") -> "dict[str, RegisteredModel]":
+    found = client.search_registered_models(f"name LIKE '{PREFIX}%'", max_results=1000)
+    return {model.name: model for model in sorted(found, key=lambda model: model.name)}
+
+
+def _versions(client: "MlflowClient", name: str) -> "list[ModelVersion]":
+    return sorted(client.search_model_versions(f"name='{name}'"), key=lambda version: -int(version.version))
+
+
+def _row(model: "RegisteredModel", version: "ModelVersion") -> dict[str, Any]:
+    def number(name: str) -> float | None:
+        value = float(tags.get(name, "nan"))
+        return value if math.isfinite(value) else None
+
+    tags, count = version.tags, version.tags.get("real.n")
+    return {
+        "model": model.name,
+        "version": str(version.version),
+        "aliases": sorted(alias for alias, each in model.aliases.items() if str(each) == str(version.version)),
+        "iteration": tags.get("wm.key", "-"),
+        "preset": tags.get("wm.preset", "-"),
+        "rules": tags.get("wm.rules", "-"),
+        "backend": tags.get("wm.backend", "-"),
+        "mean": number("real.mean"),
+        "stderr": number("real.stderr"),
+        "n": None if count is None else int(count),
+        "gate": tags.get("wm.gate"),
+    }
+
+
+def _model(models: "dict[str, RegisteredModel]", text: str) -> str:
+    """Return the name of the model that a person calls ``text``: its own, or the environment's.
+
+    Raises:
+        ParamsError: where there is none, with what is near.
+    """
+    name = PREFIX + text.removeprefix("models:/").removeprefix(PREFIX)
+    if name in models:
+        return name
+    hint = nearest(name, models) or " The registry is empty: `wm track sync` registers what `make repro` trained."
+    raise ParamsError(f"there is no registered model `{text}`.{hint}")
+
+
+def _find(client: "MlflowClient", text: str) -> "ModelVersion":
+    """Find a version: ``doom@champion``, ``doom/3``, ``doom-2`` (its iteration), ``doom`` (its candidate), also as a model URI.
+
+    Raises:
+        ParamsError: where nothing is called so, with what is near.
+    """
+    from worldmodels.tracking.registry import CANDIDATE
+
+    models, bare = _models(client), text.removeprefix("models:/").removeprefix(PREFIX)
+    game, mark, label = next((bare.partition(mark) for mark in "/@" if mark in bare), (bare, "@", CANDIDATE))
+    before, _, number = game.rpartition("-")
+    if game == bare and number.isdigit() and PREFIX + before in models:
+        game, label = before, f"iteration-{number}"
+    name = _model(models, game)
+    aliases, versions = models[name].aliases, {str(version.version): version for version in _versions(client, name)}
+    found = label if mark == "/" else str(aliases.get(label))
+    if found in versions:
+        return versions[found]
+    wanted, known = f"{name}{mark}{label}", [f"{name}{mark}{each}" for each in (versions if mark == "/" else sorted(aliases))]
+    raise ParamsError(f"there is no version `{wanted}`.{nearest(wanted, known)}")

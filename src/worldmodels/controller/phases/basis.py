@@ -1,0 +1,84 @@
+"""The directions in which C's inputs vary: a search along them needs fewer generations than one along the single inputs."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from worldmodels.memory.features import select_features
+from worldmodels.controller.model import ControllerConfig, first_layer, parameter_count
+from worldmodels.memory.features import Features
+from worldmodels.memory.model import Memory, MemoryState, steps_so_far
+from worldmodels.vision.model import sample_latent
+
+SAMPLES = 600
+"""Stretches of the data that are read."""
+LENGTH, SKIPPED = 64, 16
+"""Steps of a stretch, and those at its beginning that do not count where there are more: M gets its bearings."""
+
+
+class Basis:
+    """C's first layer, written as a sum of F-dimensional directions. All other parameters are as they are.
+
+    Args:
+        directions: (K, F), orthonormal rows.
+        config: the shape of C.
+        actions: A.
+
+    Attributes:
+        size: N', how many coordinates there are.
+
+    >>> basis = Basis(np.eye(2, 3), ControllerConfig(features="z", hidden=0, bias=True), actions=1)
+    >>> basis.expand(np.array([[1.0, 2.0, 9.0]]))  # two coordinates and a bias
+    array([[1., 2., 0., 9.]])
+    """
+
+    def __init__(self, directions: np.ndarray, config: ControllerConfig, actions: int) -> None:
+        self._directions, self._rows = directions, first_layer(config, actions)
+        self.size = parameter_count(config, len(directions), actions)
+
+    def expand(self, coordinates: np.ndarray) -> np.ndarray:
+        """Return the parameters (P, N) at coordinates (P, N')."""
+        end = self._rows * len(self._directions)
+        first = coordinates[:, :end].reshape(len(coordinates), self._rows, -1) @ self._directions
+        return np.concatenate([first.reshape(len(coordinates), -1), coordinates[:, end:]], 1)
+
+
+def principal_directions(features: np.ndarray, count: int) -> np.ndarray:
+    """Return the ``count`` directions (K, F) along which features (N, F) vary most, in falling order; at most F.
+
+    >>> principal_directions(np.array([[3.0, 0.1], [-3.0, -0.1], [0.0, 0.0]]), 1).round(2)
+    array([[1.  , 0.03]])
+    """
+    centred = features - features.mean(0)
+    _, vectors = np.linalg.eigh(centred.T @ centred)
+    directions = vectors.T[::-1][:count]
+    strongest = np.abs(directions).argmax(1)
+    return np.asarray(directions * np.sign(directions[np.arange(len(directions)), strongest])[:, None])
+
+
+@torch.inference_mode()
+def played_features(kind: Features, memory: Memory, rows: Mapping[str, Tensor], seed: int | None = None) -> np.ndarray:
+    """Return what C would have seen, (N, F) float64, in stretches spread evenly over the data.
+
+    z is V's mean: what varies then is what V tells. With a ``seed`` it is a sample, as C sees it in the game, where a dimension
+    that tells nothing is noise of variance 1.
+    """
+    length = min(LENGTH, len(rows["first"]))
+    begin = torch.linspace(0, len(rows["first"]) - length, SAMPLES).long()
+    at = begin[:, None] + torch.arange(length)
+    z, action, log_variance = (rows[name][at].float().to(memory.device) for name in ("mean", "action", "log_variance"))
+    if seed is not None:
+        noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(seed % 2**63)).to(memory.device)
+        z = sample_latent(z, log_variance, noise)
+    first = rows["first"][at].to(memory.device)
+    state = memory.initial_state(SAMPLES, steps_so_far(rows["first"])[begin].to(memory.device))
+    seen: list[Tensor] = []
+    for step in range(length - 1):
+        now = slice(step, step + 1)
+        _, state = memory.observe(z[:, now], action[:, now], first[:, now], state)
+        if step >= min(SKIPPED, length - 2):  # where an episode begins at the next step, M remembers nothing
+            carry = (~first[:, step + 1 : step + 2]).float()
+            seen.append(select_features(kind, z[:, step + 1], MemoryState(*(s * carry for s in state))))
+    return torch.cat(seen).double().cpu().numpy()

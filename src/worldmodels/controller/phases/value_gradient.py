@@ -1,0 +1,330 @@
+"""C by value gradients: the game says where C gets to and what that is worth, M how it depends on what C does.
+
+From states that C has reached in the game, M dreams a few steps on, and a critic that has learned in the game says what the
+rest is worth. All of it is differentiable in the actions, so C follows the gradient itself, where PPO has to guess it from
+returns (SVG, Heess et al. 2015; short dreams from real states, Janner et al. 2019). Nothing is learned of long dreams, so
+there are none to exploit.
+
+A C that drives well loses one episode in ten, in a place that a hundred others have like it. So a share of the episodes are
+those that were lost before (Jiang et al. 2021 replay levels so), and a share of the states that C learns from lie shortly
+before a loss.
+"""
+
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from worldmodels.memory.features import select_features
+from worldmodels.rollout.world import World
+from worldmodels.errors import ParamsError
+from worldmodels.controller.model import ControllerConfig, first_layer
+from worldmodels.memory.model import Memory, MemoryState, Prediction
+from worldmodels.controller.training import Generation
+from worldmodels.controller.phases.critic import Critic, Lesson
+from worldmodels.controller.phases.perceptron import perceptron
+from worldmodels.controller.phases.config import GradientPhase
+from worldmodels.learning.resume import restore, state_of
+from worldmodels.controller.phases.whitening import Whitening
+
+TAMED, OUTLIER = 0.9, 2.0
+"""A dream's gradient at a step is cut to ``OUTLIER`` times this quantile of its batch: some dreams are chaotic."""
+BEFORE, BEHIND = 90, 20
+"""States are perilous from so many steps before what lost an episode to so many behind it."""
+HARDEST, FORGOTTEN = 96, 0.5
+"""Lost episodes that are kept to be played again, the newest; the share of those won at last that is no longer."""
+
+
+class Moments(NamedTuple):
+    """States of the game for M to dream on from, (N, ...).
+
+    Attributes:
+        z: latents.
+        h: M's state before them.
+        c: the same.
+        restart: whether the episode begins, bool.
+    """
+
+    z: Tensor
+    h: Tensor
+    c: Tensor
+    restart: Tensor
+
+
+class Played(NamedTuple):
+    """A collection: T steps of B lanes; where an episode is over, the next one of the lane begins.
+
+    Attributes:
+        moments: (T, B, ...).
+        lesson: for the critic.
+        returns: what the new episodes that ended have earned.
+    """
+
+    moments: Moments
+    lesson: Lesson
+    returns: list[float]
+
+
+class ValueGradients:
+    """Value gradients for one C; a ``Learner``.
+
+    Each generation begins with new episodes and its own random numbers: it depends on ``state`` and its number alone.
+
+    Args:
+        phase: the settings.
+        model: the shape of C, which must have biases.
+        world: the game with the features ``zch``, without lanes; this one owns it from now on.
+        memory: M, as the world reads it.
+        start: parameters of C, (N,).
+        features: what C has seen, (N, F), to measure it by.
+        seed: of the critic's first weights and of all noise; the seed of generation g is ``seed(g)``.
+        episodes: the new episodes of generation g, ``episodes(g)``.
+
+    Raises:
+        ParamsError: M foretells no events for the drought, or no ends for the risk.
+    """
+
+    def __init__(
+        self,
+        phase: GradientPhase,
+        model: ControllerConfig,
+        world: World,
+        memory: Memory,
+        start: np.ndarray,
+        features: np.ndarray,
+        *,
+        seed: Callable[[int], int],
+        episodes: Callable[[int], Iterator[int]],
+    ) -> None:
+        if phase.drought and memory.config.reward != "event":
+            raise ParamsError("gradient.drought is told by M's event head: set memory.model.reward: event, or drought: 0.")
+        if phase.risk and not memory.config.done:
+            raise ParamsError("gradient.risk is told by M's done head: set memory.model.done: true, or risk: 0.")
+        self._phase, self._model, self._world, self._seed, self._episodes = phase, model, world, seed, episodes
+        self._memory = deepcopy(memory).requires_grad_(requires_grad=False)
+        self._white = Whitening.of(features)
+        self._mean, self._matrix = (torch.from_numpy(part).float() for part in self._white)
+        inputs = features.shape[1]
+        self._policy = perceptron([inputs, *([model.hidden] if model.hidden else []), world.action_size])
+        nn.utils.vector_to_parameters(
+            torch.from_numpy(self._white.enter(start.astype(np.float64), self._units)).float(), self._policy.parameters()
+        )
+        self._improve = torch.optim.Adam(self._policy.parameters(), phase.learning_rate)
+        self._critic = Critic(inputs, phase.discount, torch.Generator().manual_seed(seed(-1) % 2**63))
+        self._lessons, self._perils = list[Lesson](), list[Moments]()
+        self._hard = list[int]()
+
+    @property
+    def _units(self) -> int:
+        return first_layer(self._model, self._world.action_size)
+
+    def generation(self, number: int) -> Generation:
+        """Collect, teach the critic, and improve C."""
+        phase = self._phase
+        draw = torch.Generator().manual_seed(self._seed(number) % 2**63)
+        with torch.no_grad():
+            played = self._play(draw, self._episodes(number))
+        perils = perilous(played.lesson.lost, played.lesson.over, phase.patience)
+        self._lessons = [*self._lessons, played.lesson][-phase.remembered :]
+        self._perils = [*self._perils, Moments(*(part[perils] for part in played.moments))][-phase.remembered :]
+        foreseen = self._critic.learn(self._lessons, phase.epochs, draw)
+        if number >= phase.critic_generations:
+            for group in self._improve.param_groups:
+                group["lr"] = phase.learning_rate_at(number)
+            moments = Moments(*(part.flatten(0, 1) for part in played.moments))
+            dangers = Moments(*(torch.cat(parts) for parts in zip(*self._perils, strict=True)))
+            for _ in range(phase.updates):
+                self._update(moments, dangers, draw)
+        return Generation(
+            parameters=self.parameters,
+            returns=played.returns,
+            ended=len(played.returns),
+            reward=float(played.lesson.worth.mean()),
+            steps=played.lesson.worth.numel(),
+            noise=phase.noise,
+            explained=foreseen,
+        )
+
+    def close(self) -> None:
+        """Close the world."""
+        self._world.close()
+
+    @property
+    def parameters(self) -> np.ndarray:
+        """C as it is now, (N,) float64."""
+        flat = nn.utils.parameters_to_vector(self._policy.parameters()).detach().double().numpy()
+        return self._white.leave(flat, self._units)
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """All that the next generation depends on."""
+        kept: dict[str, Tensor] = {"hard": torch.tensor(self._hard, dtype=torch.int64)}
+        for name, part, optimiser in self._learners():
+            kept |= state_of(part, optimiser, f"{name}/")
+        for name, notes in self._notes():
+            for index, note in enumerate(notes):
+                kept |= {f"{name}/{index}/{field}": value for field, value in note._asdict().items()}
+        return kept
+
+    @state.setter
+    def state(self, kept: dict[str, Tensor]) -> None:
+        self._hard = kept["hard"].tolist()
+        for name, part, optimiser in self._learners():
+            restore(part, optimiser, kept, f"{name}/")
+        for name, notes in self._notes():
+            kind: Any = Lesson if name == "lesson" else Moments
+            count = sum(key.startswith(f"{name}/") for key in kept) // len(kind._fields)
+            notes[:] = [kind(*(kept[f"{name}/{index}/{field}"] for field in kind._fields)) for index in range(count)]
+
+    def _learners(self) -> list[tuple[str, nn.Sequential, torch.optim.Adam]]:
+        return [("policy", self._policy, self._improve), ("critic", self._critic.network, self._critic.optimiser)]
+
+    def _notes(self) -> list[tuple[str, list[Any]]]:
+        return [("lesson", self._lessons), ("peril", self._perils)]
+
+    def _act(self, x: Tensor, draw: Tensor) -> Tensor:
+        said: Tensor = self._policy(x)
+        return torch.tanh(said + self._phase.noise * draw)
+
+    def _see(self, z: Tensor, state: MemoryState) -> Tensor:
+        return (select_features(self._model.features, z, state) - self._mean) @ self._matrix
+
+    def _worth(self, told: Prediction) -> tuple[Tensor, Tensor]:
+        """Return what the steps (B, 1) are worth that M foretells, and the probability that the episode ends there, (B,)."""
+        phase = self._phase
+        worth = hazard = torch.zeros(len(told.latent.mean))
+        if told.reward is not None:
+            worth = worth + phase.pay * told.reward[:, 0]
+        if told.event is not None and phase.drought:
+            worth = worth - phase.drought * (-phase.drought_steps * F.softplus(told.event[:, 0])).exp()
+        if told.done is not None:
+            hazard = torch.sigmoid(told.done[:, 0])
+            worth = worth - phase.risk * hazard
+        return worth, hazard
+
+    def _play(self, draw: torch.Generator, fresh: Iterator[int]) -> Played:
+        """Play ``limit`` steps in every lane."""
+        phase, world = self._phase, self._world
+        lanes, latent, hidden = phase.lanes, self._memory.latent, self._memory.config.hidden
+        place = torch.arange(lanes)  # the lane in which each of the world's lanes is noted
+        earned, begins, returns = torch.zeros(lanes), torch.ones(lanes, dtype=torch.bool), list[float]()
+        world.keep(torch.zeros(0, dtype=torch.int64))
+        seeds, again = (list(column) for column in zip(*(self._next(fresh, draw) for _ in range(lanes)), strict=True))
+        world.start(seeds)
+        steps: list[tuple[Tensor, ...]] = []
+        ends: list[Tensor] = []
+        seen = world.features().float()
+        for number in range(phase.limit):
+            order = torch.empty_like(place)
+            order[place] = torch.arange(lanes)  # from here on in the order in which lanes are noted
+            z, c, h = seen[order].split([latent, hidden, hidden], 1)
+            x = self._see(z, MemoryState(h, c))
+            actions = self._act(x, torch.randn(lanes, world.action_size, generator=draw))
+            step = world.step(actions[place])
+            after = world.features().float()
+            z_after, c_after, h_after = after[order].split([latent, hidden, hidden], 1)
+            worth, _ = self._worth(self._memory.predict(h_after[:, None]))
+            reward, terminal, truncated = step.reward[order], step.terminal[order], step.truncated[order]
+            earned += reward
+            lost = terminal & (earned < (phase.goal or torch.inf))
+            over = terminal | truncated
+            steps.append((z, h, c, begins, x.half(), worth - phase.loss * lost, lost, over))
+            edge = over | (number == phase.limit - 1)
+            ends.append(self._see(z_after, MemoryState(h_after, c_after))[edge].half())
+            begins = over
+            if bool(over.any()):
+                stay, gone = torch.nonzero(~over[place]).flatten(), torch.nonzero(over).flatten()
+                for lane in gone.tolist():
+                    returns += [] if again[lane] else [float(earned[lane])]
+                    self._note(seeds[lane], lost=bool(lost[lane]), draw=draw)
+                    seeds[lane], again[lane] = self._next(fresh, draw)
+                earned[over] = 0
+                world.keep(stay)
+                world.start([seeds[lane] for lane in gone.tolist()])
+                place = torch.cat([place[stay], gone])
+                after = world.features().float()
+            seen = after
+        *moments, x, worth, lost, over = (torch.stack(part) for part in zip(*steps, strict=True))
+        return Played(Moments(*moments), Lesson(x, torch.cat(ends), worth, lost, over), returns)
+
+    def _next(self, fresh: Iterator[int], draw: torch.Generator) -> tuple[int, bool]:
+        """Return an episode to play, and whether it is one that was lost before."""
+        again, which = torch.rand(2, generator=draw).tolist()
+        if self._hard and again < self._phase.hard:
+            return self._hard[int(which * len(self._hard))], True
+        return next(fresh), False
+
+    def _note(self, episode: int, *, lost: bool, draw: torch.Generator) -> None:
+        """Note how an episode ended."""
+        forget = float(torch.rand(1, generator=draw)) < FORGOTTEN
+        if lost and episode not in self._hard:
+            self._hard = [*self._hard, episode][-HARDEST:]
+        elif not lost and forget and episode in self._hard:
+            self._hard.remove(episode)
+
+    def _update(self, moments: Moments, dangers: Moments, draw: torch.Generator) -> None:
+        """Let M dream from states of the game, and let C follow the gradient of what that is worth."""
+        phase, memory = self._phase, self._memory
+        count = int(phase.peril * phase.batch) if len(dangers.restart) else 0
+        usual = torch.randint(len(moments.restart), (phase.batch - count,), generator=draw)
+        rare = torch.randint(max(1, len(dangers.restart)), (count,), generator=draw)
+        z, h, c, restart = (torch.cat([part[usual], danger[rare]]) for part, danger in zip(moments, dangers, strict=True))
+        state, alive, total = MemoryState(h, c), torch.ones(phase.batch), torch.zeros(phase.batch)
+        x = self._see(z, state)
+        for _ in range(phase.horizon):
+            actions = self._act(x, torch.randn(phase.batch, memory.action, generator=draw))
+            prediction, _, state = memory(z[:, None], actions[:, None], restart[:, None], state)
+            latent = type(prediction.latent)(*(field[:, 0] for field in prediction.latent))
+            uniform = torch.rand(phase.batch, memory.latent, generator=draw)
+            z = latent.sample(uniform, torch.randn(phase.batch, memory.latent, generator=draw), 1.0)
+            for part in (z, *state):
+                part.register_hook(tame)
+            worth, hazard = self._worth(prediction)
+            total = total + alive * worth
+            alive = alive * phase.discount * (1 - hazard)
+            restart = torch.zeros_like(restart)
+            x = self._see(z, state)
+        loss = -(total + alive * self._critic.value(x)).mean()
+        self._improve.zero_grad()
+        loss.backward()
+        self._improve.step()
+
+
+def perilous(lost: Tensor, over: Tensor, patience: int) -> Tensor:
+    """Return which states (T, B) of a collection led to a loss or followed it.
+
+    Args:
+        lost: (T, B) bool, where episodes are lost.
+        over: (T, B) bool, where they end.
+        patience: steps before that end at which it was decided.
+
+    >>> lost = torch.zeros(200, 1, dtype=torch.bool)
+    >>> lost[[60, 180]] = True
+    >>> torch.nonzero(perilous(lost, lost, patience=40))[[0, 40, 41, -1], 0].tolist()
+    [0, 40, 61, 160]
+    """
+    found = torch.zeros_like(lost)
+    for step, lane in torch.nonzero(lost).tolist():
+        begins = int(over[:step, lane].nonzero().max()) + 1 if bool(over[:step, lane].any()) else 0
+        decided = step - patience
+        found[max(begins, decided - BEFORE) : max(begins, min(step, decided + BEHIND) + 1), lane] = True
+    return found
+
+
+def tame(gradient: Tensor | None) -> Tensor | None:
+    """Return gradients (B, N) of a batch of dreams with those of outliers cut to ``OUTLIER`` times the quantile ``TAMED``.
+
+    None, where nothing depends on what it would be the gradient of, stays None.
+
+    >>> tame(torch.tensor([[1.0]] * 19 + [[50.0]])).max().item()
+    2.0
+    """
+    if gradient is None:
+        return None
+    size = gradient.norm(dim=1, keepdim=True)
+    most = OUTLIER * torch.quantile(size, TAMED)
+    return gradient * (most / size.clamp(min=1e-30)).clamp(max=1)

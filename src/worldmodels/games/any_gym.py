@@ -1,0 +1,246 @@
+"""Any Gymnasium environment that shows a picture, named in params.yaml (an id, a crop, an action mapping, a limit).
+
+The picture is the observation where that is an image (uint8, height x width, with one or three channels), else what
+``render()`` draws. The environment takes [-1, 1] actions whatever its own space is:
+
+    box       A numbers, each mapped linearly from [-1, 1] to low..high of the space
+    discrete  one number, [-1, 1] cut into n equal bins
+
+Environments of plugin packages are named as Gymnasium does: ``module:Name-v0`` imports the module first.
+"""
+
+import json
+import os
+import warnings
+import zlib
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from worldmodels.games.base import EnvStep, LaneClock
+from worldmodels.games.frames import as_picture, resize
+from worldmodels.errors import EnvironmentFault, ParamsError
+from worldmodels.params import Config
+from worldmodels.shapes import FRAME_SHAPE
+
+if TYPE_CHECKING:
+    from gymnasium.envs.registration import EnvSpec
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+Controls = Callable[[np.ndarray], Any]
+
+
+class GymConfig(Config):
+    """A Gymnasium environment.
+
+    Attributes:
+        id: its registered name, such as ``CarRacing-v3`` or ``ale_py:ALE/Pong-v5``.
+        action: the kind of its action space.
+        limit: steps (of ``frame_skip`` game steps each) after which an episode is truncated.
+        crop: shares of the picture cut off at the top, bottom, left and right; [0, 0.125, 0, 0] drops the lowest
+            eighth.
+        frame_skip: game steps an action is held for; their rewards are summed.
+        kwargs: passed to ``gymnasium.make``.
+    """
+
+    kind: Literal["gym"] = "gym"
+    id: str = Field(min_length=1)
+    action: Literal["box", "discrete"]
+    limit: int = Field(ge=1)
+    crop: Annotated[tuple[Share, Share, Share, Share], Field(strict=False)] = (0, 0, 0, 0)
+    frame_skip: int = Field(default=1, ge=1)
+    kwargs: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("crop")
+    @classmethod
+    def _leaves_a_picture(cls, crop: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+        if crop[0] + crop[1] >= 1 or crop[2] + crop[3] >= 1:
+            raise ValueError("top + bottom and left + right must each be less than 1, else no picture is left")
+        return crop
+
+    @property
+    def preset(self) -> str:
+        """Name of the rules; what has no short name in it is told by a checksum."""
+        name = self.id.lower().replace("/", "-").replace(":", "-")
+        skip = f"-skip{self.frame_skip}" if self.frame_skip > 1 else ""
+        rest = json.dumps([self.kwargs, self.crop], sort_keys=True, default=str)
+        mark = f"-{zlib.crc32(rest.encode()):08x}" if self.kwargs or any(self.crop) else ""
+        return f"{name}-limit{self.limit}{skip}{mark}"
+
+
+class GymEnv:
+    """B Gymnasium environments in lock-step; a ``BatchEnv``. The objects of dropped lanes serve the next ``start``."""
+
+    def __init__(
+        self,
+        make: Callable[[], Any],
+        controls: Controls,
+        action_size: int,
+        *,
+        limit: int,
+        preset: str,
+        crop: tuple[float, float, float, float] = (0, 0, 0, 0),
+        frame_skip: int = 1,
+    ) -> None:
+        """Make the environment; games start with the first lanes.
+
+        Args:
+            make: returns one ``gymnasium.Env``.
+            controls: maps an action, (A,) in [-1, 1], to what that takes.
+            action_size: A.
+            limit: steps after which an episode is truncated.
+            preset: name of the rules.
+            crop: shares of the picture cut off at the top, bottom, left, right.
+            frame_skip: game steps an action is held for.
+        """
+        self.action_size = action_size
+        self.limit = limit
+        self.preset = preset
+        self.backend = f"gymnasium-{version('gymnasium')}"
+        self._make, self._controls, self._crop, self._skip = make, controls, crop, frame_skip
+        self._clock = LaneClock(limit)
+        self._games: list[Any] = []
+        self._free: list[Any] = []
+
+    def start(self, seeds: Sequence[int]) -> np.ndarray:
+        """Append a lane for every seed; return their first frames, (len(seeds), 64, 64, 3) uint8."""
+        pictures = []
+        for seed in seeds:
+            game = self._free.pop() if self._free else self._make()
+            self._games.append(game)
+            observation, _ = game.reset(seed=int(seed))
+            pictures.append(self._look(game, observation))
+        self._clock.start(seeds)
+        return _frames(pictures)
+
+    def step(self, actions: np.ndarray) -> EnvStep:
+        """Advance all lanes by one step. ``actions``: (B, A) float32 in [-1, 1]."""
+        self._clock.check(actions, self.action_size)
+        lanes = len(self._games)
+        rewards, terminal, cut = np.zeros(lanes, np.float32), np.zeros(lanes, bool), np.zeros(lanes, bool)
+        pictures = []
+        for lane, game in enumerate(self._games):
+            controls = self._controls(actions[lane])
+            try:
+                for _ in range(self._skip):
+                    observation, reward, terminal[lane], cut[lane], _ = game.step(controls)
+                    rewards[lane] += reward
+                    if terminal[lane] or cut[lane]:
+                        break
+                pictures.append(self._look(game, observation))
+            except Exception as error:
+                raise EnvironmentFault(
+                    f"{self.preset}, lane {lane} (seed {self._clock.seeds[lane]}): {type(error).__name__}: {error}"
+                ) from error
+        return EnvStep(_frames(pictures), rewards, terminal, self._clock.advance(terminal, cut))
+
+    def keep(self, lanes: np.ndarray) -> None:
+        """Keep these lanes only, in this order."""
+        kept = set(lanes.tolist())
+        self._free += [game for lane, game in enumerate(self._games) if lane not in kept]
+        self._games = [self._games[lane] for lane in lanes]
+        self._clock.keep(lanes)
+
+    def close(self) -> None:
+        """Close all games."""
+        for game in self._games + self._free:
+            game.close()
+        self._games, self._free = [], []
+
+    def _look(self, game: Any, observation: Any) -> np.ndarray:
+        picture = as_picture(observation if is_image(game.observation_space) else game.render())
+        top, bottom, left, right = self._crop
+        height, width = picture.shape[:2]
+        rows = slice(round(top * height), round((1 - bottom) * height))
+        return picture[rows, round(left * width) : round((1 - right) * width)]
+
+
+def _frames(pictures: list[np.ndarray]) -> np.ndarray:
+    return resize(np.stack(pictures)) if pictures else np.zeros((0, *FRAME_SHAPE), np.uint8)
+
+
+def gym_env(config: GymConfig) -> GymEnv:
+    """Make the environment that params.yaml names.
+
+    Raises:
+        ParamsError: where the id is unknown, or the action space is not of the kind that ``action`` says.
+    """
+    first = open_game(config)
+    try:
+        controls, action_size = action_map(first.action_space, config)
+    finally:
+        first.close()
+    return GymEnv(
+        lambda: open_game(config),
+        controls,
+        action_size,
+        limit=config.limit,
+        preset=config.preset,
+        crop=config.crop,
+        frame_skip=config.frame_skip,
+    )
+
+
+def open_game(config: GymConfig) -> Any:
+    """Make one ``gymnasium.Env``, drawing with ``render()`` only if its observation is not an image."""
+    game = make_quietly(config.id, config.limit * config.frame_skip, config.kwargs)
+    if is_image(game.observation_space):
+        return game
+    game.close()
+    return make_quietly(config.id, config.limit * config.frame_skip, {**config.kwargs, "render_mode": "rgb_array"})
+
+
+def make_quietly(name: "str | EnvSpec", steps: int, kwargs: dict[str, Any]) -> Any:
+    """Call ``gymnasium.make`` with a name or a spec, without a window, sound, greeting or warnings.
+
+    Raises:
+        ParamsError: where Gymnasium does not know the name, lacks a package for it, or refuses the arguments.
+    """
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
+    if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # else SDL complains on stderr that it has no display
+    import gymnasium
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return gymnasium.make(name, max_episode_steps=steps, disable_env_checker=True, **kwargs)
+    except (gymnasium.error.Error, ImportError, TypeError) as error:
+        raise ParamsError(f"the Gymnasium environment `{name}` cannot be made: {error}") from error
+
+
+def is_image(space: Any) -> bool:
+    """Return whether an observation space holds pictures."""
+    shape: tuple[int, ...] = space.shape or ()
+    return bool(space.dtype == np.uint8) and (len(shape) == 2 or (len(shape) == 3 and shape[2] in {1, 3}))
+
+
+def action_map(space: Any, config: GymConfig) -> tuple[Controls, int]:
+    """Return the mapping from an action in [-1, 1] to the space, and A.
+
+    Raises:
+        ParamsError: where the space is of another kind, or has no bounds.
+    """
+    from gymnasium.spaces import Box, Discrete
+
+    if config.action == "discrete" and isinstance(space, Discrete):
+        count, first = int(space.n), int(space.start)
+        return lambda action: first + min(int((float(action[0]) + 1) / 2 * count), count - 1), 1
+    if config.action == "box" and isinstance(space, Box):
+        if not space.is_bounded():
+            raise ParamsError(f"the action space of `{config.id}` has no bounds to map [-1, 1] to: {space}")
+        low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+
+        def scale(action: np.ndarray) -> np.ndarray:
+            share = (np.clip(action, -1, 1).reshape(space.shape) + 1) / 2
+            controls: np.ndarray = (low + share * (high - low)).astype(space.dtype)
+            return controls
+
+        return scale, int(low.size)
+    near = {Discrete: "discrete", Box: "box"}.get(type(space))
+    hint = f"set `action: {near}`" if near else "only Box and Discrete can be mapped"
+    raise ParamsError(f"the action space of `{config.id}` is {space}, not {config.action}: {hint}")

@@ -1,0 +1,162 @@
+"""CarRacing: drive round a track seen from above (section 3 of the paper).
+
+Action: three numbers in [-1, 1] (a controller's tanh): steering as it is, gas = (a + 1) / 2, brake = clip(a, 0, 1).
+Observation: the top 84 of 96 rows (the dashboard is cut), resized to 64x64 RGB.
+Reward: +1000/N for each of the track's N tiles when first touched, -0.1 per game step, -100 for leaving the field.
+End: 95% of the tiles touched and the lap closed, or the field left (terminal); the limit, 1000 game steps (truncated).
+A step is ``frame_skip`` game steps, 1 in the paper.
+
+Two backends play by these rules. ``gymnasium`` is the reference, and the one that scores. ``envpool`` is its C++ twin,
+several times as fast, for training; its frames are not anti-aliased, and the same seed is another track.
+"""
+
+import os
+import warnings
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from worldmodels.games.any_gym import GymEnv, make_quietly
+from worldmodels.games.base import EnvStep, LaneClock
+from worldmodels.games.frames import resize
+from worldmodels.params import Config
+
+GAME = "CarRacing-v3"
+ROWS, ROWS_KEPT = 96, 84
+ACTION_SIZE = 3
+
+
+class CarRacingConfig(Config):
+    """CarRacing's rules.
+
+    Attributes:
+        backend: what simulates the game in training; scoring always takes gymnasium.
+        limit: steps (of ``frame_skip`` game steps each) after which an episode is truncated.
+        frame_skip: game steps an action is held for; their rewards are summed. The game and its score stay the same.
+    """
+
+    kind: Literal["carracing"] = "carracing"
+    backend: Literal["envpool", "gymnasium"] = "envpool"
+    limit: int = Field(default=1000, ge=1)
+    frame_skip: int = Field(default=1, ge=1)
+
+    @property
+    def preset(self) -> str:
+        """Name of the rules: the limit in game steps, and not ``frame_skip``, which is the agent's affair."""
+        return f"carracing-v3-limit{self.limit * self.frame_skip}"
+
+
+def car_controls(actions: np.ndarray) -> np.ndarray:
+    """Map actions in [-1, 1], (..., 3), to steering in [-1, 1], gas in [0, 1] and brake in [0, 1], float32."""
+    steer, gas, brake = np.moveaxis(np.clip(actions, -1, 1), -1, 0)
+    return np.stack([steer, (gas + 1) / 2, np.maximum(brake, 0)], axis=-1).astype(np.float32)
+
+
+def gymnasium_carracing(config: CarRacingConfig) -> GymEnv:
+    """Make the reference backend."""
+    from worldmodels.games.carracing_drawing import quick_spec  # here and not above: it imports Gymnasium and Box2D
+
+    return GymEnv(
+        lambda: make_quietly(quick_spec(GAME), config.limit * config.frame_skip, {}),
+        car_controls,
+        ACTION_SIZE,
+        limit=config.limit,
+        preset=config.preset,
+        crop=(0, 1 - ROWS_KEPT / ROWS, 0, 0),
+        frame_skip=config.frame_skip,
+    )
+
+
+class EnvPoolCarRacing:
+    """B games of CarRacing in C++, in lock-step; a ``BatchEnv``.
+
+    EnvPool fixes the seeds when a pool is made, and they fix the first episode of each of its games. So every ``start``
+    makes a pool (5 ms and 2.5 MB a game), a game plays one episode, and a pool goes with its last lane.
+    """
+
+    action_size = ACTION_SIZE
+
+    def __init__(self, config: CarRacingConfig, threads: int = 1) -> None:
+        """Make the environment; games start with the first lanes.
+
+        Args:
+            config: the rules.
+            threads: cores to use.
+        """
+        self.limit = config.limit
+        self.preset = config.preset
+        self.backend = f"envpool-{version('envpool')}"
+        self._skip, self._game_steps = config.frame_skip, config.limit * config.frame_skip
+        self._threads = threads
+        self._clock = LaneClock(config.limit)
+        self._pools: dict[int, Any] = {}
+        self._made = 0
+        self._pool = np.zeros(0, np.int64)  # (B,) the pool that a lane's game is in
+        self._index = np.zeros(0, np.int32)  # (B,) its index there
+
+    def start(self, seeds: Sequence[int]) -> np.ndarray:
+        """Append a lane for every seed; return their first frames, (len(seeds), 64, 64, 3) uint8."""
+        if not seeds:
+            return resize(np.zeros((0, ROWS_KEPT, ROWS, 3), np.uint8))
+        pool = make_pool([int(seed) for seed in seeds], self._game_steps, min(self._threads, len(seeds)))
+        pictures, info = pool.reset()
+        self._pools[self._made] = pool
+        self._pool = np.concatenate([self._pool, np.full(len(seeds), self._made, np.int64)])
+        self._index = np.concatenate([self._index, np.arange(len(seeds), dtype=np.int32)])
+        self._made += 1
+        self._clock.start(seeds)
+        return resize(pictures[np.argsort(info["env_id"])][:, :ROWS_KEPT])
+
+    def step(self, actions: np.ndarray) -> EnvStep:
+        """Advance all lanes by one step. ``actions``: (B, 3) float32 in [-1, 1]."""
+        self._clock.check(actions, self.action_size)
+        controls = car_controls(actions)
+        pictures = np.empty((len(actions), ROWS_KEPT, ROWS, 3), np.uint8)
+        rewards, terminal = np.zeros(len(actions), np.float32), np.zeros(len(actions), bool)
+        for _ in range(self._skip):
+            groups = {number: np.flatnonzero((self._pool == number) & ~terminal) for number in self._pools}
+            groups = {number: lanes for number, lanes in groups.items() if len(lanes)}
+            for number, lanes in groups.items():  # all pools work at once
+                self._pools[number].send(controls[lanes], self._index[lanes])
+            for number, lanes in groups.items():
+                seen, reward, ended, cut, info = self._pools[number].recv()
+                back = lanes[np.searchsorted(self._index[lanes], info["env_id"])]  # threads may answer in another order
+                pictures[back] = seen[:, :ROWS_KEPT]
+                rewards[back] += reward
+                terminal[back] = ended | (cut & (info["elapsed_step"] < self._game_steps))  # whatever ends it early is the game
+        return EnvStep(resize(pictures), rewards, terminal, self._clock.advance(terminal))
+
+    def keep(self, lanes: np.ndarray) -> None:
+        """Keep these lanes only, in this order."""
+        self._pool, self._index = self._pool[lanes], self._index[lanes]
+        self._clock.keep(lanes)
+        for number in set(self._pools) - set(self._pool.tolist()):
+            self._pools.pop(number).close()
+
+    def close(self) -> None:
+        """Free all games."""
+        for pool in self._pools.values():
+            pool.close()
+        self._pools.clear()
+
+
+def make_pool(seeds: list[int], limit: int, threads: int) -> Any:
+    """Make an EnvPool of one game a seed."""
+    saved = os.environ.get("MPLCONFIGDIR")
+    import envpool
+
+    if saved is None:  # importing EnvPool points matplotlib to a folder under /tmp, for this process and its children
+        os.environ.pop("MPLCONFIGDIR", None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return envpool.make(
+            GAME,
+            env_type="gymnasium",
+            num_envs=len(seeds),
+            num_threads=threads,
+            env_seed=seeds,
+            max_episode_steps=limit,
+        )

@@ -1,0 +1,123 @@
+"""The one gradient loop."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from worldmodels.errors import WorldModelsError
+from worldmodels.params import Config
+from worldmodels.storage.checkpoint import Checkpoint
+from worldmodels.learning.resume import restore, state_of
+
+POINTS = 200
+"""Points of a logged curve, about."""
+
+Observe = Callable[[dict[str, float], int], object]
+Row = dict[str, float | int | str]
+
+
+class OptimiserConfig(Config):
+    """Adam, with a cosine decay.
+
+    Attributes:
+        updates: gradient steps of a model that begins untrained; 0 leaves it so.
+        warm_updates: gradient steps of a model that goes on from the previous iteration's.
+        batch: frames (V) or sequences (M) a step.
+        learning_rate: at the start.
+        warm_learning_rate: at the start of a model that goes on: lower, so that what it knows is not shaken.
+        final_learning_rate: at the end; equal to ``learning_rate`` for none of the decay.
+        clip: greatest norm of the gradient.
+    """
+
+    updates: int = Field(ge=0, le=10_000_000)
+    warm_updates: int = Field(ge=0, le=10_000_000)
+    batch: int = Field(ge=1, le=65_536)
+    learning_rate: float = Field(gt=0, le=1)
+    warm_learning_rate: float = Field(gt=0, le=1)
+    final_learning_rate: float = Field(gt=0, le=1)
+    clip: float = Field(gt=0)
+
+    def warm(self) -> "OptimiserConfig":
+        """Return this for a model that goes on from the previous iteration's."""
+        return self.model_copy(update={"updates": self.warm_updates, "learning_rate": self.warm_learning_rate})
+
+
+def fit(
+    model: nn.Module,
+    loss: Callable[[int], Mapping[str, Tensor]],
+    config: OptimiserConfig,
+    *,
+    updates: Iterable[int],
+    observe: Observe,
+    validate: Callable[[], Mapping[str, float]],
+    checkpoint: Checkpoint | None = None,
+    carried: dict[str, Tensor] | None = None,
+) -> list[Row]:
+    """Train a model in place; return its curve. With 0 updates the model stays as it is and is judged all the same.
+
+    Args:
+        model: what to train.
+        loss: from the number of the update to named terms; ``loss`` among them is minimised.
+        config: of the optimiser.
+        updates: 0 .. config.updates - 1, possibly wrapped to show progress.
+        observe: called with metrics and the number of the update.
+        validate: named terms on held-out data; called about ten times.
+        checkpoint: saved now and then; where it holds a state, training goes on from there.
+        carried: what ``loss`` carries from one update to the next, changed in place; kept with the checkpoint.
+
+    Raises:
+        WorldModelsError: where the loss is no longer a number.
+    """
+    optimiser = torch.optim.Adam(model.parameters(), config.learning_rate, fused=True)
+    every = max(1, config.updates // POINTS)
+    check = max(1, config.updates // 10)
+    curve: list[Row] = []
+    tensors, values = checkpoint.load() if checkpoint else ({}, {})
+    if values:
+        curve = values["curve"]
+        restore(model, optimiser, tensors)
+        if carried is not None:
+            carried.update({name: tensors[f"carried/{name}"].to(tensor.device) for name, tensor in carried.items()})
+    if not config.updates:
+        model.eval()
+        curve.append({"update": 0, "split": "validation", **validate()})
+    model.train()
+    for update in updates:
+        if update < values.get("updates", 0):
+            continue
+        for group in optimiser.param_groups:
+            group["lr"] = _learning_rate(config, update / config.updates)
+        optimiser.zero_grad(set_to_none=True)
+        terms = loss(update)
+        terms["loss"].backward()
+        norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+        if not bool(torch.isfinite(norm)):
+            raise WorldModelsError(
+                f"the gradient is not finite at update {update} (loss {terms['loss'].item():g}). Lower "
+                f"optimiser.learning_rate (now {config.learning_rate:g}) or optimiser.clip (now {config.clip:g})."
+            )
+        optimiser.step()
+        last = update == config.updates - 1
+        if update % every == 0 or last:
+            values = {name: value.item() for name, value in terms.items()}
+            curve.append({"update": update, "split": "train", **values})
+            observe({f"train/{name}": value for name, value in values.items()}, update)
+        if (update + 1) % check == 0 or last:
+            model.eval()
+            held_out = dict(validate())
+            model.train()
+            curve.append({"update": update, "split": "validation", **held_out})
+            observe({f"validation/{name}": value for name, value in held_out.items()}, update)
+        if checkpoint and checkpoint.due():
+            kept = {f"carried/{name}": tensor for name, tensor in (carried or {}).items()}
+            checkpoint.save(state_of(model, optimiser) | kept, {"updates": update + 1, "curve": curve})
+    model.eval()
+    return curve
+
+
+def _learning_rate(config: OptimiserConfig, done: float) -> float:
+    cosine = 0.5 * (1 + math.cos(math.pi * done))
+    return config.final_learning_rate + (config.learning_rate - config.final_learning_rate) * cosine

@@ -1,0 +1,103 @@
+"""What a loss does not say: figures on held-out data by which M is judged."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from worldmodels.memory.model import Memory, MemoryState, Prediction
+from worldmodels.memory.mixture import Mixture
+
+
+def coverage(latent: Mixture, z: Tensor, counted: Tensor, share: float = 0.9) -> float:
+    """Return how often z falls into the central ``share`` of its predicted distribution: ``share``, if that is calibrated.
+
+    Args:
+        latent: fields (B, T, K, Z).
+        z: (B, T, Z).
+        counted: (B, T) bool.
+        share: in (0, 1).
+    """
+    below = latent.cdf(z)[counted]
+    return float(((below - 0.5).abs() < share / 2).float().mean())
+
+
+def event_figures(name: str, logit: Tensor, happened: Tensor, counted: Tensor) -> dict[str, float]:
+    """Return how well events are foreseen; NaN where a figure has no cases.
+
+    Args:
+        name: begins the names of the figures.
+        logit: (B, T).
+        happened: (B, T) bool.
+        counted: (B, T) bool.
+
+    Returns:
+        ``precision`` and ``recall`` of "more likely than not", and ``ratio``, events predicted (the sum of the probabilities)
+        over events that came: 1 if the probability is calibrated.
+    """
+    logit, happened = logit[counted], happened[counted]
+    foretold = logit > 0
+    right = float((foretold & happened).sum())
+    return {
+        f"{name}_precision": _ratio(right, float(foretold.sum())),
+        f"{name}_recall": _ratio(right, float(happened.sum())),
+        f"{name}_ratio": _ratio(float(torch.sigmoid(logit).sum()), float(happened.sum())),
+    }
+
+
+def open_loop_error(
+    model: Memory, z: Tensor, action: Tensor, state: MemoryState, warm_up: int, horizons: Sequence[int]
+) -> dict[str, float]:
+    """Return how far dreams stay real: the squared error of k-step predictions over the variance of z, by k.
+
+    M sees ``warm_up`` real steps, then its own expectations under the real actions. 1 is no better than the mean of all frames.
+
+    Args:
+        model: M.
+        z: (B, T + 1, Z), latents of stretches within one episode.
+        action: (B, T, A).
+        state: M's before the first of them.
+        warm_up: real steps, at least 1.
+        horizons: k, each at most T - warm_up + 1; others are left out.
+    """
+    lanes, steps = action.shape[:2]
+    variance = z.reshape(-1, z.shape[-1]).var(0, correction=0).mean().clamp(min=1e-8)
+    restart = torch.zeros(lanes, 1, dtype=torch.bool, device=z.device)
+    _, state = model.observe(z[:, : warm_up - 1], action[:, : warm_up - 1], restart.expand(-1, warm_up - 1), state)
+    seen, errors = z[:, warm_up - 1], {}
+    for step in range(warm_up - 1, steps):
+        prediction, _, state = model(seen[:, None], action[:, step : step + 1], restart, state)
+        seen = prediction.latent.mean_and_std()[0][:, 0]
+        ahead = step - warm_up + 2
+        if ahead in horizons:
+            errors[f"open_loop_{ahead}"] = float((seen - z[:, step + 1]).square().mean() / variance)
+    return errors
+
+
+def memory_figures(
+    prediction: Prediction, z: Tensor, happened: Mapping[str, Tensor], valid: Tensor, alive: Tensor
+) -> dict[str, float]:
+    """Return the figures of one-step predictions: ``coverage_90``, ``event_figures`` of ends and rewards, ``reward_r2``.
+
+    Args:
+        prediction: for B sequences of T steps.
+        z: (B, T, Z), the next latents.
+        happened: ``reward`` and ``terminal``, (B, T).
+        valid: (B, T) bool, steps that were taken.
+        alive: (B, T) bool, steps after which there was a next frame.
+    """
+    figures = {"coverage_90": coverage(prediction.latent, z, alive)}
+    if prediction.done is not None:
+        figures |= event_figures("done", prediction.done, happened["terminal"], valid)
+    if prediction.event is not None:
+        figures |= event_figures("event", prediction.event, happened["reward"] > 0, valid)
+    if prediction.reward is not None:
+        reward = happened["reward"][valid]
+        error = (prediction.reward[valid] - reward).square().mean()
+        figures["reward_r2"] = float(1 - error / reward.var(correction=0).clamp(min=1e-8))
+    return figures
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else math.nan

@@ -1,0 +1,163 @@
+"""Training M on latents, which are sampled afresh from V's mean and variance for every batch (paper, appendix A.2)."""
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from worldmodels.errors import WorldModelsError
+from worldmodels.learning.initialisation import initialise
+from worldmodels.memory.model import Memory, MemoryConfig, MemoryLossConfig, MemoryState, Prediction, memory_loss, steps_so_far
+from worldmodels.vision.model import sample_latent
+from worldmodels.params import Config
+from worldmodels.seeds import stream_seed
+from worldmodels.storage.checkpoint import Checkpoint
+from worldmodels.memory.diagnostics import memory_figures, open_loop_error
+from worldmodels.learning.fit import Observe, OptimiserConfig, Row, fit
+
+HORIZONS = (1, 5, 10, 20, 30)
+"""Steps ahead for which open-loop predictions are judged."""
+JUDGED = 128
+"""Held-out windows that M is judged on, at most."""
+HELD_OUT = 0.05
+"""Share of the rows, at the end, for validation."""
+
+
+class MemoryTraining(Config):
+    """The ``memory`` section of an environment.
+
+    Attributes:
+        model: shape of M.
+        loss: weights of its terms.
+        optimiser: how it is trained; a batch is of sequences.
+        sequence: T, steps of a training sequence.
+        warm_start: begin with the M of the previous iteration where there is one.
+    """
+
+    model: MemoryConfig
+    loss: MemoryLossConfig
+    optimiser: OptimiserConfig
+    sequence: int = Field(ge=1, le=10_000)
+    warm_start: bool
+
+
+def new_memory(config: MemoryConfig, latent: int, action: int, seed: int) -> Memory:
+    """Return an untrained M."""
+    model = Memory(config, latent, action)
+    initialise(model, torch.Generator().manual_seed(stream_seed(seed, "memory")))
+    if config.clock:
+        model.set_clock()
+    return model
+
+
+def train_memory(
+    model: Memory,
+    rows: Mapping[str, Tensor],
+    config: MemoryTraining,
+    *,
+    seed: int,
+    updates: Iterable[int],
+    observe: Observe,
+    checkpoint: Checkpoint | None = None,
+) -> list[Row]:
+    """Train M in place; return the curve.
+
+    Args:
+        model: M.
+        rows: one row a frame, episodes one after the other: mean, log_variance (N, Z), action (N, A), reward, terminal,
+            first (N,).
+        config: the section.
+        seed: batches and noise depend on it and on the number of the update alone.
+        updates: 0 .. updates - 1, possibly wrapped to show progress.
+        observe: called with metrics and the number of the update.
+        checkpoint: see ``fit``.
+    """
+    rows = {name: tensor.to(model.device) for name, tensor in rows.items()}
+    elapsed = steps_so_far(rows["first"])
+    length = config.sequence + 1
+    total = len(rows["first"])
+    border = total - max(length, int(total * HELD_OUT))
+    if border < length:
+        raise WorldModelsError(
+            f"{total} frames are too few to train M on sequences of {config.sequence}: collect more episodes."
+        )
+
+    if config.model.reward == "event":
+        model.learn_rewards(rows["reward"], rows["terminal"])
+
+    carried: dict[str, Tensor] = model.initial_state(config.optimiser.batch)._asdict()
+
+    def predict(
+        window: Tensor, generator: torch.Generator, state: MemoryState
+    ) -> tuple[Prediction, Tensor, dict[str, Tensor], MemoryState]:
+        """Return predictions for B windows of rows (B, T+1), latents sampled in them, what happened, and the state after."""
+        window = window.to(model.device)
+        mean, log_variance = rows["mean"][window].float(), rows["log_variance"][window].float()
+        noise = torch.randn(mean.shape, generator=generator).to(model.device)
+        z = sample_latent(mean, log_variance, noise)
+        here = window[:, :-1]
+        happened = {name: rows[name][here] for name in ("action", "reward", "terminal")}
+        happened["valid"] = ~rows["first"][window[:, 1:]]
+        prediction, _, state = model(z[:, :-1], happened["action"], rows["first"][here], state)
+        return prediction, z, happened, state
+
+    def terms(prediction: Prediction, z: Tensor, happened: dict[str, Tensor]) -> dict[str, Tensor]:
+        loss = memory_loss(prediction, z[:, 1:], happened["reward"], happened["terminal"], happened["valid"], config.loss)
+        return {"loss": loss.total, "latent": loss.latent, "reward": loss.reward, "done": loss.done}
+
+    def loss(update: int) -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed(stream_seed(seed, "memory batch", update))
+        epoch, place = divmod(update, max(1, border // (config.optimiser.batch * config.sequence)))
+        window = epoch_lanes(border, config.optimiser.batch, stream_seed(seed, "memory epoch", epoch))
+        window = (window[:, None] + place * config.sequence + torch.arange(length)) % border
+        state = MemoryState(**carried) if place else model.initial_state(len(window), elapsed[window[:, 0]])
+        prediction, z, happened, state = predict(window, generator, state)
+        carried.update(h=state.h.detach(), c=state.c.detach())
+        return terms(prediction, z, happened)
+
+    @torch.inference_mode()
+    def validate() -> dict[str, float]:
+        generator = torch.Generator().manual_seed(stream_seed(seed, "memory validation"))
+        lead = min(config.sequence, (total - border - length) // 2)  # M gets its bearings before it is judged
+        stretch = lead + length
+        count = max(1, min(JUDGED, (total - border) // stretch))
+        starts = border + torch.arange(count)[:, None] * ((total - border) // count)
+        state = model.initial_state(count, elapsed[starts[:, 0]])
+        if lead > 0:
+            *_, state = predict(starts + torch.arange(lead + 1), generator, state)
+        prediction, z, happened, _ = predict(starts + max(0, lead) + torch.arange(length), generator, state)
+        valid, alive = happened["valid"], happened["valid"] & ~happened["terminal"]
+        figures = {name: value.item() for name, value in terms(prediction, z, happened).items()}
+        figures |= memory_figures(prediction, z[:, 1:], happened, valid, alive)
+        whole = alive.all(1)  # stretches within one episode
+        if whole.any():
+            figures |= open_loop_error(
+                model,
+                z[whole],
+                happened["action"][whole],
+                MemoryState(*(each[whole] for each in state)),
+                max(1, config.sequence // 2),
+                HORIZONS,
+            )
+        return figures
+
+    return fit(
+        model,
+        loss,
+        config.optimiser,
+        updates=updates,
+        observe=observe,
+        validate=validate,
+        checkpoint=checkpoint,
+        carried=carried,
+    )
+
+
+def epoch_lanes(rows: int, lanes: int, seed: int) -> Tensor:
+    """Return where the lanes of an epoch begin, (lanes,) int64: evenly spread over the rows, from a random place on.
+
+    Each lane reads on from there, window by window, so that an epoch sees every row about once.
+    """
+    offset = torch.randint(rows, (1,), generator=torch.Generator().manual_seed(seed))
+    return (offset + torch.arange(lanes) * (rows // lanes)) % rows

@@ -1,0 +1,118 @@
+"""One episode to look at: reality, what V makes of it, and the dream on the same actions."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from worldmodels.agent.agent import Agent
+from worldmodels.worlds.dream import DreamWorld, Starts
+from worldmodels.rollout.policies import Policy, ReplayPolicy
+from worldmodels.worlds.real import RealWorld
+from worldmodels.rollout.recorders import EpisodeRecorder
+from worldmodels.rollout.loop import run_episodes
+from worldmodels.games.base import BatchEnv
+from worldmodels.vision.model import to_frames, to_images
+from worldmodels.shapes import Episode
+
+TEMPERATURES = (0.1, 0.5, 1.0, 1.15, 1.3)
+"""Of the dreams that are shown beside each other (the paper's, section 4.4)."""
+DREAM_STEPS = 300
+"""Of each of these, at most."""
+BATCH = 256
+TRAVERSED, TRAVERSAL_STEPS, TRAVERSAL_REACH = 8, 9, 3.0
+"""Dimensions of z that are traversed, in how many steps, and how many standard deviations to each side."""
+
+
+@dataclass(frozen=True)
+class Film:
+    """Frames (T+1, 64, 64, 3) uint8 of one episode, three times.
+
+    Attributes:
+        real: what the game showed.
+        reconstruction: the same through V.
+        replayed: the dream from the same first frame with the same actions (open loop); it may end earlier.
+        mean: what V made of the frames, (T+1, Z).
+        log_variance: (T+1, Z).
+    """
+
+    real: Episode
+    reconstruction: np.ndarray
+    replayed: np.ndarray
+    mean: Tensor
+    log_variance: Tensor
+
+    def views(self) -> dict[str, np.ndarray]:
+        """Return the frames by what they are called in pictures."""
+        return {"real": self.real.frames, "real through V": self.reconstruction, "dream, same actions": self.replayed}
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """All that is shown of an agent.
+
+    Attributes:
+        film: an episode, real, through V, and dreamt on the same actions.
+        dreamt: the agent acting in its dream from the same first frame, as long as the film; frames (T+1, 64, 64, 3) uint8.
+        at: temperature -> the beginning of the same at that temperature.
+        traversal: dimension of z -> frames (S, 64, 64, 3) as only that one changes, from three standard deviations below the
+            episode's mean to three above; those that vary most in the episode, the widest first.
+    """
+
+    film: Film
+    dreamt: np.ndarray
+    at: Mapping[float, np.ndarray]
+    traversal: Mapping[int, np.ndarray]
+
+
+def film_episode(agent: Agent, world: RealWorld, *, seed: int, temperature: float, limit: int) -> Film:
+    """Play one real episode with the agent, and dream it on the same actions. ``limit``: most steps of the dream."""
+    real: list[Episode] = []
+    run_episodes(world, agent.policy(), [seed], recorder=EpisodeRecorder(real.append))
+    with torch.inference_mode():
+        parts = [agent.vision.encode(to_images(frames)) for frames in torch.from_numpy(real[0].frames).split(BATCH)]
+        mean, log_variance = (torch.cat(part) for part in zip(*parts, strict=True))
+        reconstruction = np.concatenate([to_frames(agent.vision.decode(z)).numpy() for z in mean.split(BATCH)])
+    actions = torch.from_numpy(real[0].actions)[:limit]
+    dream = _dream(agent, ReplayPolicy(actions), mean, log_variance, seed, temperature, len(actions))
+    return Film(real[0], reconstruction, dream, mean, log_variance)
+
+
+def demonstrate(agent: Agent, env: BatchEnv, *, seed: int, temperature: float, limit: int) -> Demonstration:
+    """Play one real episode with the agent, then dream it; closes ``env``. ``limit``: most steps of the dreams."""
+    world = agent.real_world(env)
+    try:
+        film = film_episode(agent, world, seed=seed, temperature=temperature, limit=limit)
+    finally:
+        world.close()
+    first = film.mean, film.log_variance, seed
+    steps = min(limit, len(film.real.actions))
+    at = {tau: _dream(agent, agent.policy(), *first, tau, min(steps, DREAM_STEPS)) for tau in TEMPERATURES}
+    dreamt = _dream(agent, agent.policy(), *first, temperature, steps)
+    return Demonstration(film, dreamt, at, _traverse(agent, film.mean))
+
+
+def _dream(
+    agent: Agent, policy: Policy, mean: Tensor, log_variance: Tensor, seed: int, temperature: float, steps: int
+) -> np.ndarray:
+    """Return the frames of a dream from the first of these latents, (T, Z)."""
+    starts = Starts(mean[:1].clone(), log_variance[:1].clone())
+    kind = agent.config.features
+    world = DreamWorld(agent.memory, starts, kind, temperature=temperature, limit=steps, vision=agent.vision)
+    episodes: list[Episode] = []
+    run_episodes(world, policy, [seed], recorder=EpisodeRecorder(episodes.append))
+    return episodes[0].frames
+
+
+@torch.inference_mode()
+def _traverse(agent: Agent, mean: Tensor) -> dict[int, np.ndarray]:
+    """Return what V draws as one dimension of z after the other is changed. ``mean``: latents of an episode, (T, Z)."""
+    centre, std = mean.mean(0), mean.std(0)
+    found = {}
+    for index in std.argsort(descending=True)[:TRAVERSED].tolist():
+        z = centre.repeat(TRAVERSAL_STEPS, 1)
+        z[:, index] += std[index] * torch.linspace(-TRAVERSAL_REACH, TRAVERSAL_REACH, TRAVERSAL_STEPS)
+        found[index] = to_frames(agent.vision.decode(z)).numpy()
+    return found

@@ -1,0 +1,42 @@
+"""A real game without models: for policies that do not look (the random baseline, the first collection)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from worldmodels.rollout.world import Step
+from worldmodels.games.base import BatchEnv
+
+
+class BareWorld:
+    """A ``World`` of real games whose features are empty, (B, 0)."""
+
+    feature_size = 0
+
+    def __init__(self, env: BatchEnv) -> None:
+        self.env = env
+        self.action_size = env.action_size
+        self._frames = np.zeros((0, 64, 64, 3), np.uint8)
+
+    def start(self, seeds: Sequence[int]) -> None:
+        self._frames = np.concatenate([self._frames, self.env.start(seeds)])
+
+    def features(self) -> Tensor:
+        return torch.zeros(len(self._frames), 0)
+
+    def frames(self) -> np.ndarray:
+        return self._frames
+
+    def step(self, actions: Tensor) -> Step:
+        result = self.env.step(actions.numpy())
+        self._frames = result.frames
+        return Step(torch.from_numpy(result.rewards), torch.from_numpy(result.terminal), torch.from_numpy(result.truncated))
+
+    def keep(self, lanes: Tensor) -> None:
+        self.env.keep(lanes.numpy())
+        self._frames = self._frames[lanes.numpy()]
+
+    def close(self) -> None:
+        self.env.close()

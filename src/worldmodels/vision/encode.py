@@ -1,0 +1,48 @@
+"""A whole data set through V."""
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from worldmodels.errors import WorldModelsError
+from worldmodels.vision.model import Vision, to_images
+from worldmodels.storage.episodes import FrameReader
+
+
+@torch.inference_mode()
+def encode_rows(
+    model: Vision, reader: FrameReader, chunks: Iterable[int], known: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """Return one row a frame: mean, log_variance (N, Z) float16, action (N, A), reward, terminal, first (N,).
+
+    Args:
+        model: V.
+        reader: the frames.
+        chunks: which to encode, possibly wrapped to show progress: those after ``known``.
+        known: rows of the first frames, of the same V.
+    """
+    done = len(known["first"]) if known else 0
+    latents = {name: _room(tensor, reader.total) for name, tensor in known.items()} if known else {}
+    for chunk in chunks:
+        rows = reader.rows(chunk)
+        mean, log_variance = model.encode(to_images(torch.from_numpy(rows.pop("frame").copy()).to(model.device)))
+        part = {"mean": mean.half().cpu(), "log_variance": log_variance.half().cpu()}
+        part |= {name: torch.from_numpy(column.copy()) for name, column in rows.items()}
+        for name, tensor in part.items():
+            # Room for all at once: pieces that stay, between large ones that go, would keep the memory of those.
+            if name not in latents:
+                latents[name] = tensor.new_empty(reader.total, *tensor.shape[1:])
+            latents[name][done : done + len(tensor)] = tensor
+        done += len(mean)
+    if done != reader.total:
+        raise WorldModelsError(f"the shards hold {done} frames, and the manifest says {reader.total}: collect them again.")
+    if not bool(latents["mean"].isfinite().all() & latents["log_variance"].isfinite().all()):
+        raise WorldModelsError("V gives latents that are not numbers. Lower vision.optimiser.learning_rate and train it again.")
+    return latents
+
+
+def _room(tensor: Tensor, total: int) -> Tensor:
+    grown = tensor.new_empty(total, *tensor.shape[1:])
+    grown[: len(tensor)] = tensor  # not by cat: autocast has no rule for float16
+    return grown

@@ -1,0 +1,174 @@
+"""Training V on frames streamed from disk."""
+
+import time
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from worldmodels.learning.initialisation import initialise
+from worldmodels.vision.model import Vision, VisionConfig, VisionLossConfig, to_images
+from worldmodels.params import Config
+from worldmodels.seeds import stream_seed
+from worldmodels.storage.checkpoint import Checkpoint
+from worldmodels.storage.episodes import FrameReader
+from worldmodels.learning.fit import Observe, OptimiserConfig, Row, fit
+
+HELD_OUT = 20
+"""One chunk of this many is for validation."""
+ACTIVE_VARIANCE = 0.01
+"""A latent dimension is active where its mean varies by more than this over frames (Burda et al. 2016, section 5.2)."""
+POOL = 256
+"""Chunks that are mixed at a time: 16,384 frames, 200 MB."""
+
+
+class VisionTraining(Config):
+    """The ``vision`` section of an environment.
+
+    Attributes:
+        model: shape of V.
+        loss: weights of its terms.
+        optimiser: how it is trained.
+        warm_start: begin with the V of the previous iteration where there is one.
+        refresh: such a V is trained on only where its error on the new frames is above so many times that on the earlier ones
+            (``novelty``); else it stays as it is, and so do the latents of the earlier frames. 0: always trained on.
+    """
+
+    model: VisionConfig
+    loss: VisionLossConfig
+    optimiser: OptimiserConfig
+    warm_start: bool
+    refresh: float = Field(ge=0)
+
+
+def new_vision(config: VisionConfig, seed: int) -> Vision:
+    """Return an untrained V."""
+    model = Vision(config)
+    initialise(model, torch.Generator().manual_seed(stream_seed(seed, "vision")))
+    return model
+
+
+def train_vision(
+    model: Vision,
+    reader: FrameReader,
+    config: VisionTraining,
+    *,
+    seed: int,
+    updates: Iterable[int],
+    observe: Observe,
+    checkpoint: Checkpoint | None = None,
+) -> list[Row]:
+    """Train V in place on the frames of ``reader``; return the curve. ``checkpoint``: see ``fit``.
+
+    Batches, noise and order depend on
+    ``seed`` and the number of the update alone. The last metric, ``loader_share``, is the part of the time that the frames took
+    to come from the disk.
+    """
+    held_out = list(range(0, len(reader), HELD_OUT))
+    training = sorted(set(range(len(reader))) - set(held_out)) or held_out
+    batches = enumerate(_batches(reader, training, config.optimiser.batch, seed))
+    validation = _spread(reader, held_out, 8 * config.optimiser.batch)
+    mean_image = _mean_image(reader, training).to(model.device)
+    loss_config = config.loss
+
+    def terms(images: Tensor, noise: Tensor) -> dict[str, Tensor]:
+        loss = model.loss(images, noise, loss_config, mean_image)
+        return {"loss": loss.total, "reconstruction": loss.reconstruction, "kl": loss.kl}
+
+    def noise_of(name: object, count: int) -> Tensor:
+        generator = torch.Generator().manual_seed(stream_seed(seed, "vision noise", name))
+        return torch.randn(count, model.config.latent, generator=generator).to(model.device)
+
+    waited, begin = 0.0, time.perf_counter()
+
+    def loss(update: int) -> dict[str, Tensor]:
+        nonlocal waited
+        asked = time.perf_counter()
+        frames = next(batch for number, batch in batches if number == update)  # a resumed training passes over those before
+        waited += time.perf_counter() - asked
+        return terms(to_images(torch.from_numpy(frames).to(model.device)), noise_of(update, len(frames)))
+
+    @torch.inference_mode()
+    def validate() -> dict[str, float]:
+        size = config.optimiser.batch
+        parts = [torch.from_numpy(validation[i : i + size]) for i in range(0, len(validation), size)]
+        values = [
+            terms(to_images(part.to(model.device)), noise_of(f"validation {i}", len(part))) for i, part in enumerate(parts)
+        ]
+        weights = np.array([len(part) for part in parts]) / len(validation)
+        figures = {name: float(sum(w * v[name].item() for w, v in zip(weights, values, strict=True))) for name in values[0]}
+        return figures | {"active_dimensions": active_dimensions(encode_frames(model, validation)[0])}
+
+    curve = fit(model, loss, config.optimiser, updates=updates, observe=observe, validate=validate, checkpoint=checkpoint)
+    observe({"loader_share": waited / (time.perf_counter() - begin)}, config.optimiser.updates)
+    return curve
+
+
+@torch.inference_mode()
+def novelty(model: Vision, reader: FrameReader, earlier: int, frames: int = 1024) -> float:
+    """Return V's squared error on new frames over that on earlier ones: 1 where it sees nothing new.
+
+    Args:
+        model: V.
+        reader: all frames, the earlier ones first.
+        earlier: how many chunks are earlier, at least 1, and not all.
+        frames: how many of either are looked at.
+    """
+    before, after = (_spread(reader, list(chunks), frames) for chunks in (range(earlier), range(earlier, len(reader))))
+    return _error(model, after) / max(_error(model, before), 1e-12)
+
+
+def _error(model: Vision, frames: np.ndarray, batch: int = 256) -> float:
+    total = 0.0
+    for i in range(0, len(frames), batch):
+        images = to_images(torch.from_numpy(frames[i : i + batch]).to(model.device))
+        total += float((model.decode(model.encode(images)[0]) - images).square().sum())
+    return total / len(frames)
+
+
+def active_dimensions(mean: Tensor) -> int:
+    """Return how many latent dimensions tell frames apart. ``mean``: (N, Z), V's means of N frames."""
+    return int((mean.var(0) > ACTIVE_VARIANCE).sum())
+
+
+@torch.inference_mode()
+def encode_frames(model: Vision, frames: np.ndarray, batch: int = 256) -> tuple[Tensor, Tensor]:
+    """Return V's mean and log variance, (N, Z) each, of frames (N, 64, 64, 3) uint8."""
+    images = (to_images(torch.from_numpy(frames[i : i + batch]).to(model.device)) for i in range(0, len(frames), batch))
+    parts = [model.encode(each) for each in images]
+    return torch.cat([mean for mean, _ in parts]).cpu(), torch.cat([log_variance for _, log_variance in parts]).cpu()
+
+
+def _batches(reader: FrameReader, chunks: list[int], size: int, seed: int) -> Iterator[np.ndarray]:
+    """Yield shuffled batches for ever: the chunks in random order, mixed within pools that fit into memory."""
+    epoch = 0
+    left = np.zeros((0, 64, 64, 3), np.uint8)
+    while True:
+        random = np.random.Generator(np.random.PCG64(stream_seed(seed, "batches", epoch)))
+        order = random.permutation(chunks)
+        for start in range(0, len(order), POOL):
+            pool = np.concatenate([left, reader.frames(order[start : start + POOL].tolist())])
+            shuffled = random.permutation(len(pool))
+            whole = len(pool) - len(pool) % size
+            for i in range(0, whole, size):
+                yield pool[shuffled[i : i + size]]
+            left = pool[shuffled[whole:]]
+        epoch += 1
+
+
+def _spread(reader: FrameReader, chunks: list[int], count: int) -> np.ndarray:
+    """Return about ``count`` frames spread evenly over chunks."""
+    each = max(1, -(-count // len(chunks)))
+    taken = chunks[:: max(1, len(chunks) // count)]
+    parts = []
+    for chunk in taken:
+        frames = reader.frames([chunk])
+        parts.append(frames[:: max(1, len(frames) // each)][:each])
+    return np.concatenate(parts)[:count]
+
+
+def _mean_image(reader: FrameReader, chunks: list[int], most: int = 64) -> Tensor:
+    frames = reader.frames(chunks[:: -(-len(chunks) // most)])
+    return torch.from_numpy(frames.mean(0, dtype=np.float64).astype(np.float32) / 255).permute(2, 0, 1)
