@@ -1,4 +1,4 @@
-"""Play with the policy of the iteration before; keep what was seen and done (paper, section 5, step 2)."""
+"""Play with an agent; keep what was seen and done (paper, section 5, step 2)."""
 
 import importlib
 from collections.abc import Iterator, Sequence
@@ -6,45 +6,47 @@ from contextlib import closing
 from itertools import pairwise
 
 from pipeline.stage import Stage, run_stage
+from worldmodels.games.base import BatchEnv
+from worldmodels.games.make import Game, make_env
 from worldmodels.rollout.bare import BareWorld
-from worldmodels.rollout.collection import CollectConfig, collect_episodes
+from worldmodels.rollout.collection import NUM_ENVS, CollectConfig, collect_episodes
 from worldmodels.rollout.patience import PatientWorld, cut_when_decided
 from worldmodels.rollout.policies import ExploringPolicy, RandomPolicy
 from worldmodels.rollout.world import World
-from worldmodels.games.base import BatchEnv
-from worldmodels.games.make import EnvironmentConfig, make_env
 from worldmodels.seeds import episode_seeds
 from worldmodels.shapes import Episode
 from worldmodels.storage.agents import read_card
 from worldmodels.storage.episodes import EpisodeWriter
-from worldmodels.storage.layout import require
+from worldmodels.storage.layout import AgentFiles, require
 from worldmodels.storage.weights import load_tensors
 
 
 def main(stage: Stage) -> None:
     config: CollectConfig = stage.params("collect", CollectConfig)
-    game: EnvironmentConfig = stage.params("environment", EnvironmentConfig)
-    card = read_card(require(stage.before.agent))
-    first = card.kind == "random"
-    game = game.model_copy(update={"limit": min(config.first_limit if first else config.limit, game.limit)})
+    game: Game = stage.params("game", Game)
+    files, player = stage.model, AgentFiles(stage.player)
+    first = read_card(require(player.agent)).kind == "random"
+    if first and config.first_limit:
+        game = game.model_copy(update={"limit": min(config.first_limit * game.frame_skip, game.limit)})
+    random = config.random or game.random
     seeds = episode_seeds("collection", config.first_episodes if first else config.episodes, stream=stage.stream)
     by_random = len(seeds) if first else round(config.random_share * len(seeds))
-    checkpoint = stage.checkpoint(*sorted(stage.before.agent.iterdir()), require(stage.before.controller))
-    writer = EpisodeWriter(checkpoint.folder, len(config.random.mean), state=checkpoint.load()[1])
+    checkpoint = stage.checkpoint(*sorted(player.agent.iterdir()), require(player.rejected))
+    writer = EpisodeWriter(checkpoint.folder, game.action_size, state=checkpoint.load()[1])
     done = len(writer.rows)
     bar = iter(stage.progress(range(done, len(seeds)), "episode", len(seeds) - done))
 
     def play(world: World, policy: RandomPolicy | ExploringPolicy, seeds: Sequence[int], name: str) -> None:
         def keep(episode: Episode) -> None:
-            if config.patience:
-                episode = cut_when_decided(episode, config.patience, config.aftermath, config.goal)
+            if game.patience:
+                episode = cut_when_decided(episode, game.patience, game.aftermath, game.won)
             writer.write(episode, f"{name}{policy.label(episode.seed)}")
             next(bar, None)
             if checkpoint.due():
                 checkpoint.save({}, writer.state())
 
-        with closing(PatientWorld(world, config.patience) if config.patience else world) as played:
-            collect_episodes(played, policy, seeds, lanes=config.lanes, name=name or "random", keep=keep)
+        with closing(PatientWorld(world, game.patience) if game.patience else world) as played:
+            collect_episodes(played, policy, seeds, lanes=NUM_ENVS, name=name or "random", keep=keep)
 
     def stretches(begin: int, end: int) -> Iterator[tuple[BatchEnv, Sequence[int]]]:
         """Yield the games of the back end that trains, then of the one that scores, and what is still to be played there."""
@@ -54,26 +56,21 @@ def main(stage: Stage) -> None:
                 yield make_env(game, threads=stage.threads, scoring=scoring), left
 
     for env, left in stretches(0, by_random):
-        play(BareWorld(env), RandomPolicy(config.random), left, "")
+        play(BareWorld(env), RandomPolicy(random), left, "")
     if max(done, by_random) < len(seeds):
-        # By name: the code of V, M and C is a dependency only where there is such an agent, through its card.
-        agent = importlib.import_module("worldmodels.agent.agent").load_agent(stage.before.agent)
-        rejected = load_tensors(stage.before.controller)[0]["rejected"]
+        # By name: the code of V, M and C is a dependency only if there is such an agent, through its card.
+        agent = importlib.import_module("worldmodels.agent.agent").load_agent(player.agent)
+        rejected = load_tensors(player.rejected)[0]["rejected"]
         by_rejected = round(config.rejected_share * len(seeds)) if len(rejected) else 0
         borders = [by_random + by_rejected * part // max(1, len(rejected)) for part in range(len(rejected) + 1)]
-        drivers = [(f"{stage.after} rejected", each) for each in rejected] + [(stage.after, agent.parameters)]
+        drivers = [(f"{stage.player} rejected", each) for each in rejected] + [(stage.player, agent.parameters)]
         for (name, parameters), (begin, end) in zip(drivers, pairwise([*borders, len(seeds)]), strict=True):
             for env, left in stretches(begin, end):
-                policy = ExploringPolicy(agent.policy(parameters[None]), RandomPolicy(config.random), config.strengths)
+                policy = ExploringPolicy(agent.policy(parameters[None]), RandomPolicy(random), config.strengths)
                 play(agent.real_world(env), policy, left, f"{name}, ")
     next(bar, None)
-    summary = writer.finish(stage.files.data, stage.before.data, stage.files.episodes)
-    stage.run.metrics({name: summary[name] for name in ("episodes", "frames", "mean_return", "mean_length")}, 0)
-    rates = {
-        f"reward_per_step/{name.replace(',', '')}": found["reward_per_step"] for name, found in summary["policies"].items()
-    }
-    stage.run.metrics(rates, 0)
-    stage.run.done(stage.files.data)
+    writer.finish(files.data, stage.before.data, files.episodes)
+    stage.run.done(files.data, metrics=files.data)
 
 
 if __name__ == "__main__":

@@ -1,60 +1,70 @@
-"""Evolve C on V and M of an iteration; put the three together as an agent."""
+"""Search for C in the dream or in the game; put V, M and C together as an agent."""
 
-import numpy as np
-from torch import Tensor
-
-from pipeline.search import search
 from pipeline.stage import Stage, run_stage
 from worldmodels.agent.agent import Agent, load_agent, save_agent
-from worldmodels.worlds.dream import Starts
-from worldmodels.games.make import EnvironmentConfig
-from worldmodels.controller.model import ControllerConfig
-from worldmodels.memory.model import Memory
-from worldmodels.vision.model import Vision
+from worldmodels.agent.begin import begin_at
+from worldmodels.controller.config import ControllerSection
+from worldmodels.controller.training import train_controller
+from worldmodels.controller.worlds import Worlds
+from worldmodels.games.make import Game
+from worldmodels.memory.make import memory_from_description, new_memory
+from worldmodels.seeds import stream_seed
 from worldmodels.storage.agents import AgentCard, read_card
-from worldmodels.storage.files import write_curve
-from worldmodels.storage.layout import require
+from worldmodels.storage.episodes import FrameReader
+from worldmodels.storage.files import sha256, write_curve
+from worldmodels.storage.layout import AgentFiles
 from worldmodels.storage.weights import load_model, load_tensors, save_tensors
-from worldmodels.controller.phases.basis import played_features
-from worldmodels.controller.carry import carry_over
-from worldmodels.controller.training import ControllerTraining
+from worldmodels.vision.model import Vision
+from worldmodels.worlds.dream import Starts
 
 
 def main(stage: Stage) -> None:
-    config: ControllerTraining = stage.params("controller", ControllerTraining)
-    game: EnvironmentConfig = stage.params("environment", EnvironmentConfig)
-    files, before = stage.files, stage.before
-    vision = load_model(files.vision, Vision.from_description)
-    memory = load_model(files.memory, Memory.from_description)
-    rows, _ = load_tensors(files.latents)
-    played = read_card(require(before.agent)).kind == "world-model"
-    earlier = load_agent(before.agent) if config.warm_start and played else None
-    start = begin_at(earlier, stage, config.model, memory, rows) if earlier and earlier.config == config.model else None
-    inputs = [files.vision, files.memory, files.latents]
-    if start is not None:
-        inputs += [before.agent / "controller.safetensors", before.agent / "memory.safetensors", before.latents]
-    found = search(stage, config, vision, memory, rows, start=start, played=played, inputs=inputs)
-    card = AgentCard(
-        kind="world-model",
-        environment=stage.environment,
-        game=game.model_dump(),
-        controller=config.model.model_dump(),
+    config: ControllerSection = stage.params(f"controllers.{stage.controller}", ControllerSection)
+    game: Game = stage.params("game", Game)
+    model, files, begins, seed = stage.model, stage.agent, AgentFiles(stage.begin).agent, int(stage.seed)
+    vision = load_model(model.vision, Vision.from_description)
+    memory = load_model(model.memory, memory_from_description)
+    rows, _ = load_tensors(model.latents)
+    if config.memory == "untrained":
+        memory = new_memory(memory.config, vision.config.latent, memory.action, stage.project_seed + seed)
+    if config.ending:
+        memory.config = memory.config.model_copy(update={"ending": config.ending})
+    start = None
+    if read_card(begins).kind != "random":
+        reader = None if sha256(begins / "vision.safetensors") == sha256(model.vision) else FrameReader(model.data)
+        told = stream_seed(stage.project_seed, stage.stream, "begin", seed)
+        start = begin_at(load_agent(begins), memory, rows, config.model, reader, seed=told)
+    worlds = Worlds(
+        vision,
+        memory,
+        rows,
+        game,
+        config.model.features,
+        engine=stage.engine,
+        threads=stage.threads,
+        device=stage.device,
+        products=stage.products,
+        compiled=stage.compute.compile,
     )
-    save_agent(files.agent, Agent(card, vision, memory, found.parameters, Starts.of(rows)))
-    save_tensors(files.controller, {"parameters": found.parameters, "rejected": found.rejected}, config.model.model_dump())
-    write_curve(files.controller_curve, found.curve)
-    stage.run.done(files.controller)
-
-
-def begin_at(earlier: Agent, stage: Stage, model: ControllerConfig, memory: Memory, rows: dict[str, Tensor]) -> np.ndarray:
-    """Return the C of the iteration before, carried over to this one's V and M where V is another."""
-    parameters = earlier.parameters.numpy()
-    if stage.vision_stayed:
-        return parameters
-    old, _ = load_tensors(stage.before.latents)
-    same = {name: row[: len(old["first"])] for name, row in rows.items()}  # the frames that both know
-    seen, sees = (played_features(model.features, *of) for of in ((earlier.memory, old), (memory, same)))
-    return carry_over(parameters, model, memory.action, seen, sees)
+    inputs = [model.vision, model.memory, model.latents, *sorted(begins.iterdir())]
+    found = train_controller(
+        config,
+        worlds,
+        start,
+        seed=stage.project_seed,
+        stream=stage.stream,
+        controller_seed=seed,
+        generations=stage.progress(range(config.generations + len(config.selection.rounds)), "generation"),
+        observe=stage.run.observe,
+        checkpoint=stage.checkpoint(*inputs),
+    )
+    told_of = {"environment": stage.env, "game": game.model_dump(), "controller": config.model.model_dump()}
+    save_agent(
+        files.agent, Agent(AgentCard(kind="world-model", **told_of), vision, memory, found.parameters, Starts.of(rows))
+    )
+    save_tensors(files.rejected, {"rejected": found.rejected}, {})
+    write_curve(files.curve, found.curve)
+    stage.run.done(files.rejected)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""Iteration 0: the random policy and other blind ones, and their scores on the test episodes."""
+"""Iteration 0: the random policy as an agent, an empty world model, and the scores of all blind policies on the test episodes."""
 
 import pandas as pd
 
 from pipeline.playing import play
 from pipeline.stage import Stage, run_stage
+from worldmodels.games.make import Game, make_env
 from worldmodels.rollout.baseline import play_blind
-from worldmodels.rollout.evaluation import RealTestConfig, shards
-from worldmodels.rollout.scores import episodes_table, join, summarise
-from worldmodels.games.make import EnvironmentConfig
+from worldmodels.rollout.evaluation import NUM_ENVS, EvaluationConfig, shards
+from worldmodels.rollout.scores import best_blind, episodes_table, join, summarise
 from worldmodels.seeds import episode_seeds
 from worldmodels.storage.agents import AgentCard, write_card
 from worldmodels.storage.files import write_curve, write_json, write_table
@@ -15,28 +15,29 @@ from worldmodels.storage.weights import save_tensors
 
 
 def main(stage: Stage) -> None:
-    game: EnvironmentConfig = stage.params("environment", EnvironmentConfig)
-    test: RealTestConfig = stage.params("evaluate.real", RealTestConfig)
-    policies = test.policies()
-    parts = shards(episode_seeds("test", test.episodes), test.lanes, stage.engine.workers)
-    tasks = [(game, policy, seeds, test.lanes) for policy in policies.values() for seeds in parts]
-    checkpoint = stage.checkpoint()
-    played = play(stage, play_blind, tasks, checkpoint)
+    game: Game = stage.params("game", Game)
+    test: EvaluationConfig = stage.params("evaluate", EvaluationConfig)
+    policies = {"random": game.baseline} | {policy.name: policy for policy in game.blind}
+    parts = shards(episode_seeds("test", test.episodes), NUM_ENVS, stage.engine.workers)
+    tasks = [(game, policy, seeds, NUM_ENVS) for policy in policies.values() for seeds in parts]
+    played = play(stage, play_blind, tasks, stage.checkpoint())
     returns = {name: join(played[i * len(parts) : (i + 1) * len(parts)]) for i, name in enumerate(policies)}
-    table = pd.concat([episodes_table(each, name) for name, each in returns.items()], ignore_index=True)
-    write_table(stage.files.baseline_returns, table)
-    write_json(stage.files.baseline, summarise(returns["random"]))
-    write_curve(stage.files.blind, [policy_row(name, summarise(each)) for name, each in returns.items()])
-    write_json(stage.files.data, {"shards": []})
-    save_tensors(stage.files.latents, {}, {"frames": 0})
-    save_tensors(stage.files.controller, {}, {})
-    write_card(stage.files.agent, AgentCard(kind="random", environment=stage.environment, game=game.model_dump()))
-    stage.run.done(stage.files.baseline)
-
-
-def policy_row(name: str, summary: dict) -> dict:
-    """Return a blind policy's score as a row."""
-    return {"policy": name, **{field: summary[field] for field in ("mean", "std", "stderr", "n")}}
+    files, empty = stage.agent, stage.model
+    write_table(files.returns, pd.concat([episodes_table(each, name) for name, each in returns.items()], ignore_index=True))
+    scores = {name: summarise(each) for name, each in returns.items()}
+    table = [{"policy": name} | {field: each[field] for field in ("mean", "std", "stderr", "n")} for name, each in scores.items()]
+    write_curve(files.blind, table)
+    write_card(files.agent, AgentCard(kind="random", environment=stage.env, game=game.model_dump()))
+    save_tensors(files.rejected, {}, {})
+    write_json(empty.data, {"shards": []})
+    save_tensors(empty.latents, {}, {"frames": 0})
+    save_tensors(empty.vision, {}, {})
+    save_tensors(empty.memory, {}, {})
+    env = make_env(game, scoring=True)
+    about = {"key": stage.key, "environment": stage.env, "preset": stage.value("preset", str)}
+    rules = {"rules": env.rules, "backend": env.backend}
+    write_json(files.scores, {**about, **rules, "real": scores["random"], "blind": best_blind(table)})
+    stage.run.done(files.scores, metrics=files.scores)
 
 
 if __name__ == "__main__":

@@ -1,31 +1,35 @@
 """Train M on the latents of all episodes."""
 
 from pipeline.stage import Stage, run_stage
-from worldmodels.memory.model import Memory
+from worldmodels.memory.make import memory_from_description, new_memory
+from worldmodels.memory.training import MemoryTraining, train_memory
 from worldmodels.storage.files import write_curve
 from worldmodels.storage.weights import load_model, load_tensors, save_model
-from worldmodels.memory.training import MemoryTraining, new_memory, train_memory
 
 
 def main(stage: Stage) -> None:
     config: MemoryTraining = stage.params("memory", MemoryTraining)
-    rows, _ = load_tensors(stage.files.latents)
-    earlier = stage.before.agent / "memory.safetensors"
-    if config.warm_start and earlier.exists():
-        model = load_model(earlier, Memory.from_description)
+    files, earlier = stage.model, stage.before.memory
+    rows, _ = load_tensors(files.latents)
+    fresh = new_memory(config.model, rows["mean"].shape[1], rows["action"].shape[1], stage.project_seed)
+    model = fresh
+    if load_tensors(earlier)[1] == fresh.describe():  # an M of another shape begins anew
+        model = load_model(earlier, memory_from_description)
         config = config.model_copy(update={"optimiser": config.optimiser.warm()})
-    else:
-        model = new_memory(config.model, rows["mean"].shape[1], rows["action"].shape[1], stage.seed)
     model.to(stage.device)
-    updates = stage.progress(range(config.optimiser.updates), "update")
-    checkpoint = stage.checkpoint(stage.files.latents, *([earlier] if earlier.exists() else []))
     with stage.training():
         curve = train_memory(
-            model, rows, config, seed=stage.seed, updates=updates, observe=stage.run.metrics, checkpoint=checkpoint
+            model,
+            rows,
+            config,
+            seed=stage.project_seed,
+            updates=stage.progress(range(config.optimiser.updates), "update"),
+            observe=stage.run.observe,
+            checkpoint=stage.checkpoint(files.latents, earlier),
         )
-    save_model(stage.files.memory, model)
-    write_curve(stage.files.memory_curve, curve)
-    stage.run.done(stage.files.memory)
+    save_model(files.memory, model)
+    write_curve(files.memory_curve, curve)
+    stage.run.done(files.memory)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The page with every iteration's figures, tables and pictures."""
+"""The page with the figures, tables and pictures of all iterations and agents."""
 
 from pathlib import Path
 
@@ -9,8 +9,7 @@ from worldmodels.storage.layout import REPORTS
 
 
 def main(stage: Stage) -> None:
-    params = load_yaml()
-    build_report(Path(), list(params["chain"]), params, list(params.get("trials") or {}))
+    build_report(Path(), load_yaml())
     stage.run.done(REPORTS)
 
 

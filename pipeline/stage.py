@@ -16,100 +16,116 @@ import torch
 import worldmodels
 from pipeline.ending import Ended, ended_from_outside
 from worldmodels.compute.allocator import keep_freed_memory
-from worldmodels.compute.engine import ComputeConfig, Engine, open_engine
+from worldmodels.compute.engine import ClusterConfig, ComputeConfig, Engine, open_engine
+from worldmodels.compute.precision import device_of, products_in, training_in
 from worldmodels.errors import WorldModelsError
-from worldmodels.compute.precision import products_in, training_in
 from worldmodels.params import load_yaml, section
 from worldmodels.storage.agents import code_fingerprint
 from worldmodels.storage.checkpoint import Checkpoint
 from worldmodels.storage.files import sha256
-from worldmodels.storage.layout import PRIMARY, STATE, Iteration, Trial, command_for
+from worldmodels.storage.layout import STAGES, STATE, AgentFiles, WorldModelFiles, command_for, primary_out
 from worldmodels.tracking.live import StageRun, stage_run
 
 T = TypeVar("T")
 PACKAGE = Path(str(worldmodels.__file__)).parent
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-COMPUTING = ("engine", "envs", "models", "storage", "training")
+WATCHING = ("tracking", "report", "play", "cli")
+"""Rooms whose code changes nothing that a stage computes."""
 
 
 @dataclass
 class Stage:
-    """One stage of one iteration: what it is called with, and the params it reads.
+    """One stage of one world model or agent: what it is called with, and the params it reads.
 
     Attributes:
         name: of the stage.
-        key: of the iteration.
-        environment: name of its section in params.yaml.
-        after: key of the iteration before.
+        key: of the world model or the agent.
+        env: name of its section in params.yaml.
+        after: key of the world model that this one goes on from.
+        player: key of the agent that collects.
+        world_model: key of the world model that the agent is based on.
+        begin: key of the agent at whose C the search begins.
+        controller: name of the section of ``controllers``.
+        seed: of the agent's search.
         run: its MLflow run, set while the stage runs.
-        kept: its checkpoint, where it has one.
+        kept: its checkpoint, if it has one.
     """
 
     name: str
     key: str
-    environment: str = ""
+    env: str = ""
     after: str = ""
+    player: str = ""
+    world_model: str = ""
+    begin: str = ""
+    controller: str = ""
+    seed: str = "0"
     run: StageRun = field(init=False)
     kept: Checkpoint | None = field(init=False, default=None)
     _params: dict[str, Any] = field(default_factory=load_yaml, kw_only=True)
 
     def params(self, name: str, kind: Any) -> Any:
         """Return the section ``name`` of this stage's environment as a ``kind``."""
-        return section(self._params, f"{self.environment}.{name}", kind)
+        return section(self._params, f"{self.env}.{name}", kind)
 
-    def value(self, key: str) -> Any:
-        """Return a value at the top of params.yaml, by dotted key."""
-        return section(self._params, key, Any)
-
-    @property
-    def files(self) -> Iteration:
-        """Files of this iteration, or trial."""
-        return Trial(self.key) if self.name == "trial" else Iteration(self.key)
+    def value(self, key: str, kind: Any = Any) -> Any:
+        """Return what stands at a dotted key of params.yaml as a ``kind``."""
+        return section(self._params, key, kind)
 
     @property
-    def before(self) -> Iteration:
-        """Files of the iteration before."""
-        return Iteration(self.after)
+    def model(self) -> WorldModelFiles:
+        """Files of the world model: of this one, or of the one that the agent is based on."""
+        return WorldModelFiles(self.world_model or self.key)
 
     @property
-    def origin(self) -> Iteration:
-        """Files of iteration 0, the random policy."""
-        return Iteration(f"{self.environment}-0")
+    def before(self) -> WorldModelFiles:
+        """Files of the world model that this one goes on from."""
+        return WorldModelFiles(self.after)
 
     @property
-    def vision_stayed(self) -> bool:
-        """Whether V is the one of the iteration before, to the byte."""
-        earlier = self.before.agent / "vision.safetensors"
-        return earlier.exists() and sha256(earlier) == sha256(self.files.vision)
+    def agent(self) -> AgentFiles:
+        """Files of the agent."""
+        return AgentFiles(self.key)
 
     @property
-    def seed(self) -> int:
-        """Seed of the project."""
-        return int(self.value("seed"))
+    def random(self) -> AgentFiles:
+        """Files of the random policy."""
+        return AgentFiles(f"{self.env}-0")
+
+    @property
+    def project_seed(self) -> int:
+        """Seed of everything random in training."""
+        return int(self.value("seed", int))
+
+    @property
+    def stream(self) -> str:
+        """Names the episodes of this world model or agent among all of their purpose."""
+        return f"{self.project_seed}/{self.key}"
+
+    @cached_property
+    def compute(self) -> ComputeConfig:
+        """The section ``compute``."""
+        config: ComputeConfig = self.value("compute", ComputeConfig)
+        return config
 
     @property
     def threads(self) -> int:
         """Cores to use."""
-        return int(self.value("compute.threads"))
+        return self.compute.threads
 
     @property
     def device(self) -> torch.device:
         """Where models compute.
 
         Raises:
-            WorldModelsError: where a GPU is wanted and there is none.
+            WorldModelsError: a GPU is wanted and there is none.
         """
-        wanted, there = self.value("compute.device"), torch.cuda.is_available()
-        if wanted == "cuda" and not there:
-            raise WorldModelsError(
-                "compute.device is `cuda`, and torch finds no GPU here. `auto` takes one where there is one."
-            )
-        return torch.device("cuda" if there and wanted != "cpu" else "cpu")
+        return device_of(self.compute.device)
 
     @property
     def products(self) -> torch.dtype:
         """Type of matrix products in training, encoding and dreams."""
-        return products_in(self.value("compute.precision"), self.device)
+        return products_in(self.compute.precision, self.device)
 
     def training(self) -> AbstractContextManager[object]:
         """Return the context in which this stage's models learn and encode."""
@@ -117,26 +133,27 @@ class Stage:
 
     @cached_property
     def engine(self) -> Engine:
-        """Where this stage's games and dreams are played. Not a param that DVC knows of: the results are the same in all."""
-        return open_engine(section(self._params, "compute", ComputeConfig))
+        """Where games and dreams are played. It is no dependency of a stage: the results are the same everywhere."""
+        return open_engine(self.value("cluster", ClusterConfig), self.compute)
 
     def progress(self, steps: Iterable[T], unit: str, total: int | None = None) -> Iterable[T]:
         """Show how far a loop is."""
         return self.run.progress(steps, f"{self.name} {self.key}", unit=unit, total=total)
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """The environment's section, with this stage's section of ``controllers`` alone."""
+        own = dict(self._params.get(self.env) or {})
+        controllers = own.pop("controllers", None) or {}
+        return own | ({"controller": controllers.get(self.controller)} if self.controller else {})
+
+    @property
     def computation(self) -> str:
         """Names what is computed, by params and code: a stage that is run again after a kill has the same."""
-        sources = [path for part in COMPUTING for path in sorted((PACKAGE / part).rglob("*.py"))]
-        told = [
-            self.name,
-            self.key,
-            self.seed,
-            self.threads,
-            self._params.get(self.environment),
-            (self._params.get("trials") or {}).get(self.key),
-            torch.__version__,
-        ]
+        rooms = [folder for folder in sorted(PACKAGE.iterdir()) if folder.is_dir() and folder.name not in WATCHING]
+        sources = [path for room in rooms for path in sorted(room.rglob("*.py"))]
+        called = [self.name, self.key, self.env, self.after, self.player, self.world_model, self.begin, self.seed]
+        told = [*called, self.project_seed, self.compute.model_dump(), self.settings, torch.__version__]
         return _digest([*told, code_fingerprint(sources)])
 
     def checkpoint(self, *inputs: Path, told: Sequence[Any] = ()) -> Checkpoint:
@@ -150,22 +167,20 @@ class Stage:
         self.kept = Checkpoint(STATE / f"{self.name}-{self.key}.safetensors", identity)
         return self.kept
 
-    @property
-    def stream(self) -> str:
-        """Names this iteration's episodes among all of their purpose."""
-        return f"{self.seed}/{self.key}"
-
 
 def run_stage(name: str, body: Callable[[Stage], None]) -> None:
-    """Run a stage script: ``python -m pipeline.NAME KEY [ENVIRONMENT AFTER]``."""
+    """Run a stage script: ``python -m pipeline.NAME key=KEY env=ENVIRONMENT ...``."""
     again = "make repro"
     try:
-        stage = Stage(name, *sys.argv[1:])
-        again = "dvc repro report" if name == "report" else command_for(stage.files.folder / PRIMARY[name])
+        stage = Stage(name, **dict(argument.split("=", 1) for argument in sys.argv[1:]))
+        again = command_for(primary_out(name, stage.key)) if STAGES[name] else f"dvc repro {name}"
         torch.set_num_threads(stage.threads)
         keep_freed_memory()
-        params = flatten(stage._params.get(stage.environment, {}), stage.environment)
-        with ended_from_outside(stage), stage_run(name, stage.key, params, computation=stage.computation) as stage.run:
+        told = flatten(stage.settings, stage.env) if stage.env else {}
+        with (
+            ended_from_outside(stage),
+            stage_run(name, stage.key, told, world_model=stage.world_model, computation=stage.computation) as stage.run,
+        ):
             body(stage)
         if stage.kept is not None:
             stage.kept.clear()

@@ -6,35 +6,77 @@ from typing import Any
 
 from pydantic import Field
 
-from worldmodels.compute.engine import ComputeConfig
+from worldmodels.compute.engine import ClusterConfig, ComputeConfig, check_cluster
+from worldmodels.controller.config import ControllerSection
+from worldmodels.errors import ParamsError
+from worldmodels.games.make import Game
+from worldmodels.memory.training import MemoryTraining
+from worldmodels.params import PARAMS_FILE, Config, load_yaml, validate
 from worldmodels.rollout.collection import CollectConfig
 from worldmodels.rollout.evaluation import CalibrationConfig, EvaluationConfig
-from worldmodels.games.make import EnvironmentConfig
-from worldmodels.errors import ParamsError
-from worldmodels.params import PARAMS_FILE, Config, load_yaml, validate
-from worldmodels.controller.training import ControllerTraining
-from worldmodels.memory.training import MemoryTraining
-from worldmodels.training.trial import TrialConfig, trial_training
+from worldmodels.storage.layout import KEY
 from worldmodels.vision.training import VisionTraining
 
+NO_STUDY = "none"
+"""`study` of an agent that is part of the chain."""
 
-class ChainLink(Config):
-    """One iteration: its environment, and the iteration whose agent collects for it."""
+
+class WorldModelEntry(Config):
+    """A line of ``world_models``.
+
+    Attributes:
+        env: its environment.
+        after: the world model whose data, V and M it goes on from.
+        player: the agent that collects for it.
+    """
 
     env: str
     after: str
+    player: str
+
+
+class AgentEntry(Config):
+    """A line of ``agents``.
+
+    Attributes:
+        env: its environment.
+        world_model: its V and M.
+        begin: the agent at whose C the search begins; ``<env>-0``, the random policy, for a C that has learned nothing.
+        controller: section of ``controllers``.
+        seed: of the search alone.
+        study: the comparison that it belongs to, or ``none``.
+    """
+
+    env: str
+    world_model: str
+    begin: str
+    controller: str
+    seed: int = Field(ge=0, lt=2**31)
+    study: str = Field(pattern=r"^[a-z0-9-]+$")
 
 
 class EnvironmentSection(Config):
     """All settings of one environment, by stage."""
 
-    environment: EnvironmentConfig
+    game: Game
     collect: CollectConfig
     vision: VisionTraining
     memory: MemoryTraining
     calibrate: CalibrationConfig
-    controller: ControllerTraining
+    controllers: dict[str, ControllerSection] = Field(min_length=1)
     evaluate: EvaluationConfig
+
+
+class Measured(Config):
+    """How long a preset took, by part, where it was measured.
+
+    Attributes:
+        hardware: on which machine.
+        minutes: part of the run -> minutes.
+    """
+
+    hardware: str
+    minutes: dict[str, float]
 
 
 class Project(Config):
@@ -43,19 +85,23 @@ class Project(Config):
     Attributes:
         preset: name of the parameter set, reported with every score.
         seed: of everything random in training.
-        compute: the machine.
+        compute: this machine.
+        cluster: other machines.
+        measured: how long the preset took; empty if nobody has measured it.
         environments: names of the sections below.
-        chain: iterations by key.
-        trials: other searches for C, by key.
+        world_models: V, M and the data behind them, by key.
+        agents: by key.
         sections: settings by environment.
     """
 
     preset: str
     seed: int = Field(ge=0, lt=2**31)
     compute: ComputeConfig
+    cluster: ClusterConfig
+    measured: list[Measured] = []
     environments: list[str] = Field(min_length=1)
-    chain: dict[str, ChainLink] = Field(min_length=1)
-    trials: dict[str, TrialConfig]
+    world_models: dict[str, WorldModelEntry] = Field(min_length=1)
+    agents: dict[str, AgentEntry] = Field(min_length=1)
     sections: dict[str, EnvironmentSection]
 
 
@@ -68,91 +114,161 @@ def load_project(path: Path = PARAMS_FILE) -> Project:
     data = load_yaml(path)
     names = data.get("environments")
     names = [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
-    sections = {name: data.pop(name) for name in names if name in data and name not in Project.model_fields}
+    taken = [name for name in names if name in Project.model_fields]
+    if taken:
+        raise ParamsError(f"{path}: the environment {taken[0]!r} needs another name: params.yaml uses this one.")
+    sections = {name: data.pop(name) for name in names if name in data}
     missing = [name for name in names if name not in sections]
     if missing:
         raise ParamsError(f"{path}: `environments` names {missing[0]!r}, but there is no section `{missing[0]}`.")
+    problems = []
     for name, content in sections.items():
-        _check_name(name, path)
-        validate(content, name, EnvironmentSection)
-    project = validate({**data, "sections": sections}, "", Project)
-    _check_chain(project, path)
-    _check_trials(project, sections, path)
-    _check_sizes(project, path)
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+            raise ParamsError(f"{path}: the environment {name!r} needs another name: lower-case letters, digits, underscores.")
+        try:
+            validate(content, name, EnvironmentSection)
+        except ParamsError as error:
+            problems.append(str(error))
+    if problems:
+        raise ParamsError("\n".join(problems))
+    project: Project = validate({**data, "sections": sections}, "", Project)
+    problems = [
+        *_keys(project),
+        *_world_models(project),
+        *_agents(project),
+        *(problem for name, section in project.sections.items() for problem in _section(name, section)),
+    ]
+    if problems:
+        raise ParamsError("\n".join(f"{path}: {problem}" for problem in problems))
+    check_cluster(project.cluster, project.compute)
     return project
 
 
-def _check_name(name: str, path: Path) -> None:
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-        raise ParamsError(f"{path}: the environment {name!r} needs another name: lower-case letters, digits and underscores.")
-
-
-def _check_chain(project: Project, path: Path) -> None:
-    for key, link in project.chain.items():
-        where = f"{path}: `chain.{key}`"
-        if link.env not in project.sections:
-            raise ParamsError(f"{where}: env = {link.env!r} is not one of `environments`: {', '.join(project.environments)}.")
-        if not re.fullmatch(rf"{link.env}-[1-9][0-9]*", key):
-            raise ParamsError(f"{where}: the key must be `{link.env}-` and a number from 1, such as `{link.env}-1`.")
-    followers: dict[str, str] = {}
-    for key, link in project.chain.items():
-        where = f"{path}: `chain.{key}`"
-        before = project.chain.get(link.after)
-        if link.after != f"{link.env}-0" and before is None:
-            raise ParamsError(
-                f"{where}: after = {link.after!r} is no iteration. Name an earlier key of {link.env}, or {link.env}-0 (random)."
-            )
-        if before is not None and before.env != link.env:
-            raise ParamsError(f"{where}: after = {link.after!r} is of another environment ({before.env}, not {link.env}).")
-        if before is not None and _number(link.after) >= _number(key):
-            raise ParamsError(f"{where}: after = {link.after!r} does not come before it: numbers rise along a chain.")
-        if link.after in followers:
-            raise ParamsError(
-                f"{where}: `chain.{followers[link.after]}` comes after {link.after!r} already: a chain cannot fork."
-            )
-        followers[link.after] = key
-
-
-def _check_trials(project: Project, sections: dict[str, Any], path: Path) -> None:
-    for key, trial in project.trials.items():
-        where = f"{path}: `trials.{key}`"
-        link = project.chain.get(trial.of)
-        if link is None or link.env != trial.env:
-            raise ParamsError(f"{where}: of = {trial.of!r} is no iteration of {trial.env!r} in `chain`.")
-        others = [f"trials/{name}" for name, other in project.trials.items() if other.of == trial.of and name != key]
-        if trial.agent not in (trial.of, *others):
-            raise ParamsError(f"{where}: agent = {trial.agent!r} is neither {trial.of} nor trials/KEY of another trial of it.")
-        training = trial_training(sections[trial.env]["controller"], trial, key)
-        dreams = training.dream.generations or (training.ppo.generations and training.ppo.world == "dream")
-        if trial.memory == "untrained" and (dreams or training.gradient.generations):
-            raise ParamsError(
-                f"{where}: an M that was never trained has no dreams to learn in: set the dream's generations to 0."
-            )
-
-
-def _check_sizes(project: Project, path: Path) -> None:
+def _keys(project: Project) -> list[str]:
+    """Return what is wrong with the names that DVC puts into commands and paths."""
+    named: list[tuple[str, str]] = [("world_models", key) for key in project.world_models]
+    named += [("agents", key) for key in project.agents]
     for name, section in project.sections.items():
-        random, baseline = section.collect.random, section.evaluate.real.baseline
-        if len(random.mean) != len(baseline.mean):
-            raise ParamsError(
-                f"{path}: `{name}.collect.random` has {len(random.mean)} action components, "
-                f"`{name}.evaluate.real.baseline` has {len(baseline.mean)}: they play the same game."
-            )
-        for blind in section.evaluate.real.blind:
-            if len(blind.first) != len(baseline.mean):
-                raise ParamsError(
-                    f"{path}: `{name}.evaluate.real.blind` {blind.name!r} has {len(blind.first)} action components, "
-                    f"`{name}.evaluate.real.baseline` has {len(baseline.mean)}: they play the same game."
-                )
-        dreams = section.controller.dream.generations or section.evaluate.dream.episodes
-        survival = section.environment.kind == "doom"
-        if dreams and not survival and not section.memory.model.reward:
-            raise ParamsError(
-                f"{path}: `{name}.memory.model.reward` must be `event` or `value`: a dream of {name} has no reward without it."
-            )
-        if survival and dreams and not section.memory.model.done:
-            raise ParamsError(f"{path}: `{name}.memory.model.done` must be true: nothing else ends a dream of {name}.")
+        named += [(f"{name}.controllers", key) for key in section.controllers]
+        named += [(f"{name}.controllers.{key}.phases", phase) for key, c in section.controllers.items() for phase in c.phases]
+    wrong = [
+        f"`{where}`: the key {key!r} must consist of letters, digits, `_` and `-`."
+        for where, key in named
+        if not re.fullmatch(KEY, key)
+    ]
+    wrong += [
+        f"`{where}.{key}`: `-0` at the end is for the random policies ({', '.join(f'{name}-0' for name in project.environments)})."
+        for where, key in named
+        if where in ("world_models", "agents") and key.endswith("-0")
+    ]
+    wrong += [f"`{where}.selection`: a phase cannot be called `selection`." for where, key in named if key == "selection"]
+    return wrong
 
 
-def _number(key: str) -> int:
-    return int(key.rpartition("-")[2])
+def _world_models(project: Project) -> list[str]:
+    wrong = []
+    order = list(project.world_models)
+    for number, (key, entry) in enumerate(project.world_models.items()):
+        where = f"`world_models.{key}`"
+        if entry.env not in project.sections:
+            wrong.append(f"{where}: env = {entry.env!r} is not one of `environments`: {', '.join(project.environments)}.")
+            continue
+        before = project.world_models.get(entry.after)
+        if before is None and entry.after != f"{entry.env}-0":
+            wrong.append(f"{where}: after = {entry.after!r} is no world model. Name an earlier one, or {entry.env}-0 (empty).")
+        elif before is not None and order.index(entry.after) >= number:
+            wrong.append(f"{where}: after = {entry.after!r} does not come before it.")
+        elif before is not None and not _same_game(project, before.env, entry.env):
+            wrong.append(f"{where}: after = {entry.after!r} is of another game ({before.env}, not {entry.env}).")
+        player = project.agents.get(entry.player)
+        if player is None and entry.player != f"{entry.env}-0":
+            wrong.append(f"{where}: player = {entry.player!r} is no agent. Name one, or {entry.env}-0 (the random policy).")
+        elif player is not None and not _same_game(project, player.env, entry.env):
+            wrong.append(f"{where}: player = {entry.player!r} plays another game ({player.env}, not {entry.env}).")
+        elif player is not None and _needs(project, player.world_model, key):
+            wrong.append(f"{where}: player = {entry.player!r} is itself based on {key}.")
+    return wrong
+
+
+def _needs(project: Project, world_model: str, key: str, seen: tuple[str, ...] = ()) -> bool:
+    """Return whether a world model is another one, or goes on from it, or is played by an agent that is based on it."""
+    if world_model == key or world_model in seen:
+        return True
+    entry = project.world_models.get(world_model)
+    if entry is None:
+        return False
+    player = project.agents.get(entry.player)
+    others = [entry.after, *([player.world_model] if player else [])]
+    return any(_needs(project, other, key, (*seen, world_model)) for other in others)
+
+
+def _agents(project: Project) -> list[str]:
+    wrong = []
+    for key, entry in project.agents.items():
+        where = f"`agents.{key}`"
+        section = project.sections.get(entry.env)
+        if section is None:
+            wrong.append(f"{where}: env = {entry.env!r} is not one of `environments`: {', '.join(project.environments)}.")
+            continue
+        model = project.world_models.get(entry.world_model)
+        if model is None or not _same_game(project, model.env, entry.env):
+            wrong.append(f"{where}: world_model = {entry.world_model!r} is no world model of the game of {entry.env}.")
+        controller = section.controllers.get(entry.controller)
+        if controller is None:
+            known = ", ".join(section.controllers)
+            wrong.append(f"{where}: controller = {entry.controller!r} is not one of `{entry.env}.controllers`: {known}.")
+        begin = project.agents.get(entry.begin)
+        if begin is None and entry.begin != f"{entry.env}-0":
+            wrong.append(f"{where}: begin = {entry.begin!r} is no agent. Name one, or {entry.env}-0 for a C from nothing.")
+        elif begin is not None and not _same_game(project, begin.env, entry.env):
+            wrong.append(f"{where}: begin = {entry.begin!r} plays another game ({begin.env}, not {entry.env}).")
+        elif begin is not None and _begins_at(project, entry.begin, key):
+            wrong.append(f"{where}: begin = {entry.begin!r} begins at {key} itself.")
+        elif begin is not None and controller is not None:
+            if controller.memory == "untrained":
+                wrong.append(f"{where}: with memory: untrained, C begins from nothing: set begin: {entry.env}-0.")
+            theirs = project.sections[begin.env].controllers.get(begin.controller)
+            if theirs is not None and theirs.model != controller.model and not controller.model.bias:
+                wrong.append(f"{where}: begin = {entry.begin!r} has a C of another shape: to imitate it, set model.bias: true.")
+    return wrong
+
+
+def _begins_at(project: Project, begin: str, key: str) -> bool:
+    seen: list[str] = []
+    while begin in project.agents and begin not in seen:
+        if begin == key:
+            return True
+        seen.append(begin)
+        begin = project.agents[begin].begin
+    return begin in seen
+
+
+def _same_game(project: Project, one: str, other: str) -> bool:
+    sections = project.sections
+    return one in sections and other in sections and sections[one].game.rules == sections[other].game.rules
+
+
+def _section(name: str, section: EnvironmentSection) -> list[str]:
+    """Return what of a section does not fit together, and would be found after hours of training otherwise."""
+    wrong = []
+    game, memory = section.game, section.memory.model
+    dreams = bool(section.evaluate.dreams)
+    for key, controller in section.controllers.items():
+        where = f"`{name}.controllers.{key}"
+        for phase_name in controller.order:
+            phase = controller.phases[phase_name]
+            dreams |= phase.world == "dream"
+            pays = getattr(phase, "pay", "return")
+            if pays in ("hazard", "survival") and not memory.done:
+                wrong.append(f"{where}.phases.{phase_name}.pay`: {pays} is told by M's done head: set {name}.memory.model.done: true.")
+            wrong += [f"{where}.phases.{phase_name}`: {problem}" for problem in phase.check(memory)]
+        if controller.selection.every > controller.generations:
+            wrong.append(f"{where}.selection.every` is more than the {controller.generations} generations: no C would be chosen from.")
+    if dreams and not game.survival and memory.reward == "none":
+        wrong.append(f"`{name}.memory.model.reward` must be `event`: a dream of {name} has no reward without it.")
+    if dreams and game.survival and not memory.done:
+        wrong.append(f"`{name}.memory.model.done` must be true: nothing else ends a dream of {name}.")
+    random: Any = section.collect.random
+    if random is not None and len(random.mean) != game.action_size:
+        wrong.append(f"`{name}.collect.random` has {len(random.mean)} action components, the game has {game.action_size}.")
+    return wrong

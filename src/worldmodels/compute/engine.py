@@ -7,35 +7,44 @@ from pydantic import Field
 
 from worldmodels.compute.local import run_tasks
 from worldmodels.compute.precision import Precision
+from worldmodels.errors import ParamsError
 from worldmodels.params import Config
 
 Result = TypeVar("Result")
 
 
 class ComputeConfig(Config):
-    """The ``compute`` section of params.yaml.
+    """The ``compute`` section of params.yaml: what the bytes of a result depend on.
 
     Attributes:
         threads: cores that a stage uses on this machine. Other counts give weights that differ in the last bits.
-        device: where V and M compute and dreams are dreamt: ``cpu``, ``cuda``, or ``auto``, CUDA where there is a GPU. Agents
-            are tested on the CPU in any case.
-        precision: of matrix products in training, encoding and dreams: ``float32``, ``bfloat16``, or ``auto``, bfloat16 where
-            the device is made for it. Agents are tested in float32 in any case.
-        compile: let torch's compiler fuse the dreams that C is searched in (``models.compiled``); where it does not work, they
+        device: where V and M compute and dreams are dreamt: ``cpu``, ``cuda``, or ``auto``, CUDA if there is a GPU. Agents are
+            tested on the CPU in any case.
+        precision: of matrix products in training, encoding and dreams: ``float32``, ``bfloat16``, or ``auto``, bfloat16 if the
+            device is made for it. Agents are tested in float32 in any case.
+        compile: let torch's compiler fuse the dreams that C is searched in (``compute.compiled``); if it does not work, they
             are dreamt without.
-        engine: where games and dreams are played: ``local``, or ``ray``, on a Ray cluster.
-        address: of the cluster: ``HOST:PORT`` where this machine is one of its nodes, ``ray://HOST:PORT`` where it is not;
-            empty starts a cluster of ``threads`` cores here.
+    """
+
+    threads: int = Field(default=2, ge=1, le=1024)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Precision = "auto"
+    compile: bool = True
+
+
+class ClusterConfig(Config):
+    """The ``cluster`` section of params.yaml: where games and dreams are played. The results are the same everywhere.
+
+    Attributes:
+        engine: ``local``, or ``ray``, on a Ray cluster.
+        address: of the cluster: ``HOST:PORT`` if this machine is one of its nodes, ``ray://HOST:PORT`` if it is not; empty
+            starts a cluster of ``compute.threads`` cores here.
         workers: parts that a generation is cut into on a cluster, one core each.
     """
 
-    threads: int = Field(ge=1, le=1024)
-    device: Literal["auto", "cpu", "cuda"]
-    precision: Precision
-    compile: bool
-    engine: Literal["local", "ray"]
-    address: str
-    workers: int = Field(ge=1, le=65536)
+    engine: Literal["local", "ray"] = "local"
+    address: str = ""
+    workers: int = Field(default=8, ge=1, le=65536)
 
 
 class Engine(Protocol):
@@ -77,14 +86,25 @@ class LocalEngine:
         return run_tasks(task, arguments, self.workers)
 
 
-def open_engine(config: ComputeConfig) -> Engine:
-    """Return the engine of the ``compute`` section.
+def check_cluster(cluster: ClusterConfig, compute: ComputeConfig) -> None:
+    """Refuse a cluster beside a GPU: workers dream on the processor, so the results would be other ones.
 
     Raises:
-        WorldModelsError: where Ray is not installed, or the cluster cannot be reached.
+        ParamsError: saying what to set.
     """
-    if config.engine == "local":
-        return LocalEngine(config.threads)
+    if cluster.engine == "ray" and compute.device != "cpu":
+        raise ParamsError("cluster.engine: ray needs compute.device: cpu, because the workers dream on their processors.")
+
+
+def open_engine(cluster: ClusterConfig, compute: ComputeConfig) -> Engine:
+    """Return the engine of the sections ``cluster`` and ``compute``.
+
+    Raises:
+        WorldModelsError: Ray is not installed, or the cluster cannot be reached.
+    """
+    if cluster.engine == "local":
+        return LocalEngine(compute.threads)
+    check_cluster(cluster, compute)
     from worldmodels.compute.cluster import RayEngine
 
-    return RayEngine(config.address, config.threads, config.workers)
+    return RayEngine(cluster.address, compute.threads, cluster.workers)

@@ -6,8 +6,22 @@ from typing import Literal
 
 import torch
 
+from worldmodels.errors import WorldModelsError
+
 Precision = Literal["auto", "float32", "bfloat16"]
 CPU_FLAGS = {"avx512_bf16", "amx_bf16"}
+
+
+def device_of(wanted: str) -> torch.device:
+    """Return the device that ``compute.device`` names.
+
+    Raises:
+        WorldModelsError: a GPU is wanted and torch finds none.
+    """
+    there = torch.cuda.is_available()
+    if wanted == "cuda" and not there:
+        raise WorldModelsError("compute.device is `cuda`, and torch finds no GPU here. `auto` takes one if there is one.")
+    return torch.device("cuda" if there and wanted != "cpu" else "cpu")
 
 
 def products_in(precision: Precision, device: torch.device) -> torch.dtype:

@@ -19,8 +19,8 @@ class ControllerConfig(Config):
     """
 
     features: Features
-    hidden: int = Field(ge=0, le=1024)
-    bias: bool
+    hidden: int = Field(default=0, ge=0, le=1024)
+    bias: bool = True
 
 
 def parameter_count(config: ControllerConfig, inputs: int, actions: int) -> int:

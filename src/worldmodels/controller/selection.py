@@ -13,25 +13,24 @@ from worldmodels.controller.arena import Arena
 from worldmodels.learning.fit import Row
 
 
+GAMES = 64
+"""Games that are played at a time."""
+
+
 class SelectionConfig(Config):
     """Which C of the search is kept: judged on real selection episodes, never on test episodes.
 
     Attributes:
-        episodes: real episodes of the contestants that come to the end; 0 keeps the last mean without playing.
-        every: the mean of every so many generations is a contestant; the last always is, and so is the C that the search
-            began with, where it is an earlier iteration's: a dream that misleads costs no more than the round.
+        episodes: real episodes of the contestants that come to the end; 0 keeps the last C without playing.
+        every: the C after so many generations is a contestant; 0: none is. The end of each run always is one, and so is the C that the
+            search began with: a dream that misleads costs no more than the iteration.
         halvings: times that the worse half of the contestants goes home while the others play on to twice the episodes, the
-            last of them to ``episodes`` (sequential halving, Karnin et al. 2013): what is spent on a dozen contestants tells
-            the best of them apart. 0: all play all episodes.
-        limit: most steps of an episode.
-        lanes: most games at a time.
+            last of them to ``episodes`` (sequential halving, Karnin et al. 2013). 0: all play all episodes.
     """
 
-    episodes: int = Field(ge=0, le=100_000)
-    every: int = Field(ge=1, le=100_000)
-    halvings: int = Field(ge=0, le=16)
-    limit: int = Field(ge=1, le=1_000_000)
-    lanes: int = Field(ge=1, le=4096)
+    episodes: int = Field(default=0, ge=0, le=100_000)
+    every: int = Field(default=0, ge=0, le=100_000)
+    halvings: int = Field(default=0, ge=0, le=16)
 
     @model_validator(mode="after")
     def _halves(self) -> "SelectionConfig":
@@ -43,7 +42,7 @@ class SelectionConfig(Config):
     def rounds(self) -> list[int]:
         """Episodes that a contestant has played after each round, if it still plays.
 
-        >>> SelectionConfig(episodes=100, every=1, halvings=2, limit=9, lanes=9).rounds
+        >>> SelectionConfig(episodes=100, halvings=2).rounds
         [25, 50, 100]
         """
         return [self.episodes >> left for left in range(self.halvings, -1, -1)] if self.episodes else []
@@ -102,7 +101,7 @@ def choose(
         if number == len(played):
             stack = np.stack([contestants[generation] for generation in playing])
             since = len(returns[playing[0]])
-            played.append(arena.play(model, stack, seeds[since:until], config.lanes).total.tolist())
+            played.append(arena.play(model, stack, seeds[since:until], GAMES).total.tolist())
         for generation, new in zip(playing, played[number], strict=True):
             returns[generation] += new
         observe()

@@ -1,114 +1,23 @@
-"""Training C: phases of CMA-ES, in the dream or in reality, and the choice of the controller that is kept."""
+"""The search for C: its phases one after the other, and the choice of the contestant that is kept."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Literal, NamedTuple, Protocol
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from pydantic import model_validator
 from torch import Tensor
 
-from worldmodels.errors import WorldModelsError
-from worldmodels.controller.model import ControllerConfig, parameter_count
-from worldmodels.params import Config
-from worldmodels.seeds import Purpose, episode_seeds, stream_seed
-from worldmodels.storage.checkpoint import Checkpoint
-from worldmodels.controller.arena import Arena
-from worldmodels.controller.phases.basis import Basis
-from worldmodels.controller.phases.cmaes import Evolution, EvolutionConfig
+from worldmodels.controller.config import ControllerSection
+from worldmodels.controller.phases.base import Context, Learner
+from worldmodels.controller.selection import choose
+from worldmodels.controller.worlds import Reward, Worlds
 from worldmodels.learning.fit import Observe, Row
-from worldmodels.controller.phases.config import DreamPhase, GradientPhase, LearnerPhase, PPOPhase, RealPhase
-from worldmodels.controller.selection import SelectionConfig, choose
+from worldmodels.seeds import episode_seeds
+from worldmodels.storage.checkpoint import Checkpoint
 
+_SUMMARY = {"best": np.max, "mean": np.mean, "std": np.std}
 START = -1
 """Generation of the C that a search begins with."""
-
-
-class ControllerTraining(Config):
-    """The ``controller`` section of an environment.
-
-    Attributes:
-        model: shape of C.
-        evolution: the search.
-        dream: the search in the dream.
-        real: the search in the game, from the mean where the one in the dream ended.
-        ppo: what follows it, without a search.
-        gradient: the same, by M's derivatives instead; one of the two.
-        selection: what is kept.
-        games: what is played in the game, to learn and to select, is played on the back end that trains, which may be faster,
-            or on the one that scores.
-        warm_start: begin at the C of the previous iteration where there is one and its shape is the same; where V is another,
-            at the C nearest to it (``training.carry``).
-    """
-
-    model: ControllerConfig
-    evolution: EvolutionConfig
-    dream: DreamPhase
-    real: RealPhase
-    ppo: PPOPhase
-    gradient: GradientPhase
-    selection: SelectionConfig
-    games: Literal["training", "scoring"]
-    warm_start: bool
-
-    @model_validator(mode="after")
-    def _learns_one_way(self) -> "ControllerTraining":
-        if self.ppo.generations and self.gradient.generations:
-            raise ValueError("ppo and gradient both have generations: a search has one of them, a trial can go on from another")
-        if self.ppo.risk and self.ppo.world == "real" and self.model.features == "z":
-            raise ValueError("ppo.risk is told by M: in the game it needs features with h (zh, zch)")
-        if self.gradient.generations and not self.model.bias:
-            raise ValueError("gradient needs a C with biases: set model.bias: true")
-        return self
-
-    @property
-    def learning(self) -> LearnerPhase:
-        """The phase without a search: PPO, or value gradients."""
-        return self.gradient if self.gradient.generations else self.ppo
-
-    @property
-    def generations(self) -> int:
-        """Generations of all phases."""
-        return self.dream.generations + self.real.generations + self.learning.generations * self.learning.runs
-
-    def contests(self, generation: int) -> bool:
-        """Return whether C as it is after a generation may be kept: the last, and, if there is a choice, some before it."""
-        if generation == self.generations - 1 or not self.selection.episodes:
-            return generation == self.generations - 1
-        learned = generation + 1 - self.dream.generations - self.real.generations
-        ends_a_run = learned > 0 and learned % self.learning.generations == 0
-        return (generation + 1) % self.selection.every == 0 or ends_a_run
-
-    @model_validator(mode="after")
-    def _searches(self) -> "ControllerTraining":
-        if not self.generations:
-            raise ValueError("dream, real, ppo and gradient all have 0 generations: C would learn nothing")
-        if self.learning.runs > 1 and not self.selection.episodes:
-            raise ValueError("ppo.runs and gradient.runs are told apart by the selection: give it episodes")
-        return self
-
-
-class Generation(NamedTuple):
-    """What a generation of a learner gave.
-
-    Attributes:
-        parameters: C after it, (N,) float64.
-        returns: of the episodes that ended in it; where few do, short ones are overrepresented. None where C is paid with
-            something that is no return of the game.
-        ended: how many did.
-        reward: what C is paid for a step, in the mean.
-        steps: played.
-        noise: standard deviation of the actions before their tanh.
-        explained: share of the variance of the returns that the critic foresaw.
-    """
-
-    parameters: np.ndarray
-    returns: list[float]
-    ended: int
-    reward: float
-    steps: int
-    noise: float
-    explained: float
 
 
 class Found(NamedTuple):
@@ -116,7 +25,7 @@ class Found(NamedTuple):
 
     Attributes:
         parameters: C, (N,) float32.
-        rejected: the contestants from this search that came through the selection's first round and were not kept, (K, N)
+        rejected: the contestants of this search that came through the selection's first round and were not kept, (K, N)
             float32, in the order of their generations.
         curve: a row a generation, then one a contestant.
     """
@@ -126,155 +35,135 @@ class Found(NamedTuple):
     curve: list[Row]
 
 
-class Learner(Protocol):
-    """Improves one C by generations, in the order of their numbers.
+class Step(NamedTuple):
+    """One generation of a search.
 
     Attributes:
-        state: all that the next generation depends on.
+        phase: name of its phase.
+        run: of the phase.
+        number: of the generation within the run.
+        last: it is the last one of its run.
     """
 
-    state: dict[str, Tensor]
-
-    def generation(self, number: int) -> Generation:
-        """Collect, and update."""
-        ...
-
-    def close(self) -> None:
-        """Free what it plays in."""
-        ...
+    phase: str
+    run: int
+    number: int
+    last: bool
 
 
-OpenArena = Callable[[DreamPhase | RealPhase | SelectionConfig], Arena]
-OpenLearner = Callable[[np.ndarray | None, int], Learner]
-"""From parameters of C, (N,), or None for first ones, and the number of the run."""
+def steps_of(config: ControllerSection) -> list[Step]:
+    """Return all generations of a search, in their order."""
+    steps = []
+    for name in config.order:
+        phase = config.phases[name]
+        for run in range(phase.runs_of_it):
+            steps += [Step(name, run, number, number == phase.generations - 1) for number in range(phase.generations)]
+    return steps
+
+
+def contestants_of(config: ControllerSection) -> set[int]:
+    """Return the generations whose C may be kept: the last, and, if there is a choice, some before it and the end of each run.
+
+    Generations are numbered through all phases.
+    """
+    steps, every = steps_of(config), config.selection.every
+    last = len(steps) - 1
+    if not config.selection.episodes:
+        return {last}
+    return {last} | {number for number, step in enumerate(steps) if step.last or (every and (number + 1) % every == 0)}
 
 
 def train_controller(
-    config: ControllerTraining,
-    open_arena: OpenArena,
+    config: ControllerSection,
+    worlds: Worlds,
     start: np.ndarray | None,
-    directions: np.ndarray | None = None,
     *,
     seed: int,
     stream: str,
+    controller_seed: int,
     generations: Iterable[int],
     observe: Observe,
     checkpoint: Checkpoint | None = None,
-    open_learner: OpenLearner | None = None,
 ) -> Found:
     """Search for C.
 
     Args:
         config: the section.
-        open_arena: opens the place to play of a phase, or the real one of the selection.
-        start: parameters (N,) to begin at; None for zeros.
-        directions: (K, F), along which the weights on the features are searched, from where a phase begins; None: along each
-            feature.
-        seed: of the search.
-        stream: names this search's training episodes.
-        generations: 0 .. all generations - 1 and on, one for every round of the selection, possibly wrapped to show progress.
+        worlds: where C learns.
+        start: parameters (N,) to begin at; None for a C that has learned nothing.
+        seed: of the project.
+        stream: names the search's episodes.
+        controller_seed: of the search alone: the same V and M, another C.
+        generations: 0 .. all generations - 1 and on, one for each round of the selection, possibly wrapped to show progress.
         observe: called with metrics and the number of the generation.
-        checkpoint: saved now and then; where it holds fitness values, their generations are not played again: the search
-            depends on its seed and the fitness alone.
-        open_learner: gives what improves C without a search; needed where ``config.learning`` has generations.
+        checkpoint: saved now and then; a search goes on from it to the same bytes.
     """
-    search = _Search(config, open_arena, start, seed, stream, iter(generations), observe, checkpoint)
-    found = start
-    phases: dict[str, DreamPhase | RealPhase] = {"dream": config.dream, "real": config.real}
-    for world, phase in phases.items():
-        if phase.generations:
-            found = search.evolve(world, phase, found, directions)
-    if config.learning.generations:
-        assert open_learner is not None
-        search.learn(open_learner, found)
-    return search.select()
+    search = _Search(config, worlds, start, iter(generations), observe, checkpoint)
+    search.learn(seed, stream, controller_seed)
+    return search.select(episode_seeds("selection", config.selection.episodes, stream=stream))
 
 
 class _Search:
-    """A search under way, and what of it a checkpoint keeps."""
+    """A search that is not finished, and what of it a checkpoint keeps."""
 
     def __init__(
         self,
-        config: ControllerTraining,
-        open_arena: OpenArena,
+        config: ControllerSection,
+        worlds: Worlds,
         start: np.ndarray | None,
-        seed: int,
-        stream: str,
         counter: Iterator[int],
         observe: Observe,
         checkpoint: Checkpoint | None,
     ) -> None:
-        self.config, self.open_arena, self.seed, self.stream = config, open_arena, seed, stream
-        self.counter, self.observe, self.checkpoint = counter, observe, checkpoint
-        self.curve: list[Row] = []
+        self.config, self.worlds, self.counter, self.observe, self.checkpoint = config, worlds, counter, observe, checkpoint
         self.contestants = {} if start is None or not config.selection.episodes else {START: start}
         self.tensors, values = checkpoint.load() if checkpoint else ({}, {})
-        self.fitness: list[list[float]] = values.get("fitness", [])
-        self.learned: list[Row] = values.get("learned", [])
+        self.curve: list[Row] = values.get("curve", [])
         self.played: list[list[list[float]]] = values.get("played", [])
+        self.begin = self.tensors.pop("begin").numpy() if "begin" in self.tensors else start  # where the present phase begins
         if "contestants" in self.tensors:
             self.contestants |= dict(zip(values["generations"], self.tensors.pop("contestants").numpy(), strict=True))
 
-    def evolve(
-        self, world: str, phase: DreamPhase | RealPhase, begin: np.ndarray | None, directions: np.ndarray | None
-    ) -> np.ndarray:
-        """Search from ``begin``; return the last mean. What of it was played before a checkpoint is not played again."""
-        config = self.config
-        arena = self.open_arena(phase)
-        try:
-            basis = Basis(np.eye(arena.feature_size) if directions is None else directions, config.model, arena.action_size)
-            origin = np.zeros(parameter_count(config.model, arena.feature_size, arena.action_size)) if begin is None else begin
-            sigma = phase.sigma if isinstance(phase, RealPhase) else config.evolution.sigma
-            search = Evolution(config.evolution, sigma, np.zeros(basis.size), stream_seed(self.seed, world))
-            mean = origin
-            for _ in range(phase.generations):
-                generation = next(self.counter)
-                candidates = origin + basis.expand(search.ask())
-                new = generation == len(self.fitness)
-                if new:
-                    self.fitness.append(_fitness(candidates, phase, arena, config, self.stream, generation))
-                *fitness, steps = self.fitness[generation]
-                search.tell(np.array(fitness))
-                mean = origin + basis.expand(search.mean[None])[0]
-                self._after(_row(generation, world, np.array(fitness), int(steps), sigma=search.sigma), mean)
-                if new and self.checkpoint and self.checkpoint.due():
-                    self._save({})
-        finally:
-            arena.close()
-        return mean
-
-    def learn(self, open_learner: OpenLearner, begin: np.ndarray | None) -> None:
-        """Let C learn without a search, in every run, the first from ``begin``; on from where a checkpoint was saved."""
-        phase = self.config.learning
-        name = "ppo" if isinstance(phase, PPOPhase) else "gradient"
-        self.curve += self.learned
-        for _ in self.learned:
+    def learn(self, seed: int, stream: str, controller_seed: int) -> None:
+        """Run the phases; go on from where a checkpoint was saved."""
+        steps, wanted = steps_of(self.config), contestants_of(self.config)
+        done = len(self.curve)
+        for _ in range(done):
             next(self.counter)
         learner: Learner | None = None
-        for done in range(len(self.learned), phase.generations * phase.runs):
-            run, number = divmod(done, phase.generations)
-            if learner is None or not number:
-                learner = open_learner(None if run else begin, run)
-                if number:
-                    learner.state = self.tensors
-            generation, result = next(self.counter), learner.generation(number)
-            told = {"reward": result.reward, "noise": result.noise, "explained": result.explained}
-            row = _row(generation, name, np.array(result.returns), result.steps, ended=result.ended, **told)
-            self.learned.append(row)
-            self._after(row, result.parameters)
-            if self.checkpoint and self.checkpoint.due():
-                self._save(learner.state)
-            if number == phase.generations - 1:
+        try:
+            for generation in range(done, len(steps)):
+                step = steps[generation]
+                phase = self.config.phases[step.phase]
+                if learner is None:
+                    name = f"{stream}/{step.phase}/{controller_seed}" + (f"/{step.run}" if step.run else "")
+                    context = Context(self.config.model, self.worlds, seed, name)
+                    learner = phase.open(context, None if step.run else self.begin)
+                    if step.number:
+                        learner.state = self.tensors
+                next(self.counter)
+                result = learner.generation(step.number)
+                summary = {name: float(of(result.returns)) for name, of in _SUMMARY.items()} if len(result.returns) else {}
+                row = {"generation": generation, "phase": step.phase, "world": phase.world, **summary, **result.told, "steps": result.steps}
+                self._after(row, result.parameters if generation in wanted else None)
+                due = self.checkpoint is not None and self.checkpoint.due()
+                state = learner.state if due and not step.last else {}
+                if step.last:
+                    learner.close()
+                    learner, self.begin = None, result.parameters
+                if due:
+                    self._save(state)
+        finally:
+            if learner is not None:
                 learner.close()
 
-    def select(self) -> Found:
-        """Let the contestants play, where there is a choice."""
+    def select(self, seeds: list[int]) -> Found:
+        """Let the contestants play, if there is a choice."""
         config = self.config
         next(self.counter, None)
-        kept, rejected = next(iter(self.contestants)), list[int]()
+        kept, rejected, curve = next(iter(self.contestants)), list[int](), self.curve
         if len(self.contestants) > 1:
-            seeds = episode_seeds("selection", config.selection.episodes, stream=self.stream)
-            arena = self.open_arena(config.selection)
+            arena = self.worlds.arena(self.worlds.play(Reward()))
             try:
                 kept, rejected, rows = choose(
                     self.contestants,
@@ -287,17 +176,17 @@ class _Search:
                 )
             finally:
                 arena.close()
-            self.curve += rows
+            curve = [*curve, *rows]
         parameters = self.contestants[kept].astype(np.float32)
         others = np.array([self.contestants[each] for each in rejected if each != START], np.float32)
-        return Found(torch.from_numpy(parameters), torch.from_numpy(others.reshape(-1, len(parameters))), self.curve)
+        return Found(torch.from_numpy(parameters), torch.from_numpy(others.reshape(-1, len(parameters))), curve)
 
-    def _after(self, row: Row, parameters: np.ndarray) -> None:
+    def _after(self, row: Row, contestant: np.ndarray | None) -> None:
         generation = int(row["generation"])
         self.curve.append(row)
-        if self.config.contests(generation):
-            self.contestants[generation] = parameters
-        told = {f"{row['phase']}/{name}": float(value) for name, value in row.items() if name not in ("generation", "phase")}
+        if contestant is not None:
+            self.contestants[generation] = contestant
+        told = {f"{row['phase']}/{name}": float(value) for name, value in row.items() if name not in ("generation", "phase", "world")}
         self.observe(told, generation)
 
     def _after_round(self) -> None:
@@ -309,34 +198,8 @@ class _Search:
         assert self.checkpoint is not None
         found = {generation: each for generation, each in self.contestants.items() if generation != START}
         tensors = {"contestants": torch.from_numpy(np.stack(list(found.values())))} if found else {}
-        values = {"fitness": self.fitness, "learned": self.learned, "played": self.played, "generations": list(found)}
+        if self.begin is not None:
+            tensors["begin"] = torch.from_numpy(np.asarray(self.begin, np.float64))
+        values = {"curve": self.curve, "played": self.played, "generations": list(found)}
         self.checkpoint.save({**state, **tensors}, values)
 
-
-def _fitness(
-    candidates: np.ndarray,
-    phase: DreamPhase | RealPhase,
-    arena: Arena,
-    config: ControllerTraining,
-    stream: str,
-    generation: int,
-) -> list[float]:
-    """Play a generation; return the fitness of every candidate, and behind them the steps that this took."""
-    purpose: Purpose = "dream" if isinstance(phase, DreamPhase) else "evolution"
-    stream = f"{stream}/{config.evolution.seed}"
-    seeds = episode_seeds(purpose, phase.rollouts, stream=stream, start=generation * phase.rollouts)
-    lanes = phase.lanes if isinstance(phase, RealPhase) else None
-    returns = arena.play(config.model, candidates, seeds, lanes)
-    if not np.isfinite(returns.total).all():
-        raise WorldModelsError(
-            f"a return of generation {generation} is not a number: M or C grew beyond bounds. Lower "
-            f"`sigma` of controller.evolution (now {config.evolution.sigma:g}) or of controller.real, or "
-            "memory.optimiser.learning_rate."
-        )
-    return [*returns.total.mean(1).tolist(), returns.steps]
-
-
-def _row(generation: int, phase: str, returns: np.ndarray, steps: int, **others: float) -> Row:
-    """Return a generation's row of the curve; returns of candidates, or of episodes."""
-    summary = {"best": float(returns.max()), "mean": float(returns.mean()), "std": float(returns.std())} if len(returns) else {}
-    return {"generation": generation, "phase": phase, **summary, **others, "steps": steps}

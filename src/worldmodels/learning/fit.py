@@ -25,20 +25,18 @@ class OptimiserConfig(Config):
     Attributes:
         updates: gradient steps of a model that begins untrained; 0 leaves it so.
         warm_updates: gradient steps of a model that goes on from the previous iteration's.
-        batch: frames (V) or sequences (M) a step.
+        batch: frames (V) or sequences (M) of a gradient step.
         learning_rate: at the start.
-        warm_learning_rate: at the start of a model that goes on: lower, so that what it knows is not shaken.
-        final_learning_rate: at the end; equal to ``learning_rate`` for none of the decay.
-        clip: greatest norm of the gradient.
+        warm_learning_rate: at the start of a model that goes on: lower, so that the model keeps what it knows.
+        final_learning_rate: at the end; equal to ``learning_rate`` if it is not to decay.
     """
 
     updates: int = Field(ge=0, le=10_000_000)
-    warm_updates: int = Field(ge=0, le=10_000_000)
-    batch: int = Field(ge=1, le=65_536)
-    learning_rate: float = Field(gt=0, le=1)
-    warm_learning_rate: float = Field(gt=0, le=1)
-    final_learning_rate: float = Field(gt=0, le=1)
-    clip: float = Field(gt=0)
+    warm_updates: int = Field(default=0, ge=0, le=10_000_000)
+    batch: int = Field(default=32, ge=1, le=65_536)
+    learning_rate: float = Field(default=0.001, gt=0, le=1)
+    warm_learning_rate: float = Field(default=0.0005, gt=0, le=1)
+    final_learning_rate: float = Field(default=0.0001, gt=0, le=1)
 
     def warm(self) -> "OptimiserConfig":
         """Return this for a model that goes on from the previous iteration's."""
@@ -53,6 +51,7 @@ def fit(
     updates: Iterable[int],
     observe: Observe,
     validate: Callable[[], Mapping[str, float]],
+    clip: float,
     checkpoint: Checkpoint | None = None,
     carried: dict[str, Tensor] | None = None,
 ) -> list[Row]:
@@ -65,7 +64,8 @@ def fit(
         updates: 0 .. config.updates - 1, possibly wrapped to show progress.
         observe: called with metrics and the number of the update.
         validate: named terms on held-out data; called about ten times.
-        checkpoint: saved now and then; where it holds a state, training goes on from there.
+        clip: greatest norm of the gradient.
+        checkpoint: saved now and then; if it holds a state, training goes on from there.
         carried: what ``loss`` carries from one update to the next, changed in place; kept with the checkpoint.
 
     Raises:
@@ -76,6 +76,7 @@ def fit(
     check = max(1, config.updates // 10)
     curve: list[Row] = []
     tensors, values = checkpoint.load() if checkpoint else ({}, {})
+    done = values.get("updates", 0)
     if values:
         curve = values["curve"]
         restore(model, optimiser, tensors)
@@ -86,18 +87,18 @@ def fit(
         curve.append({"update": 0, "split": "validation", **validate()})
     model.train()
     for update in updates:
-        if update < values.get("updates", 0):
+        if update < done:
             continue
         for group in optimiser.param_groups:
             group["lr"] = _learning_rate(config, update / config.updates)
         optimiser.zero_grad(set_to_none=True)
         terms = loss(update)
         terms["loss"].backward()
-        norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+        norm = nn.utils.clip_grad_norm_(model.parameters(), clip)
         if not bool(torch.isfinite(norm)):
             raise WorldModelsError(
                 f"the gradient is not finite at update {update} (loss {terms['loss'].item():g}). Lower "
-                f"optimiser.learning_rate (now {config.learning_rate:g}) or optimiser.clip (now {config.clip:g})."
+                f"optimiser.learning_rate (now {config.learning_rate:g})."
             )
         optimiser.step()
         last = update == config.updates - 1

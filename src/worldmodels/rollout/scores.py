@@ -1,5 +1,6 @@
 """Returns as figures: mean, spread, standard error, and the table of episodes."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,3 +37,18 @@ def join(parts: list[Returns]) -> Returns:
         np.concatenate([getattr(part, name) for part in parts], axis=1) for name in ("total", "length", "terminal")
     )
     return Returns(total, length, terminal, np.concatenate([part.seeds for part in parts]))
+
+
+def best_blind(table: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Return the best policy that does not look, other than the random one; None if there is none."""
+    others = [row for row in table if row["policy"] != "random"]
+    return dict(max(others, key=lambda row: row["mean"])) if others else None
+
+
+def steps_learned(curve: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Return how many steps a search learned from in the ``dream`` and in the ``game``; ``curve``: the rows of controller.csv.
+
+    >>> steps_learned([{"phase": "search", "world": "dream", "steps": 7}, {"phase": "selection", "world": "", "steps": ""}])
+    {'dream': 7, 'game': 0}
+    """
+    return {world: sum(int(row["steps"]) for row in curve if row["world"] == world) for world in ("dream", "game")}

@@ -19,7 +19,7 @@ class AgentCard(BaseModel):
     Attributes:
         kind: ``random`` (iteration 0) or ``world-model``.
         environment: name of the environment's section in params.yaml.
-        game: that section's ``environment`` part: the rules the agent was made for.
+        game: the section's ``game`` part: the rules that the agent was made for.
         controller: shape of C; None for ``random``.
         code: SHA-256 of the sources that turn frames into actions. A stage that uses an agent depends on its card, and so on
             this code, without depending on the code of models that a random agent does not have.

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +42,21 @@ def read_json(path: Path) -> Any:
         raise damaged(path, error) from None
 
 
-def write_curve(path: Path, rows: list[dict[str, float | int | str]]) -> None:
+def write_curve(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write a curve as CSV: one row a point, six significant digits."""
     write_bytes(path, pd.DataFrame(rows).to_csv(index=False, float_format="%.6g", lineterminator="\n").encode())
+
+
+def read_curve(path: Path, columns: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Return the rows of a curve; ArtifactError if it is missing, is no table, or lacks one of the ``columns``."""
+    try:
+        table = pd.read_csv(require(path))
+        missing = [name for name in columns if name not in table.columns]
+        if missing or table.empty:
+            raise ValueError(f"it lacks {', '.join(missing) or 'rows'}")
+    except (ValueError, OSError) as error:
+        raise damaged(path, error) from None
+    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
 
 
 def sha256(path: Path) -> str:

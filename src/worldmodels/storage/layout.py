@@ -1,4 +1,4 @@
-"""Where the artifacts of an iteration are, and which command makes each."""
+"""Where the files of a world model and of an agent are, and which command makes each."""
 
 import re
 from dataclasses import dataclass
@@ -7,52 +7,94 @@ from pathlib import Path
 from worldmodels.errors import ArtifactError, ParamsError
 
 ARTIFACTS = Path("artifacts")
+METRICS = Path("metrics")
 REPORTS = Path("reports")
-TRIALS = "trials"
 STATE = Path(".state")
-"""Checkpoints of stages that are under way."""
+"""Checkpoints of stages that are not finished."""
+KEY = r"[A-Za-z0-9][A-Za-z0-9_-]*"
+"""What a key may look like: DVC puts it into a shell command and into a path."""
 
+STAGES = {
+    "initialise": "environments",
+    "collect": "world_models",
+    "vision": "world_models",
+    "encode": "world_models",
+    "memory": "world_models",
+    "calibrate": "world_models",
+    "controller": "agents",
+    "evaluate": "agents",
+    "film": "agents",
+    "report": "",
+}
+"""Stage -> the section of params.yaml that it expands over, in the order in which the stages run."""
 
 PRIMARY = {
-    "initialise": "baseline.json",
+    "initialise": "{key}.json",
     "collect": "data.json",
     "vision": "vision.safetensors",
     "encode": "latents.safetensors",
     "memory": "memory.safetensors",
     "calibrate": "calibration.csv",
-    "controller": "controller.safetensors",
-    "evaluate": "scores.json",
-    "trial": "trial.json",
+    "controller": "rejected.safetensors",
+    "evaluate": "{key}.json",
+    "film": "film",
     "report": "reports",
 }
-"""Stage -> the out that stands for it, in the order in which they run."""
+"""Stage -> name of the output that stands for it."""
 
-ALONE = ("trial", "report")
-"""Stages that belong to no single iteration."""
+_MAKERS = {
+    "world_models": {
+        "data.json": "collect",
+        "episodes": "collect",
+        "vision.safetensors": "vision",
+        "vision.csv": "vision",
+        "latents.safetensors": "encode",
+        "memory.safetensors": "memory",
+        "memory.csv": "memory",
+        "calibration.csv": "calibrate",
+    },
+    "agents": {
+        "agent": "controller",
+        "rejected.safetensors": "controller",
+        "controller.csv": "controller",
+        "returns.parquet": "evaluate",
+        "film": "film",
+    },
+}
+
+
+def check_key(key: str) -> str:
+    """Return a key of `world_models` or `agents` if it can be one.
+
+    Raises:
+        ParamsError: it holds something else than letters, digits, `_` and `-`.
+    """
+    if not re.fullmatch(KEY, key):
+        raise ParamsError(f"{key!r} cannot be a key: use letters, digits, `_` and `-`, such as `doom-1`.")
+    return key
 
 
 @dataclass(frozen=True)
-class Iteration:
-    """The files of one iteration, by chain key (``doom-2``). Key ``<environment>-0`` is the random policy.
+class WorldModelFiles:
+    """The files of one world model: V, M and the data behind them. `<environment>-0` is empty.
 
     Raises:
-        ParamsError: where the key would lead out of the folder of artifacts.
+        ParamsError: the key would lead out of the folder of artifacts.
     """
 
     key: str
     root: Path = Path()
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"\w[\w.-]*", self.key):
-            raise ParamsError(f"chain: {self.key!r} cannot be a key: letters, digits, `_` and `-`, such as `doom-1`.")
+        check_key(self.key)
 
     @property
     def folder(self) -> Path:
-        return self.root / ARTIFACTS / self.key
+        return self.root / ARTIFACTS / "world_models" / self.key
 
     @property
     def data(self) -> Path:
-        """Manifest of the episodes of this and all earlier iterations."""
+        """Manifest of the episodes of this world model and of all before it."""
         return self.folder / "data.json"
 
     @property
@@ -81,137 +123,125 @@ class Iteration:
         return self.folder / "memory.csv"
 
     @property
-    def controller(self) -> Path:
-        return self.folder / "controller.safetensors"
-
-    @property
-    def controller_curve(self) -> Path:
-        return self.folder / "controller.csv"
-
-    @property
-    def agent(self) -> Path:
-        """The deployable agent: V, M, C and a card."""
-        return self.folder / "agent"
-
-    @property
-    def scores(self) -> Path:
-        return self.folder / "scores.json"
-
-    @property
-    def returns(self) -> Path:
-        return self.folder / "returns.parquet"
-
-    @property
-    def reconstructions(self) -> Path:
-        return self.folder / "vision.png"
-
-    @property
-    def filmstrip(self) -> Path:
-        return self.folder / "dream.png"
-
-    @property
-    def traversal(self) -> Path:
-        """What single dimensions of z stand for."""
-        return self.folder / "traversal.png"
-
-    @property
-    def temperatures(self) -> Path:
-        """Dreams at several temperatures."""
-        return self.folder / "temperatures.png"
-
-    @property
-    def film(self) -> Path:
-        """A test-like episode: real, through V, dreamt on the same actions."""
-        return self.folder / "agent.mp4"
-
-    @property
-    def baseline(self) -> Path:
-        """Summary of the random policy on the test seeds; only in ``<environment>-0``."""
-        return self.folder / "baseline.json"
-
-    @property
-    def baseline_returns(self) -> Path:
-        return self.folder / "baseline.parquet"
-
-    @property
-    def blind(self) -> Path:
-        """Scores of all blind policies on the test seeds; only in ``<environment>-0``."""
-        return self.folder / "blind.csv"
-
-    @property
     def calibration(self) -> Path:
         """Blind policies, dreamt and real."""
         return self.folder / "calibration.csv"
 
-    @property
-    def calibration_figure(self) -> Path:
-        return self.folder / "calibration.png"
 
+@dataclass(frozen=True)
+class AgentFiles:
+    """The files of one agent. `<environment>-0` is the random policy.
 
-class Trial(Iteration):
-    """The files of a trial, by its key in ``trials``: ``agent``, ``controller_curve``, ``returns``, ``scores``."""
+    Raises:
+        ParamsError: the key would lead out of the folder of artifacts.
+    """
+
+    key: str
+    root: Path = Path()
+
+    def __post_init__(self) -> None:
+        check_key(self.key)
 
     @property
     def folder(self) -> Path:
-        return self.root / ARTIFACTS / TRIALS / self.key
+        return self.root / ARTIFACTS / "agents" / self.key
+
+    @property
+    def agent(self) -> Path:
+        """What is deployed: V, M, C and a card."""
+        return self.folder / "agent"
+
+    @property
+    def rejected(self) -> Path:
+        """Contestants that the selection did not keep."""
+        return self.folder / "rejected.safetensors"
+
+    @property
+    def curve(self) -> Path:
+        """Curve of the search for C."""
+        return self.folder / "controller.csv"
 
     @property
     def scores(self) -> Path:
-        return self.folder / "trial.json"
+        """Scores in the game and in the dream: DVC's metrics."""
+        return self.root / METRICS / f"{self.key}.json"
+
+    @property
+    def returns(self) -> Path:
+        """Returns of single episodes."""
+        return self.folder / "returns.parquet"
+
+    @property
+    def blind(self) -> Path:
+        """Scores of all blind policies on the test episodes; only of `<environment>-0`."""
+        return self.folder / "blind.csv"
+
+    @property
+    def film(self) -> Path:
+        """Folder of a filmed episode and of pictures."""
+        return self.folder / "film"
+
+    @property
+    def video(self) -> Path:
+        """An episode: real, through V, dreamt on the same actions."""
+        return self.film / "agent.mp4"
+
+    @property
+    def reconstructions(self) -> Path:
+        """Frames, and what V makes of them."""
+        return self.film / "vision.png"
+
+    @property
+    def filmstrip(self) -> Path:
+        """A dream beside reality, step by step."""
+        return self.film / "dream.png"
+
+    @property
+    def traversal(self) -> Path:
+        """What single dimensions of z stand for."""
+        return self.film / "traversal.png"
+
+    @property
+    def temperatures(self) -> Path:
+        """Dreams at several temperatures."""
+        return self.film / "temperatures.png"
 
 
-def artifacts_of(name: str) -> Iteration:
-    """Return the files of an iteration, or of a trial that is called as its folder is.
+def primary_out(stage: str, key: str) -> Path:
+    """Return the output that stands for a stage of a world model or an agent.
 
-    >>> artifacts_of("doom-4").agent.as_posix(), artifacts_of("trials/runs-0").agent.as_posix()
-    ('artifacts/doom-4/agent', 'artifacts/trials/runs-0/agent')
+    >>> primary_out("vision", "doom-2").as_posix(), primary_out("evaluate", "doom-2").as_posix()
+    ('artifacts/world_models/doom-2/vision.safetensors', 'metrics/doom-2.json')
     """
-    place, _, key = name.rpartition("/")
-    return Trial(key) if place == TRIALS else Iteration(name)
-
-
-MAKERS = {
-    "data.json": "collect",
-    "episodes": "collect",
-    "vision.safetensors": "vision",
-    "vision.csv": "vision",
-    "latents.safetensors": "encode",
-    "memory.safetensors": "memory",
-    "memory.csv": "memory",
-    "controller.safetensors": "controller",
-    "controller.csv": "controller",
-    "agent": "controller",
-    "scores.json": "evaluate",
-    "returns.parquet": "evaluate",
-    "vision.png": "evaluate",
-    "dream.png": "evaluate",
-    "traversal.png": "evaluate",
-    "temperatures.png": "evaluate",
-    "agent.mp4": "evaluate",
-    "baseline.json": "initialise",
-    "baseline.parquet": "initialise",
-    "blind.csv": "initialise",
-    "calibration.csv": "calibrate",
-    "calibration.png": "calibrate",
-}
+    name = PRIMARY[stage].format(key=key)
+    if stage == "report":
+        return REPORTS
+    if stage in ("initialise", "evaluate"):
+        return METRICS / name
+    return (WorldModelFiles(key) if STAGES[stage] == "world_models" else AgentFiles(key)).folder / name
 
 
 def command_for(path: Path) -> str:
     """Return the command that makes an artifact.
 
-    >>> command_for(Path("artifacts/doom-2/agent/agent.json"))
+    >>> command_for(Path("artifacts/agents/doom-2/agent/agent.json"))
     'dvc repro controller@doom-2'
+    >>> command_for(Path("metrics/doom-2.json"))
+    'dvc repro evaluate@doom-2'
     """
     parts = path.parts
-    if "artifacts" not in parts[:-2]:
+    if len(parts) >= 2 and parts[-2] == METRICS.name and path.suffix == ".json":
+        return _command("evaluate", path.stem)
+    if ARTIFACTS.name not in parts[:-3]:
         return "make repro"
-    key, name = parts[parts.index("artifacts") + 1 :][:2]
-    if key == TRIALS:
-        return f"dvc repro trial@{name}"
+    kind, key, name = parts[parts.index(ARTIFACTS.name) + 1 :][:3]
+    stage = _MAKERS.get(kind, {}).get(name)
+    return _command(stage, key) if stage or key.endswith("-0") else "make repro"
+
+
+def _command(stage: str | None, key: str) -> str:
     environment, _, number = key.rpartition("-")
-    if number == "0":
-        return f"dvc repro initialise@{environment}"
-    return f"dvc repro {MAKERS.get(name, 'evaluate')}@{key}"
+    return f"dvc repro initialise@{environment}" if number == "0" else f"dvc repro {stage}@{key}"
 
 
 def require(path: Path) -> Path:

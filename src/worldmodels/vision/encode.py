@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,8 +27,7 @@ def encode_rows(
     latents = {name: _room(tensor, reader.total) for name, tensor in known.items()} if known else {}
     for chunk in chunks:
         rows = reader.rows(chunk)
-        mean, log_variance = model.encode(to_images(torch.from_numpy(rows.pop("frame").copy()).to(model.device)))
-        part = {"mean": mean.half().cpu(), "log_variance": log_variance.half().cpu()}
+        part = encode_chunk(model, rows.pop("frame"))
         part |= {name: torch.from_numpy(column.copy()) for name, column in rows.items()}
         for name, tensor in part.items():
             # Room for all at once: pieces that stay, between large ones that go, would keep the memory of those.
@@ -40,6 +40,12 @@ def encode_rows(
     if not bool(latents["mean"].isfinite().all() & latents["log_variance"].isfinite().all()):
         raise WorldModelsError("V gives latents that are not numbers. Lower vision.optimiser.learning_rate and train it again.")
     return latents
+
+
+def encode_chunk(model: Vision, frames: np.ndarray) -> dict[str, Tensor]:
+    """Return V's ``mean`` and ``log_variance`` of frames (N, 64, 64, 3) uint8, (N, Z) float16 each, on the processor."""
+    mean, log_variance = model.encode(to_images(torch.from_numpy(frames.copy()).to(model.device)))
+    return {"mean": mean.half().cpu(), "log_variance": log_variance.half().cpu()}
 
 
 def _room(tensor: Tensor, total: int) -> Tensor:

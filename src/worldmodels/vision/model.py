@@ -28,8 +28,8 @@ class VisionLossConfig(Config):
             count; 0 is the paper's plain squared error.
     """
 
-    kl_tolerance: float = Field(ge=0, le=10)
-    pixel_weight: float = Field(ge=0, le=1000)
+    kl_tolerance: float = Field(default=0.5, ge=0, le=10)
+    pixel_weight: float = Field(default=0.0, ge=0, le=1000)
 
 
 class VisionLoss(NamedTuple):

@@ -16,6 +16,8 @@ from worldmodels.storage.checkpoint import Checkpoint
 from worldmodels.storage.episodes import FrameReader
 from worldmodels.learning.fit import Observe, OptimiserConfig, Row, fit
 
+CLIP = 1000.0
+"""Greatest norm of the gradient."""
 HELD_OUT = 20
 """One chunk of this many is for validation."""
 ACTIVE_VARIANCE = 0.01
@@ -31,16 +33,15 @@ class VisionTraining(Config):
         model: shape of V.
         loss: weights of its terms.
         optimiser: how it is trained.
-        warm_start: begin with the V of the previous iteration where there is one.
-        refresh: such a V is trained on only where its error on the new frames is above so many times that on the earlier ones
-            (``novelty``); else it stays as it is, and so do the latents of the earlier frames. 0: always trained on.
+        refresh: the V of the iteration before is trained on only if its error on the new frames is above so many times its
+            error on the earlier frames (``novelty``); else it stays as it is, and so do the latents of the earlier frames.
+            0: it is always trained on.
     """
 
     model: VisionConfig
-    loss: VisionLossConfig
+    loss: VisionLossConfig = VisionLossConfig()
     optimiser: OptimiserConfig
-    warm_start: bool
-    refresh: float = Field(ge=0)
+    refresh: float = Field(default=0.0, ge=0)
 
 
 def new_vision(config: VisionConfig, seed: int) -> Vision:
@@ -101,7 +102,7 @@ def train_vision(
         figures = {name: float(sum(w * v[name].item() for w, v in zip(weights, values, strict=True))) for name in values[0]}
         return figures | {"active_dimensions": active_dimensions(encode_frames(model, validation)[0])}
 
-    curve = fit(model, loss, config.optimiser, updates=updates, observe=observe, validate=validate, checkpoint=checkpoint)
+    curve = fit(model, loss, config.optimiser, updates=updates, observe=observe, validate=validate, clip=CLIP, checkpoint=checkpoint)
     observe({"loader_share": waited / (time.perf_counter() - begin)}, config.optimiser.updates)
     return curve
 

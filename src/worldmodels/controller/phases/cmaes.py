@@ -1,53 +1,136 @@
-"""CMA-ES on a fitness function (paper, section 2.3; Hansen 2016)."""
+"""CMA-ES: a population of Cs, each judged by its returns (paper, section 2.3; Hansen 2016)."""
 
 import math
 from typing import Literal
 
 import cma
 import numpy as np
-from pydantic import Field
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
 
-from worldmodels.params import Config
-from worldmodels.seeds import stream_seed
+from worldmodels.controller.basis import Basis, principal_directions
+from worldmodels.controller.model import parameter_count
+from worldmodels.controller.phases.base import Context, Generation, PhaseConfig, Place
+from worldmodels.controller.worlds import MomentsConfig, Reward
+from worldmodels.errors import WorldModelsError
+from worldmodels.seeds import Purpose, episode_seeds
+from worldmodels.worlds.pay import Pay
+
+GAMES = 64
+"""Games that are played at a time."""
 
 
-class EvolutionConfig(Config):
-    """CMA-ES.
+class CMAESConfig(PhaseConfig):
+    """A search by CMA-ES.
 
     Attributes:
-        population: P, candidates a generation (paper: 64).
-        sigma: first step size in the dream (paper: 0.1).
-        warm_sigma: the same for a search that begins at the C of the iteration before.
+        world: ``dream`` (paper: Take Cover) or ``game`` (paper: CarRacing).
+        generations: how many (paper: 1,800).
+        population: P, candidates of a generation (paper: 64).
+        rollouts: E, episodes that each candidate is judged on (paper: 16).
+        num_steps: most steps of an episode; 0: the game's own limit.
+        sigma: first step size (paper: 0.1).
         covariance: ``full`` (paper), or ``diagonal``, which is much cheaper for a thousand parameters.
-        components: above 0, C's weights are searched along so many principal components of its features (``Basis``), from where
-            the search begins; 0: along each feature (paper). A generation tells apart few of a thousand directions.
-        warm_components: the same for a search that begins at the C of the iteration before, whose weights on all features stay.
-        seed: of the search alone: the same V and M, another C.
+        components: above 0, C's weights are searched along so many principal components of its features, from where the search
+            begins; 0: along each feature (paper). A generation tells apart few of a thousand directions.
+        temperature: tau of the dreams.
+        pay: what a candidate is judged by, ``worlds.pay``.
+        hazard_cost: what a step costs per unit of M's probability of an end, if the pay is ``hazard``.
+        moments: where dreams begin, beside first frames.
     """
 
-    population: int = Field(ge=4, le=4096)
-    sigma: float = Field(gt=0, le=10)
-    warm_sigma: float = Field(gt=0, le=10)
-    covariance: Literal["full", "diagonal"]
-    components: int = Field(ge=0, le=100_000)
-    warm_components: int = Field(ge=0, le=100_000)
-    seed: int = Field(ge=0)
+    kind: Literal["cmaes"] = "cmaes"
+    world: Place = "dream"
+    generations: int = Field(ge=1, le=100_000)  # type: ignore[assignment]
+    population: int = Field(default=64, ge=4, le=4096)
+    rollouts: int = Field(default=16, ge=1, le=10_000)
+    num_steps: int = Field(default=0, ge=0, le=1_000_000)
+    sigma: float = Field(default=0.1, gt=0, le=10)
+    covariance: Literal["full", "diagonal"] = "full"
+    components: int = Field(default=0, ge=0, le=100_000)
+    temperature: float = Field(default=1.0, gt=0, le=10)
+    pay: Pay = "return"
+    hazard_cost: float = Field(default=100.0, gt=0, le=1e6)
+    moments: MomentsConfig = MomentsConfig()
 
-    def warm(self) -> "EvolutionConfig":
-        """Return this for a search that begins at the C of the iteration before."""
-        return self.model_copy(update={"sigma": self.warm_sigma, "components": self.warm_components})
+    @model_validator(mode="after")
+    def _pays(self) -> "CMAESConfig":
+        if self.world == "game" and self.pay == "survival":
+            raise ValueError("pay: survival is for dreams: in the game nobody knows the probability of being alive")
+        return self
+
+    def open(self, context: Context, begin: np.ndarray | None) -> "CMAES":
+        return CMAES(self, context, begin)
+
+
+class CMAES:
+    """A search under way; a ``Learner``.
+
+    The search depends on its seed and on the fitness values alone, so a checkpoint keeps these and nothing else.
+    """
+
+    def __init__(self, config: CMAESConfig, context: Context, begin: np.ndarray | None) -> None:
+        worlds = context.worlds
+        size = parameter_count(context.model, worlds.feature_size, worlds.action_size)
+        directions = np.eye(worlds.feature_size)
+        if config.components:
+            directions = principal_directions(worlds.seen(), config.components)
+        reward = Reward(config.pay, config.hazard_cost)
+        if config.world == "dream":
+            self._open = worlds.dream(reward, config.moments, num_steps=config.num_steps, temperature=config.temperature)
+        else:
+            self._open = worlds.play(reward, num_steps=config.num_steps)
+        self._arena = worlds.arena(self._open)
+        self._config, self._context = config, context
+        self._basis = Basis(directions, context.model, worlds.action_size)
+        self._origin = np.zeros(size) if begin is None else begin.astype(np.float64)
+        self._search = Evolution(config, np.zeros(self._basis.size), context.draw("evolution"))
+        self._fitness: list[np.ndarray] = []
+
+    def generation(self, number: int) -> Generation:
+        """Play a generation of candidates, and move the search on."""
+        config = self._config
+        candidates = self._origin + self._basis.expand(self._search.ask())
+        purpose: Purpose = "dream" if config.world == "dream" else "evolution"
+        seeds = episode_seeds(purpose, config.rollouts, stream=self._context.stream, start=number * config.rollouts)
+        played = self._arena.play(self._context.model, candidates, seeds, None if config.world == "dream" else GAMES)
+        fitness = played.total.mean(1)
+        if not np.isfinite(fitness).all():
+            raise WorldModelsError(
+                f"a return of generation {number} is not a number: M or C grew beyond bounds. Lower `sigma` of this phase "
+                f"(now {config.sigma:g}), or memory.optimiser.learning_rate."
+            )
+        self._search.tell(fitness)
+        self._fitness.append(fitness)
+        mean = self._origin + self._basis.expand(self._search.mean[None])[0]
+        return Generation(mean, fitness, played.steps, {"sigma": self._search.sigma})
+
+    def close(self) -> None:
+        """Close the worlds."""
+        self._arena.close()
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """The fitness values of all generations so far, (G, P)."""
+        return {"fitness": torch.from_numpy(np.stack(self._fitness))}
+
+    @state.setter
+    def state(self, kept: dict[str, Tensor]) -> None:
+        for fitness in kept["fitness"].numpy():
+            self._search.ask()
+            self._search.tell(fitness)
+            self._fitness.append(fitness)
 
 
 class Evolution:
     """Ask for candidates, tell their fitness; higher is better.
 
-    Everything random comes from ``seed`` and the config's own: the same fitness values give the same candidates. pycma would
-    draw from numpy's global generator; it is given its own.
+    Everything random comes from ``seed``: the same fitness values give the same candidates. pycma would draw from numpy's
+    global generator; it is given its own.
 
-    >>> config = EvolutionConfig(
-    ...     population=8, sigma=0.5, warm_sigma=0.5, covariance="full", components=0, warm_components=0, seed=0
-    ... )
-    >>> search = Evolution(config, config.sigma, np.ones(3), seed=1)
+    >>> config = CMAESConfig(generations=60, population=8, sigma=0.5)
+    >>> search = Evolution(config, np.ones(3), seed=1)
     >>> for _ in range(60):
     ...     candidates = search.ask()
     ...     search.tell(-(candidates**2).sum(1))
@@ -55,8 +138,8 @@ class Evolution:
     True
     """
 
-    def __init__(self, config: EvolutionConfig, sigma: float, start: np.ndarray, seed: int) -> None:
-        self._random = np.random.Generator(np.random.PCG64(stream_seed(seed, config.seed, "evolution")))
+    def __init__(self, config: CMAESConfig, start: np.ndarray, seed: int) -> None:
+        self._random = np.random.Generator(np.random.PCG64(seed))
         options = {
             "popsize": config.population,
             "CMA_diagonal": config.covariance == "diagonal",
@@ -65,7 +148,7 @@ class Evolution:
             "verbose": -9,
             "verb_log": 0,
         }
-        self._search = cma.CMAEvolutionStrategy(start.astype(np.float64), sigma, options)
+        self._search = cma.CMAEvolutionStrategy(start.astype(np.float64), config.sigma, options)
         self._asked: list[np.ndarray] = []
 
     def ask(self) -> np.ndarray:

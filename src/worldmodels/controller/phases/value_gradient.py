@@ -39,6 +39,51 @@ HARDEST, FORGOTTEN = 96, 0.5
 """Lost episodes that are kept to be played again, the newest; the share of those won at last that is no longer."""
 
 
+class ValueGradientConfig(LearnerConfig):
+    """A stretch of value gradients, in the game.
+
+    A step is worth, by what M expects there, ``reward_weight`` times the reward, less ``drought_cost`` times the probability
+    that ``DROUGHT_STEPS`` steps alike would earn nothing, less ``hazard_cost`` times the probability of an end.
+
+    Attributes:
+        gradient_steps: of C, after each collection.
+        reward_weight: weight of the reward. A discounted sum pays for speed a hundred steps ahead, a lap pays for its tiles.
+        drought_cost: weight of the steps that M is sure not to be paid for: off the road. It needs an M that foretells events.
+        hazard_cost: what a step costs per unit of M's probability of an end. It needs an M that foretells ends.
+        loss_cost: what an episode that is lost costs, beside the hazard.
+        replay_share: share of the episodes that were lost before and are played again until C wins them.
+        peril_share: share of the states that C learns from that lie shortly before a loss, or in it.
+        remembered: collections that the critic learns from, and that those states are taken from; a checkpoint holds them.
+    """
+
+    kind: Literal["value_gradient"] = "value_gradient"
+    world: Literal["game"] = "game"
+    critic_updates: int = Field(default=3, ge=0, le=100_000)
+    learning_rate: float = Field(default=0.0001, gt=0, le=1)
+    final_learning_rate: float = Field(default=0.00002, ge=0, le=1)
+    noise: float = Field(default=0.1, gt=0, le=10)
+    gradient_steps: int = Field(default=24, ge=1, le=100_000)
+    reward_weight: float = Field(default=0.3, ge=0, le=1e6)
+    drought_cost: float = Field(default=3.0, ge=0, le=1e6)
+    hazard_cost: float = Field(default=200.0, ge=0, le=1e6)
+    loss_cost: float = Field(default=100.0, ge=0, le=1e6)
+    replay_share: float = Field(default=0.5, ge=0, lt=1)
+    peril_share: float = Field(default=0.3, ge=0, lt=1)
+    remembered: int = Field(default=6, ge=1, le=1000)
+    needs_bias: ClassVar[bool] = True
+
+    def check(self, memory: MemoryConfig) -> list[str]:
+        wrong = []
+        if self.drought_cost and memory.reward != "event":
+            wrong.append("drought_cost is told by M's event head: set memory.model.reward: event, or drought_cost: 0")
+        if self.hazard_cost and not memory.done:
+            wrong.append("hazard_cost is told by M's done head: set memory.model.done: true, or hazard_cost: 0")
+        return wrong
+
+    def open(self, context: Context, begin: np.ndarray | None) -> "ValueGradients":
+        return ValueGradients(self, context, begin)
+
+
 class Moments(NamedTuple):
     """States of the game for M to dream on from, (N, ...).
 

@@ -1,0 +1,150 @@
+"""What every kind of phase has: a config that opens a learner, and a learner that improves C by generations."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+from typing import ClassVar, Literal, NamedTuple, Protocol
+
+import numpy as np
+from pydantic import Field
+from torch import Tensor
+
+from worldmodels.controller.model import ControllerConfig, first_parameters
+from worldmodels.controller.worlds import Worlds
+from worldmodels.memory.make import MemoryConfig
+from worldmodels.params import Config
+from worldmodels.seeds import Purpose, episode_seeds, stream_seed
+
+Place = Literal["dream", "game"]
+
+
+class Generation(NamedTuple):
+    """What one generation of a learner gave.
+
+    Attributes:
+        parameters: C after it, (N,) float64.
+        returns: of the candidates (CMA-ES), or of the episodes that ended in it; empty if C is paid with something that is no
+            return of the game.
+        steps: environment steps that were played.
+        told: other figures of the curve, by name.
+    """
+
+    parameters: np.ndarray
+    returns: np.ndarray
+    steps: int
+    told: dict[str, float]
+
+
+class Learner(Protocol):
+    """Improves one C by generations, in the order of their numbers.
+
+    A generation depends on ``state`` and its number alone.
+
+    Attributes:
+        state: all that the next generation depends on; set it to go on from a checkpoint.
+    """
+
+    state: dict[str, Tensor]
+
+    def generation(self, number: int) -> Generation:
+        """Play, and learn."""
+        ...
+
+    def close(self) -> None:
+        """Free the worlds that it plays in."""
+        ...
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a phase learns with.
+
+    Attributes:
+        model: shape of C.
+        worlds: opens dreams and games.
+        seed: of the project.
+        stream: names the random numbers of this phase and run; another phase, run or search has another.
+    """
+
+    model: ControllerConfig
+    worlds: Worlds
+    seed: int
+    stream: str
+
+    def draw(self, name: object) -> int:
+        """Return the seed of one of the phase's random streams."""
+        return stream_seed(self.seed, self.stream, name)
+
+    def episodes(self, purpose: Purpose, first: int) -> Iterator[int]:
+        """Yield the seeds of the phase's episodes from number ``first`` on, without an end."""
+        return (episode_seeds(purpose, 1, stream=self.stream, start=first + i)[0] for i in count())
+
+    def first_parameters(self) -> np.ndarray:
+        """Return a C that has learned nothing, (N,) float64, for learning by gradients."""
+        return first_parameters(self.model, self.worlds.feature_size, self.worlds.action_size, self.draw("first"))
+
+
+class PhaseConfig(Config):
+    """Base of all kinds.
+
+    Attributes:
+        kind: names the kind.
+        world: where it learns.
+        generations: of one run.
+        runs: how often it runs; every run after the first begins with new weights.
+        needs_bias: this kind needs a C with biases.
+    """
+
+    kind: str
+    world: Place
+    needs_bias: ClassVar[bool] = False
+
+    @property
+    def generations(self) -> int:
+        raise NotImplementedError
+
+    @property
+    def runs_of_it(self) -> int:
+        return 1
+
+    def check(self, memory: MemoryConfig) -> list[str]:
+        """Return what of an M of this shape does not serve the phase; nothing if it can run."""
+        return []
+
+    def open(self, context: Context, begin: np.ndarray | None) -> Learner:
+        """Return a learner that begins at parameters (N,), or at a C that has learned nothing."""
+        raise NotImplementedError
+
+
+class LearnerConfig(PhaseConfig):
+    """What the kinds that learn by gradients have in common.
+
+    Attributes:
+        updates: collections of steps, each followed by gradient steps.
+        critic_updates: the first so many train the critic alone: an untrained one would spoil C.
+        num_envs: games or dreams at a time.
+        num_steps: steps of a collection in each of them. A collection begins with new episodes, and another follows one that
+            ends.
+        learning_rate: of Adam, at the start.
+        final_learning_rate: at the end of a run, with a straight line between; 0: the same as at the start.
+        discount: gamma.
+        noise: standard deviation of an action before its tanh, at the start.
+    """
+
+    updates: int = Field(ge=1, le=100_000)
+    critic_updates: int = Field(default=2, ge=0, le=100_000)
+    num_envs: int = Field(default=16, ge=1, le=4096)
+    num_steps: int = Field(default=1000, ge=2, le=1_000_000)
+    learning_rate: float = Field(default=0.001, gt=0, le=1)
+    final_learning_rate: float = Field(default=0.0, ge=0, le=1)
+    discount: float = Field(default=0.99, gt=0, lt=1)
+    noise: float = Field(default=0.5, gt=0, le=10)
+
+    @property
+    def generations(self) -> int:
+        return self.updates
+
+    def learning_rate_at(self, update: int) -> float:
+        """Return the learning rate of an update of a run."""
+        last = self.final_learning_rate or self.learning_rate
+        return self.learning_rate + (last - self.learning_rate) * update / max(1, self.updates - 1)
