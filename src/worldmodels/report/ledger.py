@@ -31,7 +31,7 @@ def read_ledger(path: Path) -> pd.DataFrame:
     """Read and check a ledger.
 
     Returns:
-        One row an agent and seed, columns ``COLUMNS``. A text that is unknown is empty, a number that is unknown is NA. ``mean``
+        One row an agent and seed, columns ``COLUMNS``. An unknown text is empty, an unknown number is NA. ``mean``
         and ``dream`` are sums of rewards over an episode. ``minutes`` is the wall-clock time from nothing to that agent.
 
     Raises:
