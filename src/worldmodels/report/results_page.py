@@ -49,7 +49,7 @@ HEADLINES = (
     ),
     Headline(
         "take_cover",
-        "that C after 40 iterations of PPO in the game",
+        "that C after 40 updates of PPO in the game",
         (("doom-hidden", "doom-4-played"), ("laptop-seed-1", "doom-4-played")),
     ),
     Headline("take_cover", "the paper, C learns in the dream alone", (("published", "Ha & Schmidhuber 2018, tau 1.15"),)),
