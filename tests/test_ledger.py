@@ -120,6 +120,7 @@ def test_policies_that_do_not_look_are_rows_too(project: Path) -> None:
     folder = project / "artifacts" / "agents" / "doom-0"
     folder.mkdir(parents=True)
     (folder / "blind.csv").write_text("policy,mean,std,stderr,n\nrandom,210,100,10,100\nsweep 100,740,450,45,100\n")
+    write_metrics(project, {name: SCORE[name] for name in ("environment", "preset", "rules", "real")} | {"key": "doom-0"})
     assert add_rows(project, "mine") == ["doom-2-game", "random", "blind: sweep 100"]
     assert read_ledger(project / LEDGER)["game"].unique().tolist() == ["take_cover"]
 

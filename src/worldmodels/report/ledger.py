@@ -76,7 +76,7 @@ def add_rows(
     """Append a row to the ledger for every ``metrics/<key>.json`` of a project; a row with the same run, agent and seeds
     is replaced.
 
-    Policies that do not look come from ``artifacts/agents/<environment>-0/blind.csv`` if it exists.
+    Random play and other policies that do not look come from ``artifacts/agents/<environment>-0/blind.csv``, if it exists.
 
     Args:
         root: the project's folder.
@@ -100,9 +100,11 @@ def add_rows(
     baselines: dict[str, tuple[str, str]] = {}
     for file in files:
         row, environment = _row_of(file, read_json(file))
+        baselines.setdefault(environment, (row["preset"].partition("+")[0], row["game"]))
+        if row["agent"] == f"{environment}-0":  # random play; `blind.csv` has it too
+            continue
         known = (minutes or {}).get(row["agent"])
         rows.append(common | row | ({} if known is None else {"minutes": known}))
-        baselines.setdefault(environment, (row["preset"].partition("+")[0], row["game"]))
     for environment, (preset, game) in baselines.items():
         table = root / "artifacts" / "agents" / f"{environment}-0" / "blind.csv"
         rows += [common | {"preset": preset, "game": game} | row for row in _blind_rows(table)]
