@@ -44,7 +44,7 @@ HEADLINES = (
     Headline("take_cover", "preset `laptop`, four iterations, C learns in the dream alone", (("doom-hidden", "doom-4"),)),
     Headline(
         "take_cover",
-        "the same V and M, the best of four new runs of C in the dream",
+        "four iterations, then C anew: the best of four runs of PPO in the dream",
         (("doom-hidden", "doom-4-runs"), ("laptop-seed-1", "doom-4-runs")),
     ),
     Headline(
