@@ -106,13 +106,13 @@ def add_rows(
         known = (minutes or {}).get(row["agent"])
         rows.append(common | row | ({} if known is None else {"minutes": known}))
     for environment, (preset, game) in baselines.items():
-        table = root / "artifacts" / "agents" / f"{environment}-0" / "blind.csv"
-        rows += [common | {"preset": preset, "game": game} | row for row in _blind_rows(table)]
+        played = root / "artifacts" / "agents" / f"{environment}-0" / "blind.csv"
+        rows += [common | {"preset": preset, "game": game} | row for row in _blind_rows(played)]
     added = pd.DataFrame([{name: _cell(row.get(name)) for name in COLUMNS} for row in rows], columns=list(COLUMNS))
     path = root / LEDGER
     before = pd.read_csv(path, dtype=str, keep_default_na=False) if path.exists() else added.iloc[:0]
-    table = pd.concat([before, added]).drop_duplicates(_IDENTITY, keep="last")
-    write_bytes(path, table.to_csv(index=False, lineterminator="\n").encode())
+    rows_now = pd.concat([before, added]).drop_duplicates(_IDENTITY, keep="last")
+    write_bytes(path, rows_now.to_csv(index=False, lineterminator="\n").encode())
     read_ledger(path)
     return [str(row["agent"]) for row in rows]
 

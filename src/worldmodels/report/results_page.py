@@ -139,8 +139,8 @@ def results_page(ledger: pd.DataFrame) -> str:
             parts += [f"### {_game(game)}: the study `{preset}`\n", run_table(rows[rows["preset"] == preset]) + "\n"]
     others = ledger[ledger["run"].isin(_OTHERS)]
     if len(others):
-        parts.append("## Scores of others, and ours measured by others\n")
-        parts += [f"### {_game(game)}\n\n{run_table(rows)}\n" for game, rows in others.groupby("game", sort=False)]
+        parts.append("## Scores of others, and of our agents by other code\n")
+        parts += [f"### {_game(str(game))}\n\n{run_table(rows)}\n" for game, rows in others.groupby("game", sort=False)]
     parts.append(_END)
     return "\n".join(parts)
 
