@@ -60,7 +60,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     agent = load_agent(options.agent)
-    rules = DoomConfig(**agent.card.game)
+    rules = DoomConfig.model_validate(agent.card.game)
     env = WatchedDoom(rules)
     world = agent.real_world(env)
     try:

@@ -6,10 +6,10 @@ from typing import Any
 import pandas as pd
 
 from pipeline.stage import Stage, run_stage
-from worldmodels.worlds.calibration import calibrate
+from worldmodels.worlds.calibration import CalibrationConfig, calibrate
 from worldmodels.worlds.dream import DreamWorld, Starts
-from worldmodels.rollout.evaluation import CalibrationConfig, RealTestConfig
-from worldmodels.games.make import EnvironmentConfig
+from worldmodels.games.base import GameConfig
+from worldmodels.games.make import Game
 from worldmodels.memory.model import Memory
 from worldmodels.report.figures import calibration_bars
 from worldmodels.report.pictures import write_png
@@ -20,15 +20,14 @@ from worldmodels.storage.weights import load_model, load_tensors
 
 def main(stage: Stage) -> None:
     config: CalibrationConfig = stage.params("calibrate", CalibrationConfig)
-    game: EnvironmentConfig = stage.params("environment", EnvironmentConfig)
-    test: RealTestConfig = stage.params("evaluate.real", RealTestConfig)
+    game: GameConfig = stage.params("game", Game)
     memory = load_model(stage.files.memory, Memory.from_description).to(stage.device, stage.products)
     rows, _ = load_tensors(stage.files.latents)
     starts = Starts.of(rows)
-    how: dict[str, Any] = {"temperature": config.temperature, "limit": config.limit, "worth": game.frame_skip}
+    how: dict[str, Any] = {"temperature": config.temperature, "limit": game.steps, "worth": game.worth}
     world = DreamWorld(memory, starts, "z", **how)
     real: Any = pd.read_csv(require(stage.origin.blind)).set_index("policy").to_dict("index")
-    policies = stage.progress(test.policies().items(), "policy", 1 + len(test.blind))
+    policies = stage.progress(game.policies.items(), "policy", len(game.policies))
     table = [calibrate(world, name, policy, real[name], config) for name, policy in policies]
     for row in table:
         if row["kind"]:
@@ -38,7 +37,7 @@ def main(stage: Stage) -> None:
                 "C will exploit that. More data of such play, or a longer training of M, may help.",
                 file=sys.stderr,
             )
-    stage.run.metrics({f"ratio/{row['policy']}": float(row["ratio"]) for row in table}, 0)
+    stage.run.metrics({f"excess/{row['policy']}": float(row["excess"]) for row in table}, 0)
     write_curve(stage.files.calibration, table)
     write_png(stage.files.calibration_figure, calibration_bars(pd.DataFrame(table)))
     stage.run.done(stage.files.calibration, images=[stage.files.calibration_figure])

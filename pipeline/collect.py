@@ -11,8 +11,9 @@ from worldmodels.rollout.collection import CollectConfig, collect_episodes
 from worldmodels.rollout.patience import PatientWorld, cut_when_decided
 from worldmodels.rollout.policies import ExploringPolicy, RandomPolicy
 from worldmodels.rollout.world import World
-from worldmodels.games.base import BatchEnv
-from worldmodels.games.make import EnvironmentConfig, make_env
+from worldmodels.games.base import BatchEnv, GameConfig
+from worldmodels.games.make import Game
+from worldmodels.games.sight import Sight
 from worldmodels.seeds import episode_seeds
 from worldmodels.shapes import Episode
 from worldmodels.storage.agents import read_card
@@ -23,38 +24,41 @@ from worldmodels.storage.weights import load_tensors
 
 def main(stage: Stage) -> None:
     config: CollectConfig = stage.params("collect", CollectConfig)
-    game: EnvironmentConfig = stage.params("environment", EnvironmentConfig)
+    game: GameConfig = stage.params("game", Game)
+    usual = config.random or game.random
     card = read_card(require(stage.before.agent))
     first = card.kind == "random"
-    game = game.model_copy(update={"limit": min(config.first_limit if first else config.limit, game.limit)})
+    game = game.at_most(config.first_limit) if first else game
     seeds = episode_seeds("collection", config.first_episodes if first else config.episodes, stream=stage.stream)
     by_random = len(seeds) if first else round(config.random_share * len(seeds))
     checkpoint = stage.checkpoint(*sorted(stage.before.agent.iterdir()), require(stage.before.controller))
-    writer = EpisodeWriter(checkpoint.folder, len(config.random.mean), state=checkpoint.load()[1])
+    state = checkpoint.load()[1]
+    writer = EpisodeWriter(checkpoint.folder, len(usual.mean), state=state.get("writer"))
+    sight = Sight(**state.get("sight", {}))
     done = len(writer.rows)
     bar = iter(stage.progress(range(done, len(seeds)), "episode", len(seeds) - done))
 
     def play(world: World, policy: RandomPolicy | ExploringPolicy, seeds: Sequence[int], name: str) -> None:
         def keep(episode: Episode) -> None:
-            if config.patience:
-                episode = cut_when_decided(episode, config.patience, config.aftermath, config.goal)
+            if game.patience:
+                episode = cut_when_decided(episode, game.patience, game.aftermath, game.won)
             writer.write(episode, f"{name}{policy.label(episode.seed)}")
             next(bar, None)
             if checkpoint.due():
-                checkpoint.save({}, writer.state())
+                checkpoint.save({}, {"writer": writer.state(), "sight": sight.state()})
 
-        with closing(PatientWorld(world, config.patience) if config.patience else world) as played:
-            collect_episodes(played, policy, seeds, lanes=config.lanes, name=name or "random", keep=keep)
+        with closing(PatientWorld(world, game.patience) if game.patience else world) as played:
+            collect_episodes(played, policy, seeds, sight=sight, keep=keep)
 
     def stretches(begin: int, end: int) -> Iterator[tuple[BatchEnv, Sequence[int]]]:
         """Yield the games of the back end that trains, then of the one that scores, and what is still to be played there."""
         border = end - round(config.scoring_share * (end - begin))
         for scoring, first, last in ((False, begin, border), (True, border, end)):
             if left := seeds[max(done, first) : last]:
-                yield make_env(game, threads=stage.threads, scoring=scoring), left
+                yield game.make(threads=stage.threads, scoring=scoring), left
 
     for env, left in stretches(0, by_random):
-        play(BareWorld(env), RandomPolicy(config.random), left, "")
+        play(BareWorld(env), RandomPolicy(usual), left, "")
     if max(done, by_random) < len(seeds):
         # By name: the code of V, M and C is a dependency only where there is such an agent, through its card.
         agent = importlib.import_module("worldmodels.agent.agent").load_agent(stage.before.agent)
@@ -64,9 +68,10 @@ def main(stage: Stage) -> None:
         drivers = [(f"{stage.after} rejected", each) for each in rejected] + [(stage.after, agent.parameters)]
         for (name, parameters), (begin, end) in zip(drivers, pairwise([*borders, len(seeds)]), strict=True):
             for env, left in stretches(begin, end):
-                policy = ExploringPolicy(agent.policy(parameters[None]), RandomPolicy(config.random), config.strengths)
+                policy = ExploringPolicy(agent.policy(parameters[None]), RandomPolicy(usual), config.strengths)
                 play(agent.real_world(env), policy, left, f"{name}, ")
     next(bar, None)
+    sight.check(f"the {len(seeds)} episodes of {stage.key}")
     summary = writer.finish(stage.files.data, stage.before.data, stage.files.episodes)
     stage.run.metrics({name: summary[name] for name in ("episodes", "frames", "mean_return", "mean_length")}, 0)
     rates = {

@@ -7,7 +7,8 @@ from pipeline.search import search
 from pipeline.stage import Stage, run_stage
 from worldmodels.agent.agent import Agent, load_agent, save_agent
 from worldmodels.worlds.dream import Starts
-from worldmodels.games.make import EnvironmentConfig
+from worldmodels.games.base import GameConfig
+from worldmodels.games.make import Game
 from worldmodels.controller.model import ControllerConfig
 from worldmodels.memory.model import Memory
 from worldmodels.vision.model import Vision
@@ -22,7 +23,7 @@ from worldmodels.controller.training import ControllerTraining
 
 def main(stage: Stage) -> None:
     config: ControllerTraining = stage.params("controller", ControllerTraining)
-    game: EnvironmentConfig = stage.params("environment", EnvironmentConfig)
+    game: GameConfig = stage.params("game", Game)
     files, before = stage.files, stage.before
     vision = load_model(files.vision, Vision.from_description)
     memory = load_model(files.memory, Memory.from_description)

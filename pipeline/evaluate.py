@@ -7,12 +7,13 @@ from pipeline.playing import play
 from pipeline.stage import Stage, run_stage
 from worldmodels.agent.agent import load_agent
 from worldmodels.report.demonstration import TRAVERSAL_REACH, TRAVERSAL_STEPS, Demonstration, demonstrate
-from worldmodels.rollout.evaluation import EvaluationConfig, shards
+from worldmodels.rollout.evaluation import NUM_ENVS, EvaluationConfig, shards
 from worldmodels.agent.play import play_dream, play_real
 from worldmodels.rollout.scores import episodes_table, join, summarise
-from worldmodels.games.make import EnvironmentConfig, make_env
+from worldmodels.games.base import GameConfig
+from worldmodels.games.make import Game
 from worldmodels.report.pictures import filmstrip, reconstruction_grid, write_png
-from worldmodels.report.video import frames_a_second, side_by_side, write_video
+from worldmodels.report.video import side_by_side, write_video
 from worldmodels.seeds import episode_seeds
 from worldmodels.storage.files import read_json, read_table, write_json, write_table
 from worldmodels.storage.layout import require
@@ -25,31 +26,31 @@ FILM_STEPS = 350
 
 def main(stage: Stage) -> None:
     config: EvaluationConfig = stage.params("evaluate", EvaluationConfig)
-    game: EnvironmentConfig = stage.params("environment", EnvironmentConfig)
+    game: GameConfig = stage.params("game", Game)
     agent = load_agent(stage.files.agent)
     shared = stage.engine.share(agent)
     tasks = [
-        (shared, game, seeds, config.real.lanes)
-        for seeds in shards(episode_seeds("test", config.real.episodes), config.real.lanes, stage.engine.workers)
+        (shared, game, seeds, NUM_ENVS)
+        for seeds in shards(episode_seeds("test", config.episodes), NUM_ENVS, stage.engine.workers)
     ]
     checkpoint = stage.checkpoint(*sorted(stage.files.agent.iterdir()))
     real = join(play(stage, play_real, tasks, checkpoint))
     blind = read_table(stage.origin.baseline_returns)
     tables = [episodes_table(real, "real"), blind[blind["world"] == "random"]]
     dream = None
-    if config.dream.episodes:
-        returns = play_dream(agent, config.dream, episode_seeds("dream", config.dream.episodes, stream="test"))
+    if config.dreams:
+        returns = play_dream(agent, config.temperature, episode_seeds("dream", config.dreams, stream="test"))
         tables.append(episodes_table(returns, "dream"))
         dream = summarise(returns)
-    env = make_env(game, scoring=True)
+    env = game.make(scoring=True)
     scores = {
         "key": stage.key,
         "environment": stage.environment,
         "iteration": int(stage.key.rpartition("-")[2]),
         "preset": stage.value("preset"),
-        "rules": env.preset,
+        "rules": env.rules,
         "backend": env.backend,
-        "temperature": config.dream.temperature,
+        "temperature": config.temperature,
         "real": summarise(real),
         "dream": dream,
         "baseline": read_json(stage.origin.baseline),
@@ -57,8 +58,8 @@ def main(stage: Stage) -> None:
         "gap": dream["mean"] - float(real.total.mean()) if dream else None,
     }
     seed = episode_seeds("demonstration", 1)[0]
-    seen = demonstrate(agent, env, seed=seed, temperature=config.dream.temperature, limit=config.dream.limit)
-    show(stage, seen, frames_a_second(stage.environment, game.frame_skip))
+    seen = demonstrate(agent, env, seed=seed, temperature=config.temperature, limit=game.steps)
+    show(stage, seen, game.frames_a_second)
     write_table(stage.files.returns, pd.concat(tables, ignore_index=True))
     write_json(stage.files.scores, scores)
     stage.run.metrics(flat_scores(scores), 0)

@@ -5,9 +5,10 @@ import pandas as pd
 from pipeline.playing import play
 from pipeline.stage import Stage, run_stage
 from worldmodels.rollout.baseline import play_blind
-from worldmodels.rollout.evaluation import RealTestConfig, shards
+from worldmodels.rollout.evaluation import NUM_ENVS, EvaluationConfig, shards
 from worldmodels.rollout.scores import episodes_table, join, summarise
-from worldmodels.games.make import EnvironmentConfig
+from worldmodels.games.base import GameConfig
+from worldmodels.games.make import Game
 from worldmodels.seeds import episode_seeds
 from worldmodels.storage.agents import AgentCard, write_card
 from worldmodels.storage.files import write_curve, write_json, write_table
@@ -15,11 +16,11 @@ from worldmodels.storage.weights import save_tensors
 
 
 def main(stage: Stage) -> None:
-    game: EnvironmentConfig = stage.params("environment", EnvironmentConfig)
-    test: RealTestConfig = stage.params("evaluate.real", RealTestConfig)
-    policies = test.policies()
-    parts = shards(episode_seeds("test", test.episodes), test.lanes, stage.engine.workers)
-    tasks = [(game, policy, seeds, test.lanes) for policy in policies.values() for seeds in parts]
+    game: GameConfig = stage.params("game", Game)
+    test: EvaluationConfig = stage.params("evaluate", EvaluationConfig)
+    policies = game.policies
+    parts = shards(episode_seeds("test", test.episodes), NUM_ENVS, stage.engine.workers)
+    tasks = [(game, policy, seeds, NUM_ENVS) for policy in policies.values() for seeds in parts]
     checkpoint = stage.checkpoint()
     played = play(stage, play_blind, tasks, checkpoint)
     returns = {name: join(played[i * len(parts) : (i + 1) * len(parts)]) for i, name in enumerate(policies)}

@@ -16,7 +16,8 @@ from worldmodels.worlds.dream import DreamWorld, Replay, Starts
 from worldmodels.rollout.patience import open_patient
 from worldmodels.worlds.real import open_games
 from worldmodels.rollout.world import World
-from worldmodels.games.make import EnvironmentConfig
+from worldmodels.games.base import GameConfig
+from worldmodels.games.make import Game
 from worldmodels.errors import ParamsError, WorldModelsError
 from worldmodels.controller.model import first_parameters
 from worldmodels.memory.features import Features, feature_size
@@ -60,7 +61,7 @@ def search(
         config = config.model_copy(update={"evolution": config.evolution.warm()})
     if config.ppo.generations and config.ppo.risk and not memory.config.done:
         raise ParamsError("controller.ppo.risk is told by M's done head: set memory.model.done: true, or risk: 0.")
-    game: EnvironmentConfig = stage.params("environment", EnvironmentConfig)
+    game: GameConfig = stage.params("game", Game)
     compiled = bool(stage.value("compute.compile"))
     device = stage.device if stage.engine.parts == 1 else "cpu"  # workers of a cluster may have no GPU
     # Where C plays to learn; the agent that is kept is of the weights as they are.
@@ -73,11 +74,11 @@ def search(
         inside, moments = played or of.moments.random_play, of.moments.model_dump(exclude={"random_play"})
         places = Replay.of(rows, **moments) if of.moments.share and inside else starts
         how: dict[str, Any] = of.model_dump(include={"temperature", "limit", "survival", "goal"})
-        how |= {"fused": compiled, "worth": game.frame_skip, "risk": risk}
+        how |= {"fused": compiled, "worth": game.worth, "risk": risk}
         return partial(DreamWorld, dreamer, places, features, **how)
 
     def real_world(limit: int, patience: int, risk: float = 0.0, seen: Features = features) -> Callable[[], World]:
-        rules = game.model_copy(update={"limit": min(limit, game.limit)})
+        rules = game.at_most(limit)
         games = partial(open_games, rules, stage.threads, seer, dreamer, seen, risk, scoring=config.games == "scoring")
         return partial(open_patient, games, patience) if patience else games
 

@@ -13,7 +13,8 @@ from worldmodels.worlds.dream import Starts
 from worldmodels.rollout.evaluation import shards
 from worldmodels.agent.play import play_real
 from worldmodels.rollout.scores import episodes_table, join, summarise
-from worldmodels.games.make import EnvironmentConfig, make_env
+from worldmodels.games.base import GameConfig
+from worldmodels.games.make import Game
 from worldmodels.errors import ParamsError
 from worldmodels.controller.model import ControllerConfig, Controllers, parameter_count
 from worldmodels.memory.features import feature_size
@@ -37,7 +38,7 @@ def main(stage: Stage) -> None:
     where = f"trials.{stage.key}"
     trial: TrialConfig = validate(stage.value(where), where, TrialConfig)
     config: ControllerTraining = trial_training(stage.params("controller", dict), trial, stage.key)
-    game: EnvironmentConfig = stage.params("environment", EnvironmentConfig)
+    game: GameConfig = stage.params("game", Game)
     files, of = stage.files, stage.before
     begins = artifacts_of(trial.agent).agent
     agent = load_agent(require(begins))
@@ -63,7 +64,7 @@ def main(stage: Stage) -> None:
     played = dict(stage.engine.run(play_real, [(shared, game, part, LANES, scoring) for part in parts]))
     real = join([played[index] for index in range(len(parts))])
     write_table(files.returns, episodes_table(real, "real"))
-    env = make_env(game, scoring=scoring)
+    env = game.make(scoring=scoring)
     scores: dict[str, Any] = {
         "key": stage.key,
         "environment": stage.environment,
@@ -74,7 +75,7 @@ def main(stage: Stage) -> None:
         "parameters": parameter_count(config.model, *_sizes(config, agent)),
         "steps": steps_played(curve, config),
         "preset": stage.value("preset"),
-        "rules": env.preset,
+        "rules": env.rules,
         "backend": env.backend,
         "real": summarise(real),
     }

@@ -8,8 +8,9 @@ from pydantic import Field
 
 from worldmodels.compute.engine import ComputeConfig
 from worldmodels.rollout.collection import CollectConfig
-from worldmodels.rollout.evaluation import CalibrationConfig, EvaluationConfig
-from worldmodels.games.make import EnvironmentConfig
+from worldmodels.rollout.evaluation import EvaluationConfig
+from worldmodels.games.make import Game
+from worldmodels.worlds.calibration import CalibrationConfig
 from worldmodels.errors import ParamsError
 from worldmodels.params import PARAMS_FILE, Config, load_yaml, validate
 from worldmodels.controller.training import ControllerTraining
@@ -28,7 +29,7 @@ class ChainLink(Config):
 class EnvironmentSection(Config):
     """All settings of one environment, by stage."""
 
-    environment: EnvironmentConfig
+    game: Game
     collect: CollectConfig
     vision: VisionTraining
     memory: MemoryTraining
@@ -132,25 +133,17 @@ def _check_trials(project: Project, sections: dict[str, Any], path: Path) -> Non
 
 def _check_sizes(project: Project, path: Path) -> None:
     for name, section in project.sections.items():
-        random, baseline = section.collect.random, section.evaluate.real.baseline
-        if len(random.mean) != len(baseline.mean):
+        game, random = section.game, section.collect.random
+        if random is not None and len(random.mean) != game.action_size:
             raise ParamsError(
-                f"{path}: `{name}.collect.random` has {len(random.mean)} action components, "
-                f"`{name}.evaluate.real.baseline` has {len(baseline.mean)}: they play the same game."
+                f"{path}: `{name}.collect.random` has {len(random.mean)} action components, the game has {game.action_size}."
             )
-        for blind in section.evaluate.real.blind:
-            if len(blind.first) != len(baseline.mean):
-                raise ParamsError(
-                    f"{path}: `{name}.evaluate.real.blind` {blind.name!r} has {len(blind.first)} action components, "
-                    f"`{name}.evaluate.real.baseline` has {len(baseline.mean)}: they play the same game."
-                )
-        dreams = section.controller.dream.generations or section.evaluate.dream.episodes
-        survival = section.environment.kind == "doom"
-        if dreams and not survival and not section.memory.model.reward:
+        dreams = section.controller.dream.generations or section.evaluate.dreams
+        if dreams and game.pay == "events" and not section.memory.model.reward:
             raise ParamsError(
                 f"{path}: `{name}.memory.model.reward` must be `event` or `value`: a dream of {name} has no reward without it."
             )
-        if survival and dreams and not section.memory.model.done:
+        if game.survival and dreams and not section.memory.model.done:
             raise ParamsError(f"{path}: `{name}.memory.model.done` must be true: nothing else ends a dream of {name}.")
 
 

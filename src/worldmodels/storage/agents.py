@@ -19,7 +19,7 @@ class AgentCard(BaseModel):
     Attributes:
         kind: ``random`` (iteration 0) or ``world-model``.
         environment: name of the environment's section in params.yaml.
-        game: that section's ``environment`` part: the rules the agent was made for.
+        game: that section's ``game`` part, with all its defaults: the game the agent was made for.
         controller: shape of C; None for ``random``.
         code: SHA-256 of the sources that turn frames into actions. A stage that uses an agent depends on its card, and so on
             this code, without depending on the code of models that a random agent does not have.
@@ -32,11 +32,6 @@ class AgentCard(BaseModel):
     game: dict[str, Any]
     controller: dict[str, Any] | None = None
     code: str = ""
-
-    @property
-    def frame_skip(self) -> int:
-        """Game steps that an action of this agent lasts."""
-        return int(self.game.get("frame_skip", 1))
 
 
 def write_card(folder: Path, card: AgentCard) -> None:
