@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from worldmodels.errors import ArtifactError, EnvironmentFault, WorldModelsError
+from worldmodels.errors import ArtifactError, WorldModelsError
 from worldmodels.controller.model import ControllerConfig, Controllers, act, parameter_count
 from worldmodels.learning.initialisation import initialise
 from worldmodels.memory.model import Memory, MemoryConfig, MemoryLossConfig
@@ -313,35 +313,6 @@ def test_no_seed_serves_two_purposes():
                 assert seen.setdefault(seed, purpose) == purpose
                 assert 0 <= seed < 2**31
                 assert purpose_of(seed) == purpose
-
-
-def test_black_and_frozen_frames_are_refused_at_collection(tmp_path):
-    from worldmodels.rollout.collection import collect_episodes
-    from worldmodels.rollout.policies import RandomPolicy, RandomPolicyConfig
-    from worldmodels.rollout.world import Step
-
-    class Black:
-        feature_size, action_size = 0, 1
-
-        def start(self, seeds):
-            self.lanes = len(seeds)
-
-        def features(self):
-            return torch.zeros(self.lanes, 0)
-
-        def frames(self):
-            return np.zeros((self.lanes, 64, 64, 3), np.uint8)
-
-        def step(self, actions):
-            over = torch.ones(self.lanes, dtype=torch.bool)
-            return Step(torch.ones(self.lanes), over, ~over)
-
-        def keep(self, lanes):
-            self.lanes = len(lanes)
-
-    policy = RandomPolicy(RandomPolicyConfig(holds=[1], walks=[0.0], mean=[0.0], scale=[1.0], bias=[0.0]))
-    with pytest.raises(EnvironmentFault, match="single colour"):
-        collect_episodes(Black(), policy, [1], lanes=1, name="random", keep=lambda _: None)
 
 
 def test_a_manifest_says_what_is_in_the_data(manifest):

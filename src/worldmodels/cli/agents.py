@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from worldmodels.agent.agent import Agent
     from worldmodels.rollout.world import World
-    from worldmodels.games.make import EnvironmentConfig
+    from worldmodels.games.base import GameConfig
     from worldmodels.shapes import Episode, Returns
 
 REGISTRY = "models:/"
@@ -118,9 +118,9 @@ def evaluate_agent(
     import torch
 
     from worldmodels.agent.agent import load_agent
+    from worldmodels.games.make import make_env
     from worldmodels.rollout.loop import run_episodes
     from worldmodels.rollout.scores import summarise
-    from worldmodels.games.make import make_env
     from worldmodels.seeds import episode_seeds
 
     torch.set_num_threads(1)  # as in the evaluate stage: other counts can change the last bits
@@ -133,8 +133,7 @@ def evaluate_agent(
         backend = env.backend
         if world == "dream":
             tau, backend = temperature_of(root, found, agent, temperature), "dream"
-            goal = float(_setting(root, f"{agent.card.environment}.evaluate.dream.goal", 0.0))
-            place = agent.dream_world(temperature=tau, limit=_dream_limit(root, found, agent), goal=goal)
+            place = agent.dream_world(temperature=tau)
             seeds = episode_seeds("dream", episodes, stream="test", start=start)  # those of the evaluate stage
             returns = run_episodes(place, agent.policy(), seeds)
         else:
@@ -146,7 +145,7 @@ def evaluate_agent(
             agent=found.name,
             environment=agent.card.environment,
             world=world,
-            rules=env.preset,
+            rules=env.rules,
             backend=backend,
             temperature=tau,
             summary=summarise(returns),
@@ -155,16 +154,17 @@ def evaluate_agent(
         )
 
 
-def _play_real(agent: "Agent", game: "EnvironmentConfig", seeds: list[int], *, scoring: bool) -> "Returns":
+def _play_real(agent: "Agent", game: "GameConfig", seeds: list[int], *, scoring: bool) -> "Returns":
     """Play real episodes on all cores, with a progress bar where a person is looking."""
     from tqdm import tqdm
 
+    from worldmodels.agent.play import play_real
+    from worldmodels.compute.cores import cores
     from worldmodels.compute.local import run_tasks
     from worldmodels.rollout.evaluation import shards
-    from worldmodels.agent.play import play_real
     from worldmodels.rollout.scores import join
 
-    workers = len(os.sched_getaffinity(0))
+    workers = cores()
     size = max(1, min(LANES, -(-len(seeds) // workers)))
     tasks = [(agent, game, part, size, scoring) for part in shards(seeds, size, workers)]
     done: dict[int, Returns] = {}
@@ -212,12 +212,12 @@ def _views(world: "World", agent: "Agent", seed: int, tau: float | None, root: P
     if not isinstance(world, RealWorld):
         return {"dream": _record(world, agent, seed).frames}
     temperature = temperature_of(root, found, agent, tau)
-    return film_episode(agent, world, seed=seed, temperature=temperature, limit=_dream_limit(root, found, agent)).views()
+    return film_episode(agent, world, seed=seed, temperature=temperature, limit=agent.game.steps).views()
 
 
 def _record(world: "World", agent: "Agent", seed: int) -> "Episode":
-    from worldmodels.rollout.recorders import EpisodeRecorder
     from worldmodels.rollout.loop import run_episodes
+    from worldmodels.rollout.recorders import EpisodeRecorder
 
     kept: list[Episode] = []
     run_episodes(world, agent.policy(), [seed], recorder=EpisodeRecorder(kept.append))
@@ -225,17 +225,17 @@ def _record(world: "World", agent: "Agent", seed: int) -> "Episode":
 
 
 def _write_video(path: Path, views: "dict[str, np.ndarray]", agent: "Agent") -> None:
-    from worldmodels.report.video import frames_a_second, side_by_side, write_video
+    from worldmodels.report.video import side_by_side, write_video
 
-    write_video(path, side_by_side(views), fps=frames_a_second(agent.card.environment, agent.card.frame_skip), scale=1)
+    write_video(path, side_by_side(views), fps=agent.game.frames_a_second, scale=1)
 
 
-def game_of(found: Found, agent: "Agent") -> "EnvironmentConfig":
+def game_of(found: Found, agent: "Agent") -> "GameConfig":
     """Return the rules of an agent's game."""
-    from worldmodels.games.make import EnvironmentConfig
+    from worldmodels.games.make import Game
     from worldmodels.storage.agents import read_part
 
-    game: EnvironmentConfig = read_part(found.folder, agent.card.game, "game", EnvironmentConfig)
+    game: GameConfig = read_part(found.folder, agent.card.game, "game", Game)
     return game
 
 
@@ -249,12 +249,7 @@ def temperature_of(root: Path, found: Found, agent: "Agent", given: float | None
             return float(json.loads(scores.read_text())["temperature"])
         except (ValueError, KeyError, TypeError):
             raise ArtifactError(f"{scores} is damaged. Give --temperature, or make it again.") from None
-    return float(_setting(root, f"{agent.card.environment}.evaluate.dream.temperature", 1.0))
-
-
-def _dream_limit(root: Path, found: Found, agent: "Agent") -> int:
-    limit = game_of(found, agent).limit  # in this agent's steps, which may be longer than those of the params that are here
-    return min(limit, int(_setting(root, f"{agent.card.environment}.evaluate.dream.limit", limit)))
+    return float(_setting(root, f"{agent.card.environment}.evaluate.temperature", 1.0))
 
 
 def _setting(root: Path, key: str, default: Any) -> Any:

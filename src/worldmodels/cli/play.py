@@ -6,7 +6,6 @@ from pathlib import Path
 
 from worldmodels.cli.agents import find_agent, game_of, temperature_of
 from worldmodels.errors import WorldModelsError
-from worldmodels.report.video import frames_a_second
 
 
 def serve(root: Path, text: str, *, temperature: float | None, port: int, rate: float | None) -> None:
@@ -30,7 +29,7 @@ def serve(root: Path, text: str, *, temperature: float | None, port: int, rate: 
         found.name,
         agent,
         temperature=temperature_of(root, found, agent, temperature),
-        rate=rate or frames_a_second(agent.card.environment, agent.card.frame_skip),
+        rate=rate or agent.game.frames_a_second,
         open_game=lambda: make_env(game, scoring=True),
     )
     with socket.socket() as listening:
@@ -62,6 +61,6 @@ def export_page(root: Path, text: str, out: Path, *, temperature: float | None) 
         agent,
         name=found.name,
         temperature=temperature_of(root, found, agent, temperature),
-        rate=frames_a_second(agent.card.environment, agent.card.frame_skip),
+        rate=agent.game.frames_a_second,
     )
     return f"{out}: {found.name}, {size / 1e6:.1f} MB. `python -m http.server --directory {out}` shows it."

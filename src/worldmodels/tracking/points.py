@@ -22,7 +22,7 @@ def points(stage: str, path: Path) -> list[Point]:
 
         rows = pd.read_csv(path)
         if stage == "calibrate":
-            return [({f"ratio/{row['policy']}": row["ratio"] for row in rows.to_dict("records")}, 0, now)]
+            return [({f"excess/{row['policy']}": row["excess"] for row in rows.to_dict("records")}, 0, now)]
         step, split, *names = rows.columns
         # Times in the order of the curve: MLflow takes the latest as the last.
         return [
