@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from worldmodels.agent.agent import Agent
-    from worldmodels.rollout.world import World
     from worldmodels.games.base import GameConfig
+    from worldmodels.rollout.world import World
     from worldmodels.shapes import Episode, Returns
 
 REGISTRY = "models:/"

@@ -269,8 +269,8 @@ def sweep(
 @app.command(short_help="Check this machine; say what to do.")
 def doctor(as_json: Json = False) -> None:
     """Check this machine: Python, packages, rendering, GPU, disk, MLflow store, DVC; each with a verdict."""
-    from worldmodels.cli.show import find_root
     from worldmodels.cli.doctor import examine, failed
+    from worldmodels.cli.show import find_root
 
     verdicts = []
     for verdict in examine(find_root()):
@@ -316,8 +316,8 @@ def registry_list(
     \b
     wm registry list doom
     """
-    from worldmodels.cli.show import find_root
     from worldmodels.cli.registry import list_text, list_versions
+    from worldmodels.cli.show import find_root
 
     rows = list_versions(find_root(), model)
     _print_json(rows) if as_json else typer.echo(list_text(rows))
@@ -340,8 +340,8 @@ def registry_compare(
     wm registry compare doom-2 doom-1
     wm registry compare doom@candidate random
     """
-    from worldmodels.cli.show import find_root
     from worldmodels.cli.registry import compare_text, compare_versions
+    from worldmodels.cli.show import find_root
 
     result = compare_versions(find_root(), version, reference, alpha)
     _print_json(result) if as_json else typer.echo(compare_text(result))
@@ -357,8 +357,8 @@ def registry_promote(version: VersionName, alpha: Alpha = 0.05) -> None:
     \b
     wm registry promote doom@candidate
     """
-    from worldmodels.cli.show import find_root
     from worldmodels.cli.registry import promote_version
+    from worldmodels.cli.show import find_root
 
     typer.echo(promote_version(find_root(), version, alpha))
 
@@ -373,8 +373,8 @@ def registry_rollback(
     \b
     wm registry rollback doom
     """
-    from worldmodels.cli.show import find_root
     from worldmodels.cli.registry import roll_back
+    from worldmodels.cli.show import find_root
 
     typer.echo(roll_back(find_root(), model, retire=retire))
 
