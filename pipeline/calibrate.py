@@ -6,23 +6,23 @@ from typing import Any
 import pandas as pd
 
 from pipeline.stage import Stage, run_stage
-from worldmodels.worlds.calibration import calibrate
-from worldmodels.worlds.dream import DreamWorld, Starts
-from worldmodels.rollout.evaluation import CalibrationConfig, RealTestConfig
 from worldmodels.games.make import EnvironmentConfig
-from worldmodels.memory.model import Memory
+from worldmodels.memory.make import memory_from_description
 from worldmodels.report.figures import calibration_bars
 from worldmodels.report.pictures import write_png
+from worldmodels.rollout.evaluation import CalibrationConfig, RealTestConfig
 from worldmodels.storage.files import write_curve
 from worldmodels.storage.layout import require
 from worldmodels.storage.weights import load_model, load_tensors
+from worldmodels.worlds.calibration import calibrate
+from worldmodels.worlds.dream import DreamWorld, Starts
 
 
 def main(stage: Stage) -> None:
     config: CalibrationConfig = stage.params("calibrate", CalibrationConfig)
     game: EnvironmentConfig = stage.params("environment", EnvironmentConfig)
     test: RealTestConfig = stage.params("evaluate.real", RealTestConfig)
-    memory = load_model(stage.files.memory, Memory.from_description).to(stage.device, stage.products)
+    memory = load_model(stage.files.memory, memory_from_description).to(stage.device, stage.products)
     rows, _ = load_tensors(stage.files.latents)
     starts = Starts.of(rows)
     how: dict[str, Any] = {"temperature": config.temperature, "limit": config.limit, "worth": game.frame_skip}

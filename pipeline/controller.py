@@ -6,18 +6,19 @@ from torch import Tensor
 from pipeline.search import search
 from pipeline.stage import Stage, run_stage
 from worldmodels.agent.agent import Agent, load_agent, save_agent
-from worldmodels.worlds.dream import Starts
-from worldmodels.games.make import EnvironmentConfig
+from worldmodels.controller.carry import carry_over
 from worldmodels.controller.model import ControllerConfig
-from worldmodels.memory.model import Memory
-from worldmodels.vision.model import Vision
+from worldmodels.controller.phases.basis import played_features
+from worldmodels.controller.training import ControllerTraining
+from worldmodels.games.make import EnvironmentConfig
+from worldmodels.memory.base import Memory
+from worldmodels.memory.make import memory_from_description
 from worldmodels.storage.agents import AgentCard, read_card
 from worldmodels.storage.files import write_curve
 from worldmodels.storage.layout import require
 from worldmodels.storage.weights import load_model, load_tensors, save_tensors
-from worldmodels.controller.phases.basis import played_features
-from worldmodels.controller.carry import carry_over
-from worldmodels.controller.training import ControllerTraining
+from worldmodels.vision.model import Vision
+from worldmodels.worlds.dream import Starts
 
 
 def main(stage: Stage) -> None:
@@ -25,7 +26,7 @@ def main(stage: Stage) -> None:
     game: EnvironmentConfig = stage.params("environment", EnvironmentConfig)
     files, before = stage.files, stage.before
     vision = load_model(files.vision, Vision.from_description)
-    memory = load_model(files.memory, Memory.from_description)
+    memory = load_model(files.memory, memory_from_description)
     rows, _ = load_tensors(files.latents)
     played = read_card(require(before.agent)).kind == "world-model"
     earlier = load_agent(before.agent) if config.warm_start and played else None

@@ -1,18 +1,18 @@
 """Train M on the latents of all episodes."""
 
 from pipeline.stage import Stage, run_stage
-from worldmodels.memory.model import Memory
+from worldmodels.memory.make import memory_from_description, new_memory
+from worldmodels.memory.training import MemoryTraining, train_memory
 from worldmodels.storage.files import write_curve
 from worldmodels.storage.weights import load_model, load_tensors, save_model
-from worldmodels.memory.training import MemoryTraining, new_memory, train_memory
 
 
 def main(stage: Stage) -> None:
     config: MemoryTraining = stage.params("memory", MemoryTraining)
     rows, _ = load_tensors(stage.files.latents)
     earlier = stage.before.agent / "memory.safetensors"
-    if config.warm_start and earlier.exists():
-        model = load_model(earlier, Memory.from_description)
+    if earlier.exists():
+        model = load_model(earlier, memory_from_description)
         config = config.model_copy(update={"optimiser": config.optimiser.warm()})
     else:
         model = new_memory(config.model, rows["mean"].shape[1], rows["action"].shape[1], stage.seed)

@@ -12,23 +12,24 @@ from torch import Tensor
 
 from pipeline.arenas import open_arena
 from pipeline.stage import Stage
-from worldmodels.worlds.dream import DreamWorld, Replay, Starts
-from worldmodels.rollout.patience import open_patient
-from worldmodels.worlds.real import open_games
-from worldmodels.rollout.world import World
-from worldmodels.games.make import EnvironmentConfig
-from worldmodels.errors import ParamsError, WorldModelsError
-from worldmodels.controller.model import first_parameters
-from worldmodels.memory.features import Features, feature_size
-from worldmodels.memory.model import Memory
-from worldmodels.vision.model import Vision
-from worldmodels.seeds import Purpose, episode_seeds, stream_seed
 from worldmodels.controller.arena import Arena
+from worldmodels.controller.model import first_parameters
 from worldmodels.controller.phases.basis import played_features, principal_directions
-from worldmodels.controller.training import ControllerTraining, Found, Learner, train_controller
-from worldmodels.controller.phases.value_gradient import ValueGradients
 from worldmodels.controller.phases.config import DreamPhase, RealPhase
+from worldmodels.controller.phases.value_gradient import ValueGradients
 from worldmodels.controller.selection import SelectionConfig
+from worldmodels.controller.training import ControllerTraining, Found, Learner, train_controller
+from worldmodels.errors import ParamsError, WorldModelsError
+from worldmodels.games.make import EnvironmentConfig
+from worldmodels.memory.base import Memory
+from worldmodels.memory.features import Features, feature_size
+from worldmodels.rollout.patience import open_patient
+from worldmodels.rollout.world import ModelWorld
+from worldmodels.seeds import Purpose, episode_seeds, stream_seed
+from worldmodels.vision.model import Vision
+from worldmodels.worlds.dream import DreamWorld, Replay, Starts
+from worldmodels.worlds.pay import Pay, open_paid
+from worldmodels.worlds.real import open_games
 
 
 def search(
@@ -67,18 +68,20 @@ def search(
     seer, dreamer = deepcopy(vision).to(device, stage.products), deepcopy(memory).to(device, stage.products)
     memory.to(device)
     starts, features = Starts.of(rows), config.model.features
-    sizes = feature_size(features, vision.config.latent, memory.config.hidden), memory.action
+    sizes = feature_size(features, vision.config.latent, memory), memory.action
 
-    def dream_world(of: DreamPhase, risk: float = 0.0) -> Callable[[], World]:
+    def dream_world(of: DreamPhase, risk: float = 0.0) -> Callable[[], ModelWorld]:
         inside, moments = played or of.moments.random_play, of.moments.model_dump(exclude={"random_play"})
         places = Replay.of(rows, **moments) if of.moments.share and inside else starts
-        how: dict[str, Any] = of.model_dump(include={"temperature", "limit", "survival", "goal"})
-        how |= {"fused": compiled, "worth": game.frame_skip, "risk": risk}
-        return partial(DreamWorld, dreamer, places, features, **how)
+        how: dict[str, Any] = of.model_dump(include={"temperature", "limit"}) | {"fused": compiled, "worth": game.frame_skip}
+        dream = partial(DreamWorld, dreamer, places, features, **how)
+        pay: Pay = "hazard" if risk else "survival" if of.survival else "return"
+        return partial(open_paid, dream, pay, hazard_cost=risk, goal=of.goal)
 
-    def real_world(limit: int, patience: int, risk: float = 0.0, seen: Features = features) -> Callable[[], World]:
+    def real_world(limit: int, patience: int, risk: float = 0.0, seen: Features = features) -> Callable[[], ModelWorld]:
         rules = game.model_copy(update={"limit": min(limit, game.limit)})
-        games = partial(open_games, rules, stage.threads, seer, dreamer, seen, risk, scoring=config.games == "scoring")
+        opened = partial(open_games, rules, stage.threads, seer, dreamer, seen, scoring=config.games == "scoring")
+        games = partial(open_paid, opened, "hazard" if risk else "return", hazard_cost=risk)
         return partial(open_patient, games, patience) if patience else games
 
     def arena_of(of: DreamPhase | RealPhase | SelectionConfig) -> Arena:

@@ -9,25 +9,25 @@ from torch import Tensor
 from pipeline.search import search
 from pipeline.stage import Stage, run_stage
 from worldmodels.agent.agent import Agent, load_agent, save_agent
-from worldmodels.worlds.dream import Starts
-from worldmodels.rollout.evaluation import shards
 from worldmodels.agent.play import play_real
-from worldmodels.rollout.scores import episodes_table, join, summarise
-from worldmodels.games.make import EnvironmentConfig, make_env
-from worldmodels.errors import ParamsError
+from worldmodels.controller.imitation import imitate
 from worldmodels.controller.model import ControllerConfig, Controllers, parameter_count
+from worldmodels.controller.phases.basis import played_features
+from worldmodels.controller.training import ControllerTraining
+from worldmodels.errors import ParamsError
+from worldmodels.games.make import EnvironmentConfig, make_env
+from worldmodels.memory.base import Memory
 from worldmodels.memory.features import feature_size
-from worldmodels.memory.model import Memory
+from worldmodels.memory.make import new_memory
 from worldmodels.params import validate
+from worldmodels.rollout.evaluation import shards
+from worldmodels.rollout.scores import episodes_table, join, summarise
 from worldmodels.seeds import episode_seeds
 from worldmodels.storage.files import write_curve, write_json, write_table
 from worldmodels.storage.layout import artifacts_of, require
 from worldmodels.storage.weights import load_tensors
-from worldmodels.controller.phases.basis import played_features
-from worldmodels.controller.training import ControllerTraining
-from worldmodels.controller.imitation import imitate
-from worldmodels.memory.training import new_memory
 from worldmodels.training.trial import TrialConfig, steps_played, trial_training
+from worldmodels.worlds.dream import Starts
 
 LANES = 32
 """Test episodes at a time."""
@@ -101,7 +101,7 @@ def begin_at(
 
 
 def _sizes(config: ControllerTraining, agent: Agent) -> tuple[int, int]:
-    return feature_size(config.model.features, agent.vision.config.latent, agent.memory.config.hidden), agent.memory.action
+    return feature_size(config.model.features, agent.vision.config.latent, agent.memory), agent.memory.action
 
 
 if __name__ == "__main__":

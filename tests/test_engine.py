@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 import torch
 
-from worldmodels.worlds.calibration import calibrate
-from worldmodels.worlds.dream import DreamWorld, Starts
+from worldmodels.memory.lstm import LSTMConfig
 from worldmodels.rollout.evaluation import CalibrationConfig
+from worldmodels.rollout.loop import run_episodes
 from worldmodels.rollout.noise import EpisodeNoise
 from worldmodels.rollout.patience import PatientWorld, cut_when_decided
 from worldmodels.rollout.policies import ExploringPolicy, RandomPolicy, RandomPolicyConfig, ScriptedConfig, ScriptedPolicy
 from worldmodels.rollout.recorders import EpisodeRecorder
-from worldmodels.rollout.loop import run_episodes
 from worldmodels.rollout.world import Step
-from worldmodels.memory.model import Memory, MemoryConfig
 from worldmodels.shapes import Episode, Job
+from worldmodels.worlds.calibration import calibrate
+from worldmodels.worlds.dream import DreamWorld, Starts
 
 
 class CountingWorld:
@@ -238,7 +238,7 @@ def test_a_scripted_policy_holds_two_actions_in_turn_and_lanes_count_apart():
 
 @pytest.mark.parametrize(("lived", "kind"), [(20.0, 0), (2.0, 1)])
 def test_a_dream_that_is_kinder_than_the_game_is_told(lived, kind):
-    memory = Memory(MemoryConfig(hidden=4, mixtures=1, done=True, reward=False, ending="sampled"), 2, 1)
+    memory = LSTMConfig(hidden=4).build(2, 1)
     memory.head.bias.data[-1] = float(np.log(0.05 / 0.95))
     world = DreamWorld(memory, Starts(torch.zeros(1, 2), torch.zeros(1, 2)), "z", temperature=1.0, limit=400)
     config = CalibrationConfig(dreams=200, temperature=1.0, limit=400, margin=1.5)

@@ -19,13 +19,13 @@ from tiny import tiny_params
 
 from pipeline.trial import begin_at
 from worldmodels.agent.agent import load_agent
+from worldmodels.controller.model import ControllerConfig
+from worldmodels.controller.phases.basis import played_features, principal_directions
 from worldmodels.games.carracing import CarRacingConfig
 from worldmodels.games.make import make_env
-from worldmodels.controller.model import ControllerConfig
-from worldmodels.memory.model import Memory
+from worldmodels.memory.make import memory_from_description
 from worldmodels.storage.episodes import FrameReader
 from worldmodels.storage.weights import load_model, load_tensors
-from worldmodels.controller.phases.basis import played_features, principal_directions
 
 DAG = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 STAGES = ["initialise", "collect", "vision", "encode", "memory", "calibrate", "controller", "evaluate", "trial", "report"]
@@ -106,7 +106,7 @@ def test_the_chain_runs_and_leaves_scores_a_report_and_a_clean_status(project):
     assert trial["steps"]["real"] > 0 == trial["steps"]["dream"]
     assert "envpool" in trial["backend"]
     made, chained = (
-        load_model(project / f"artifacts/{at}/agent/memory.safetensors", Memory.from_description)
+        load_model(project / f"artifacts/{at}/agent/memory.safetensors", memory_from_description)
         for at in ("trials/untrained-0", "carracing-1")
     )
     assert made.config == chained.config.model_copy(update={"ending": "threshold"})
@@ -169,7 +169,7 @@ def test_a_warm_search_goes_along_its_own_number_of_components(project):
     section = tiny_params()["doom"]["controller"]
     units, few, many = section["model"]["hidden"], *(section["evolution"][name] for name in ("warm_components", "components"))
     for key, count, along in (("doom-1", many, True), ("doom-1", few, False), ("doom-2", few, True)):
-        memory = load_model(project / f"artifacts/{key}/memory.safetensors", Memory.from_description)
+        memory = load_model(project / f"artifacts/{key}/memory.safetensors", memory_from_description)
         rows, _ = load_tensors(project / f"artifacts/{key}/latents.safetensors")
         directions = principal_directions(played_features("zch", memory, rows), count)
         assert (outside(key, directions) < 1e-4) is along, (key, count)

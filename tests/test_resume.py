@@ -7,25 +7,27 @@ import numpy as np
 import pytest
 import torch
 
-from worldmodels.worlds.dream import DreamWorld, Starts
+from worldmodels.controller.arena import WorldArena
 from worldmodels.controller.model import ControllerConfig
+from worldmodels.controller.phases.cmaes import EvolutionConfig
+from worldmodels.controller.phases.config import DreamPhase, GradientPhase, MomentsConfig, PPOPhase, RealPhase
+from worldmodels.controller.phases.ppo import Refinement
+from worldmodels.controller.phases.value_gradient import ValueGradients
+from worldmodels.controller.selection import SelectionConfig
+from worldmodels.controller.training import ControllerTraining, train_controller
+from worldmodels.learning.fit import OptimiserConfig
 from worldmodels.learning.initialisation import initialise
-from worldmodels.memory.model import Memory, MemoryConfig, MemoryLossConfig
-from worldmodels.vision.model import VisionConfig, VisionLossConfig
+from worldmodels.memory.lstm import LSTMConfig
+from worldmodels.memory.make import new_memory
+from worldmodels.memory.prediction import MemoryLossConfig
+from worldmodels.memory.training import MemoryTraining, train_memory
 from worldmodels.shapes import Episode
 from worldmodels.storage.checkpoint import Checkpoint
 from worldmodels.storage.episodes import EpisodeWriter, FrameReader
 from worldmodels.storage.files import write_json
-from worldmodels.controller.arena import WorldArena
-from worldmodels.controller.training import ControllerTraining, train_controller
-from worldmodels.controller.phases.cmaes import EvolutionConfig
-from worldmodels.learning.fit import OptimiserConfig
-from worldmodels.controller.phases.value_gradient import ValueGradients
-from worldmodels.memory.training import MemoryTraining, new_memory, train_memory
-from worldmodels.controller.phases.config import DreamPhase, GradientPhase, MomentsConfig, PPOPhase, RealPhase
-from worldmodels.controller.phases.ppo import Refinement
-from worldmodels.controller.selection import SelectionConfig
+from worldmodels.vision.model import VisionConfig, VisionLossConfig
 from worldmodels.vision.training import VisionTraining, new_vision, train_vision
+from worldmodels.worlds.dream import DreamWorld, Starts
 
 UPDATES = 12
 
@@ -97,11 +99,10 @@ def memory(_, checkpoint, observe):
         "first": time % 60 == 0,
     }
     config = MemoryTraining(
-        model=MemoryConfig(hidden=8, mixtures=2, done=True, reward="event"),
+        model=LSTMConfig(hidden=8, reward="event"),
         loss=MemoryLossConfig(done_weight=1.0, end_weight=1.0, reward_weight=1.0),
         optimiser=optimiser(),
         sequence=12,
-        warm_start=False,
     )
     model = new_memory(config.model, 3, 1, 1)
     curve = train_memory(model, rows, config, seed=1, updates=range(UPDATES), observe=observe, checkpoint=checkpoint)
@@ -174,7 +175,7 @@ def controller(_, checkpoint, observe, learned=0, runs=1, risk=0.0, game=None, g
         games="training",
         warm_start=False,
     )
-    dreamer = Memory(MemoryConfig(hidden=4, mixtures=2, done=True, reward=False, ending="sampled"), 3, 1)
+    dreamer = LSTMConfig(hidden=4).build(3, 1)
     initialise(dreamer, torch.Generator().manual_seed(0))
 
     def open_world(limit, features="zh"):

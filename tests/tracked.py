@@ -12,10 +12,8 @@ import torch
 import yaml
 
 from worldmodels.agent.agent import Agent, save_agent
-from worldmodels.worlds.dream import Starts
 from worldmodels.controller.model import ControllerConfig, parameter_count
-from worldmodels.memory.model import Memory, MemoryConfig
-from worldmodels.vision.model import Vision, VisionConfig
+from worldmodels.memory.lstm import LSTMConfig
 from worldmodels.report.pictures import write_png
 from worldmodels.storage.agents import AgentCard, write_card
 from worldmodels.storage.files import write_curve, write_json
@@ -23,6 +21,8 @@ from worldmodels.storage.layout import PRIMARY
 from worldmodels.tracking.lineage import artifact_hash
 from worldmodels.tracking.live import stage_run
 from worldmodels.tracking.store import EXPERIMENT, connect
+from worldmodels.vision.model import Vision, VisionConfig
+from worldmodels.worlds.dream import Starts
 
 SOURCES = Path(__file__).resolve().parent.parent / "src"
 STAGES = ("collect", "vision", "encode", "memory", "calibrate", "controller", "evaluate")
@@ -34,7 +34,7 @@ def summary(mean):
 
 def make_agent(folder, seed):
     torch.manual_seed(seed)
-    vision, memory = Vision(VisionConfig(latent=2)), Memory(MemoryConfig(hidden=4, mixtures=1, done=True, reward=False), 2, 1)
+    vision, memory = Vision(VisionConfig(latent=2)), LSTMConfig(hidden=4).build(2, 1)
     shape = ControllerConfig(features="zch", hidden=0, bias=False)
     torch.nn.init.normal_(memory.input_weight)
     card = AgentCard(kind="world-model", environment="doom", game={"kind": "doom"}, controller=shape.model_dump())

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import torch
 
 from worldmodels.agent.agent import Agent
+from worldmodels.games.make import EnvironmentConfig, make_env
 from worldmodels.rollout.evaluation import DreamTestConfig
 from worldmodels.rollout.loop import run_episodes
-from worldmodels.games.make import EnvironmentConfig, make_env
 from worldmodels.shapes import Returns
 
 
@@ -23,5 +23,5 @@ def play_real(agent: Agent, game: EnvironmentConfig, seeds: Sequence[int], lanes
 
 def play_dream(agent: Agent, config: DreamTestConfig, seeds: Sequence[int]) -> Returns:
     """Play episodes in the agent's own dream."""
-    world = agent.dream_world(temperature=config.temperature, limit=config.limit, goal=config.goal)
+    world = agent.dream_world(temperature=config.temperature, limit=config.limit)
     return run_episodes(world, agent.policy(), seeds)

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from worldmodels.agent.agent import Agent
-    from worldmodels.rollout.world import World
     from worldmodels.games.make import EnvironmentConfig
+    from worldmodels.rollout.world import World
     from worldmodels.shapes import Episode, Returns
 
 REGISTRY = "models:/"
@@ -118,9 +118,9 @@ def evaluate_agent(
     import torch
 
     from worldmodels.agent.agent import load_agent
+    from worldmodels.games.make import make_env
     from worldmodels.rollout.loop import run_episodes
     from worldmodels.rollout.scores import summarise
-    from worldmodels.games.make import make_env
     from worldmodels.seeds import episode_seeds
 
     torch.set_num_threads(1)  # as in the evaluate stage: other counts can change the last bits
@@ -133,8 +133,7 @@ def evaluate_agent(
         backend = env.backend
         if world == "dream":
             tau, backend = temperature_of(root, found, agent, temperature), "dream"
-            goal = float(_setting(root, f"{agent.card.environment}.evaluate.dream.goal", 0.0))
-            place = agent.dream_world(temperature=tau, limit=_dream_limit(root, found, agent), goal=goal)
+            place = agent.dream_world(temperature=tau)
             seeds = episode_seeds("dream", episodes, stream="test", start=start)  # those of the evaluate stage
             returns = run_episodes(place, agent.policy(), seeds)
         else:
@@ -159,9 +158,9 @@ def _play_real(agent: "Agent", game: "EnvironmentConfig", seeds: list[int], *, s
     """Play real episodes on all cores, with a progress bar where a person is looking."""
     from tqdm import tqdm
 
+    from worldmodels.agent.play import play_real
     from worldmodels.compute.local import run_tasks
     from worldmodels.rollout.evaluation import shards
-    from worldmodels.agent.play import play_real
     from worldmodels.rollout.scores import join
 
     workers = len(os.sched_getaffinity(0))
@@ -206,18 +205,19 @@ def film_dream(root: Path, text: str, *, steps: int, temperature: float | None, 
 
 def _views(world: "World", agent: "Agent", seed: int, tau: float | None, root: Path, found: Found) -> "dict[str, np.ndarray]":
     """Return an episode as it is filmed: a dream; or a real one, through V, and dreamt on the same actions."""
+    from worldmodels.agent.agent import dream_rules
     from worldmodels.report.demonstration import film_episode
     from worldmodels.worlds.real import RealWorld
 
     if not isinstance(world, RealWorld):
         return {"dream": _record(world, agent, seed).frames}
     temperature = temperature_of(root, found, agent, tau)
-    return film_episode(agent, world, seed=seed, temperature=temperature, limit=_dream_limit(root, found, agent)).views()
+    return film_episode(agent, world, seed=seed, temperature=temperature, limit=dream_rules(agent.card).limit).views()
 
 
 def _record(world: "World", agent: "Agent", seed: int) -> "Episode":
-    from worldmodels.rollout.recorders import EpisodeRecorder
     from worldmodels.rollout.loop import run_episodes
+    from worldmodels.rollout.recorders import EpisodeRecorder
 
     kept: list[Episode] = []
     run_episodes(world, agent.policy(), [seed], recorder=EpisodeRecorder(kept.append))
@@ -250,11 +250,6 @@ def temperature_of(root: Path, found: Found, agent: "Agent", given: float | None
         except (ValueError, KeyError, TypeError):
             raise ArtifactError(f"{scores} is damaged. Give --temperature, or make it again.") from None
     return float(_setting(root, f"{agent.card.environment}.evaluate.dream.temperature", 1.0))
-
-
-def _dream_limit(root: Path, found: Found, agent: "Agent") -> int:
-    limit = game_of(found, agent).limit  # in this agent's steps, which may be longer than those of the params that are here
-    return min(limit, int(_setting(root, f"{agent.card.environment}.evaluate.dream.limit", limit)))
 
 
 def _setting(root: Path, key: str, default: Any) -> Any:

@@ -7,13 +7,13 @@ from typing import Any
 from pydantic import Field
 
 from worldmodels.compute.engine import ComputeConfig
+from worldmodels.controller.training import ControllerTraining
+from worldmodels.errors import ParamsError
+from worldmodels.games.make import EnvironmentConfig
+from worldmodels.memory.training import MemoryTraining
+from worldmodels.params import PARAMS_FILE, Config, load_yaml, validate
 from worldmodels.rollout.collection import CollectConfig
 from worldmodels.rollout.evaluation import CalibrationConfig, EvaluationConfig
-from worldmodels.games.make import EnvironmentConfig
-from worldmodels.errors import ParamsError
-from worldmodels.params import PARAMS_FILE, Config, load_yaml, validate
-from worldmodels.controller.training import ControllerTraining
-from worldmodels.memory.training import MemoryTraining
 from worldmodels.training.trial import TrialConfig, trial_training
 from worldmodels.vision.training import VisionTraining
 
@@ -146,9 +146,9 @@ def _check_sizes(project: Project, path: Path) -> None:
                 )
         dreams = section.controller.dream.generations or section.evaluate.dream.episodes
         survival = section.environment.kind == "doom"
-        if dreams and not survival and not section.memory.model.reward:
+        if dreams and not survival and section.memory.model.reward == "none":
             raise ParamsError(
-                f"{path}: `{name}.memory.model.reward` must be `event` or `value`: a dream of {name} has no reward without it."
+                f"{path}: `{name}.memory.model.reward` must be `event`: a dream of {name} has no reward without it."
             )
         if survival and dreams and not section.memory.model.done:
             raise ParamsError(f"{path}: `{name}.memory.model.done` must be true: nothing else ends a dream of {name}.")

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from worldmodels.agent.agent import Agent
-from worldmodels.worlds.dream import DreamWorld, Starts
-from worldmodels.rollout.policies import Policy, ReplayPolicy
-from worldmodels.worlds.real import RealWorld
-from worldmodels.rollout.recorders import EpisodeRecorder
-from worldmodels.rollout.loop import run_episodes
 from worldmodels.games.base import BatchEnv
-from worldmodels.vision.model import to_frames, to_images
+from worldmodels.rollout.loop import run_episodes
+from worldmodels.rollout.policies import Policy, ReplayPolicy
+from worldmodels.rollout.recorders import EpisodeRecorder
 from worldmodels.shapes import Episode
+from worldmodels.vision.model import to_frames, to_images
+from worldmodels.worlds.dream import Starts
+from worldmodels.worlds.real import RealWorld
 
 TEMPERATURES = (0.1, 0.5, 1.0, 1.15, 1.3)
 """Of the dreams that are shown beside each other (the paper's, section 4.4)."""
@@ -99,8 +99,7 @@ def _dream(
 ) -> np.ndarray:
     """Return the frames of a dream from the first of these latents, (T, Z)."""
     starts = Starts(mean[:1].clone(), log_variance[:1].clone())
-    kind = agent.config.features
-    world = DreamWorld(agent.memory, starts, kind, temperature=temperature, limit=steps, vision=agent.vision)
+    world = agent.dream_world(temperature=temperature, limit=steps, starts=starts)
     episodes: list[Episode] = []
     run_episodes(world, policy, [seed], recorder=EpisodeRecorder(episodes.append))
     return episodes[0].frames

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worldmodels.memory.features import select_features
 from worldmodels.controller.model import ControllerConfig, first_layer, parameter_count
-from worldmodels.memory.features import Features
-from worldmodels.memory.model import Memory, MemoryState, steps_so_far
+from worldmodels.memory.base import Memory
+from worldmodels.memory.features import Features, select_features
+from worldmodels.memory.prediction import steps_so_far
 from worldmodels.vision.model import sample_latent
 
 SAMPLES = 600
@@ -80,5 +80,5 @@ def played_features(kind: Features, memory: Memory, rows: Mapping[str, Tensor], 
         _, state = memory.observe(z[:, now], action[:, now], first[:, now], state)
         if step >= min(SKIPPED, length - 2):  # where an episode begins at the next step, M remembers nothing
             carry = (~first[:, step + 1 : step + 2]).float()
-            seen.append(select_features(kind, z[:, step + 1], MemoryState(*(s * carry for s in state))))
+            seen.append(select_features(kind, z[:, step + 1], memory, state * carry))
     return torch.cat(seen).double().cpu().numpy()

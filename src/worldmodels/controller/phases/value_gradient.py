@@ -19,17 +19,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from worldmodels.memory.features import select_features
-from worldmodels.rollout.world import World
-from worldmodels.errors import ParamsError
 from worldmodels.controller.model import ControllerConfig, first_layer
-from worldmodels.memory.model import Memory, MemoryState, Prediction
-from worldmodels.controller.training import Generation
+from worldmodels.controller.phases.config import GradientPhase
 from worldmodels.controller.phases.critic import Critic, Lesson
 from worldmodels.controller.phases.perceptron import perceptron
-from worldmodels.controller.phases.config import GradientPhase
-from worldmodels.learning.resume import restore, state_of
 from worldmodels.controller.phases.whitening import Whitening
+from worldmodels.controller.training import Generation
+from worldmodels.errors import ParamsError
+from worldmodels.learning.resume import restore, state_of
+from worldmodels.memory.base import Memory
+from worldmodels.memory.features import select_features
+from worldmodels.memory.prediction import Prediction
+from worldmodels.rollout.world import ModelWorld
 
 TAMED, OUTLIER = 0.9, 2.0
 """A dream's gradient at a step is cut to ``OUTLIER`` times this quantile of its batch: some dreams are chaotic."""
@@ -44,14 +45,12 @@ class Moments(NamedTuple):
 
     Attributes:
         z: latents.
-        h: M's state before them.
-        c: the same.
+        state: M's before it reads them, (N, S).
         restart: whether the episode begins, bool.
     """
 
     z: Tensor
-    h: Tensor
-    c: Tensor
+    state: Tensor
     restart: Tensor
 
 
@@ -77,7 +76,7 @@ class ValueGradients:
     Args:
         phase: the settings.
         model: the shape of C, which must have biases.
-        world: the game with the features ``zch``, without lanes; this one owns it from now on.
+        world: the game as V and M know it, without lanes; this one owns it from now on.
         memory: M, as the world reads it.
         start: parameters of C, (N,).
         features: what C has seen, (N, F), to measure it by.
@@ -92,7 +91,7 @@ class ValueGradients:
         self,
         phase: GradientPhase,
         model: ControllerConfig,
-        world: World,
+        world: ModelWorld,
         memory: Memory,
         start: np.ndarray,
         features: np.ndarray,
@@ -190,26 +189,26 @@ class ValueGradients:
         said: Tensor = self._policy(x)
         return torch.tanh(said + self._phase.noise * draw)
 
-    def _see(self, z: Tensor, state: MemoryState) -> Tensor:
-        return (select_features(self._model.features, z, state) - self._mean) @ self._matrix
+    def _see(self, z: Tensor, state: Tensor) -> Tensor:
+        return (select_features(self._model.features, z, self._memory, state) - self._mean) @ self._matrix
 
     def _worth(self, told: Prediction) -> tuple[Tensor, Tensor]:
-        """Return what the steps (B, 1) are worth that M foretells, and the probability that the episode ends there, (B,)."""
+        """Return what the steps are worth that M foretells, and the probability that the episode ends there, (B,) each."""
         phase = self._phase
         worth = hazard = torch.zeros(len(told.latent.mean))
         if told.reward is not None:
-            worth = worth + phase.pay * told.reward[:, 0]
+            worth = worth + phase.pay * told.reward
         if told.event is not None and phase.drought:
-            worth = worth - phase.drought * (-phase.drought_steps * F.softplus(told.event[:, 0])).exp()
+            worth = worth - phase.drought * (-phase.drought_steps * F.softplus(told.event)).exp()
         if told.done is not None:
-            hazard = torch.sigmoid(told.done[:, 0])
+            hazard = torch.sigmoid(told.done)
             worth = worth - phase.risk * hazard
         return worth, hazard
 
     def _play(self, draw: torch.Generator, fresh: Iterator[int]) -> Played:
         """Play ``limit`` steps in every lane."""
         phase, world = self._phase, self._world
-        lanes, latent, hidden = phase.lanes, self._memory.latent, self._memory.config.hidden
+        lanes, memory = phase.lanes, self._memory
         place = torch.arange(lanes)  # the lane in which each of the world's lanes is noted
         earned, begins, returns = torch.zeros(lanes), torch.ones(lanes, dtype=torch.bool), list[float]()
         world.keep(torch.zeros(0, dtype=torch.int64))
@@ -217,24 +216,24 @@ class ValueGradients:
         world.start(seeds)
         steps: list[tuple[Tensor, ...]] = []
         ends: list[Tensor] = []
-        seen = world.features().float()
+        seen = world.latents().float(), world.state()
         for number in range(phase.limit):
             order = torch.empty_like(place)
             order[place] = torch.arange(lanes)  # from here on in the order in which lanes are noted
-            z, c, h = seen[order].split([latent, hidden, hidden], 1)
-            x = self._see(z, MemoryState(h, c))
+            z, state = (part[order] for part in seen)
+            x = self._see(z, state)
             actions = self._act(x, torch.randn(lanes, world.action_size, generator=draw))
             step = world.step(actions[place])
-            after = world.features().float()
-            z_after, c_after, h_after = after[order].split([latent, hidden, hidden], 1)
-            worth, _ = self._worth(self._memory.predict(h_after[:, None]))
+            after = world.latents().float(), world.state()
+            z_after, state_after = (part[order] for part in after)
+            worth, _ = self._worth(memory.predict(memory.outputs(state_after)[:, None]).step(0))
             reward, terminal, truncated = step.reward[order], step.terminal[order], step.truncated[order]
             earned += reward
             lost = terminal & (earned < (phase.goal or torch.inf))
             over = terminal | truncated
-            steps.append((z, h, c, begins, x.half(), worth - phase.loss * lost, lost, over))
+            steps.append((z, state, begins, x.half(), worth - phase.loss * lost, lost, over))
             edge = over | (number == phase.limit - 1)
-            ends.append(self._see(z_after, MemoryState(h_after, c_after))[edge].half())
+            ends.append(self._see(z_after, state_after)[edge].half())
             begins = over
             if bool(over.any()):
                 stay, gone = torch.nonzero(~over[place]).flatten(), torch.nonzero(over).flatten()
@@ -246,7 +245,7 @@ class ValueGradients:
                 world.keep(stay)
                 world.start([seeds[lane] for lane in gone.tolist()])
                 place = torch.cat([place[stay], gone])
-                after = world.features().float()
+                after = world.latents().float(), world.state()
             seen = after
         *moments, x, worth, lost, over = (torch.stack(part) for part in zip(*steps, strict=True))
         return Played(Moments(*moments), Lesson(x, torch.cat(ends), worth, lost, over), returns)
@@ -272,18 +271,17 @@ class ValueGradients:
         count = int(phase.peril * phase.batch) if len(dangers.restart) else 0
         usual = torch.randint(len(moments.restart), (phase.batch - count,), generator=draw)
         rare = torch.randint(max(1, len(dangers.restart)), (count,), generator=draw)
-        z, h, c, restart = (torch.cat([part[usual], danger[rare]]) for part, danger in zip(moments, dangers, strict=True))
-        state, alive, total = MemoryState(h, c), torch.ones(phase.batch), torch.zeros(phase.batch)
+        z, state, restart = (torch.cat([part[usual], danger[rare]]) for part, danger in zip(moments, dangers, strict=True))
+        alive, total = torch.ones(phase.batch), torch.zeros(phase.batch)
         x = self._see(z, state)
         for _ in range(phase.horizon):
             actions = self._act(x, torch.randn(phase.batch, memory.action, generator=draw))
-            prediction, _, state = memory(z[:, None], actions[:, None], restart[:, None], state)
-            latent = type(prediction.latent)(*(field[:, 0] for field in prediction.latent))
             uniform = torch.rand(phase.batch, memory.latent, generator=draw)
-            z = latent.sample(uniform, torch.randn(phase.batch, memory.latent, generator=draw), 1.0)
-            for part in (z, *state):
-                part.register_hook(tame)
-            worth, hazard = self._worth(prediction)
+            normal = torch.randn(phase.batch, memory.latent, generator=draw)
+            z, state, told = memory.dream(z, actions, restart, state, uniform, normal, 1.0)
+            z.register_hook(tame)
+            state.register_hook(self._tame_parts)
+            worth, hazard = self._worth(told)
             total = total + alive * worth
             alive = alive * phase.discount * (1 - hazard)
             restart = torch.zeros_like(restart)
@@ -292,6 +290,10 @@ class ValueGradients:
         self._improve.zero_grad()
         loss.backward()
         self._improve.step()
+
+    def _tame_parts(self, gradient: Tensor) -> Tensor:
+        """Tame the gradient (B, N) of M's state, each part by its own scale."""
+        return torch.cat([tame(part) for part in gradient.split(self._memory.parts, 1)], 1)
 
 
 def perilous(lost: Tensor, over: Tensor, patience: int) -> Tensor:
@@ -315,16 +317,12 @@ def perilous(lost: Tensor, over: Tensor, patience: int) -> Tensor:
     return found
 
 
-def tame(gradient: Tensor | None) -> Tensor | None:
+def tame(gradient: Tensor) -> Tensor:
     """Return gradients (B, N) of a batch of dreams with those of outliers cut to ``OUTLIER`` times the quantile ``TAMED``.
-
-    None, where nothing depends on what it would be the gradient of, stays None.
 
     >>> tame(torch.tensor([[1.0]] * 19 + [[50.0]])).max().item()
     2.0
     """
-    if gradient is None:
-        return None
     size = gradient.norm(dim=1, keepdim=True)
     most = OUTLIER * torch.quantile(size, TAMED)
     return gradient * (most / size.clamp(min=1e-30)).clamp(max=1)
