@@ -5,7 +5,6 @@ import reprlib
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from worldmodels.errors import ParamsError
@@ -32,11 +31,11 @@ def load_yaml(path: Path = PARAMS_FILE) -> dict[str, Any]:
         ParamsError: where it is missing, is not YAML, is not a mapping, or is larger than any params are.
     """
     try:
-        data = yaml.safe_load(path.read_text())
+        data = parse_yaml(path.read_text(encoding="utf-8"))
         size = _size(data, {})
     except FileNotFoundError:
         raise ParamsError(f"{path} does not exist. `wm preset quick` writes it.") from None
-    except (yaml.YAMLError, ValueError) as error:
+    except (ValueError, OSError) as error:
         raise ParamsError(f"{path} is not valid YAML: {error}") from None
     except RecursionError:
         size = MOST_VALUES + 1
@@ -45,6 +44,22 @@ def load_yaml(path: Path = PARAMS_FILE) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ParamsError(f"{path} must be a mapping of sections. `wm preset quick` writes a valid one.")
     return data
+
+
+def parse_yaml(text: str) -> Any:
+    """Return what a text says, read as DVC reads it: by YAML 1.2, in which 2e-05 is a number and `yes` a text.
+
+    Raises:
+        ValueError: it is no YAML, names a key twice, or is nested too deeply to be read.
+    """
+    from ruamel.yaml import YAML, YAMLError  # here: an agent that is served needs no params
+
+    try:
+        return YAML(typ="safe").load(text)
+    except YAMLError as error:
+        raise ValueError(str(error)) from None
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def _size(node: Any, known: dict[int, int]) -> int:
