@@ -191,7 +191,8 @@ def _damaged(name: str, error: Exception) -> ArtifactError:
     reason = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, KeyError):
         reason = f"{reason} is missing"
-    return ArtifactError(f"{name} is damaged ({reason[:300]}). `git checkout dvc.lock` restores it; or delete it, then `dvc repro`.")
+    repair = "`git checkout dvc.lock` restores it; or delete it, then `dvc repro`."
+    return ArtifactError(f"{name} is damaged ({reason[:300]}). {repair}")
 
 
 def _entry(name: str, content: Mapping[str, Any]) -> Entry:

@@ -129,8 +129,8 @@ def _advice(root: Path) -> str:
     if file is None:
         return "Start its server, or unset MLFLOW_TRACKING_URI, and try again."
     return (
-        f"If the file is damaged, restore it from a backup; or move it away: `wm track sync` makes a new {file.name} of dvc.lock, "
-        "without a champion."
+        f"If the file is damaged, restore it from a backup; or move it away: `wm track sync` makes a new {file.name} "
+        "of dvc.lock, without a champion."
     )
 
 
