@@ -60,7 +60,7 @@ Temperature = Annotated[
 ]
 VersionName = Annotated[
     str,
-    typer.Argument(metavar="VERSION", help="doom@candidate, doom/3, doom-2 (an iteration), or doom for its candidate."),
+    typer.Argument(metavar="VERSION", help="doom@candidate, doom/3, doom-2 (an agent), or doom for its candidate."),
 ]
 Alpha = Annotated[
     float,
@@ -377,6 +377,23 @@ def registry_rollback(
     from worldmodels.cli.registry import roll_back
 
     typer.echo(roll_back(find_root(), model, retire=retire))
+
+
+@registry.command("history")
+def registry_history(
+    model: Annotated[str, typer.Argument(help="The game: doom, or worldmodels-doom.")],
+    as_json: Json = False,
+) -> None:
+    """Tell which versions were champion, since when, and why.
+
+    \b
+    wm registry history doom
+    """
+    from worldmodels.cli.registry import champions, champions_text
+    from worldmodels.cli.show import find_root
+
+    rows = champions(find_root(), model)
+    _print_json(rows) if as_json else typer.echo(champions_text(rows))
 
 
 def _print_json(value: Any) -> None:

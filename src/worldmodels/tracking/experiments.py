@@ -73,8 +73,9 @@ def read_result(root: Path, experiment: Experiment) -> Result:
             raise ValueError("it lacks params.yaml or dvc.lock")
         entries = in_force(parse_lock(str(texts[1])), parse_yaml(str(texts[0])))
     except (ValueError, ArtifactError) as error:
+        name = experiment.name
         raise WorldModelsError(
-            f"experiment {experiment.name} is no state of this project ({error}). `dvc exp remove {experiment.name}` removes it."
+            f"experiment {name} is no state of this project ({error}). `dvc exp remove {name}` removes it."
         ) from None
     evaluated = {entry.key: entry.primary for entry in entries if entry.stage == "evaluate"}
     params = {name: value for entry in entries for name, value in entry.params.items()}
