@@ -146,7 +146,7 @@ def fetch_outcomes(version: ModelVersion) -> dict[str, Outcome]:
             table = pd.read_parquet(path, columns=["world", "seed", "total"])
         except (MlflowException, OSError, ValueError, KeyError) as error:
             raise ArtifactError(
-                f"the test episodes of {label} ({RETURNS}) cannot be read: {reason_of(error)}. If the artifact store is up, its "
+                f"the test episodes of {label} ({RETURNS}) cannot be read: {reason_of(error)}. If the store is up, its "
                 "files are gone: `wm track sync` registers the agent again from the project's artifacts; then delete this "
                 "version in MLflow."
             ) from None
