@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from worldmodels.cli.show import nearest, sqlite_file
+from worldmodels.cli.folder import nearest, sqlite_file
 from worldmodels.errors import ArtifactError, ParamsError
 from worldmodels.tracking.store import lock, opened, tracking_uri
 
