@@ -95,7 +95,7 @@ def train_controller(
         stream: names the search's episodes.
         controller_seed: of the search alone: the same V and M, another C.
         generations: 0 .. all generations - 1 and on, one for each round of the selection, possibly wrapped to show progress.
-        observe: called with metrics and the number of the generation.
+        observe: called with each row of the curve.
         checkpoint: saved now and then; a search goes on from it to the same bytes.
     """
     search = _Search(config, worlds, start, iter(generations), observe, checkpoint)
@@ -186,8 +186,7 @@ class _Search:
         self.curve.append(row)
         if contestant is not None:
             self.contestants[generation] = contestant
-        told = {f"{row['phase']}/{name}": float(value) for name, value in row.items() if name not in ("generation", "phase", "world")}
-        self.observe(told, generation)
+        self.observe(row)
 
     def _after_round(self) -> None:
         if self.checkpoint:

@@ -15,8 +15,8 @@ from worldmodels.learning.resume import restore, state_of
 POINTS = 200
 """Points of a logged curve, about."""
 
-Observe = Callable[[dict[str, float], int], object]
 Row = dict[str, float | int | str]
+Observe = Callable[[Row], object]
 
 
 class OptimiserConfig(Config):
@@ -62,7 +62,7 @@ def fit(
         loss: from the number of the update to named terms; ``loss`` among them is minimised.
         config: of the optimiser.
         updates: 0 .. config.updates - 1, possibly wrapped to show progress.
-        observe: called with metrics and the number of the update.
+        observe: called with each row of the curve.
         validate: named terms on held-out data; called about ten times.
         clip: greatest norm of the gradient.
         checkpoint: saved now and then; if it holds a state, training goes on from there.
@@ -105,13 +105,13 @@ def fit(
         if update % every == 0 or last:
             values = {name: value.item() for name, value in terms.items()}
             curve.append({"update": update, "split": "train", **values})
-            observe({f"train/{name}": value for name, value in values.items()}, update)
+            observe(curve[-1])
         if (update + 1) % check == 0 or last:
             model.eval()
             held_out = dict(validate())
             model.train()
             curve.append({"update": update, "split": "validation", **held_out})
-            observe({f"validation/{name}": value for name, value in held_out.items()}, update)
+            observe(curve[-1])
         if checkpoint and checkpoint.due():
             kept = {f"carried/{name}": tensor for name, tensor in (carried or {}).items()}
             checkpoint.save(state_of(model, optimiser) | kept, {"updates": update + 1, "curve": curve})

@@ -1,6 +1,5 @@
 """Training V on frames streamed from disk."""
 
-import time
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -63,9 +62,7 @@ def train_vision(
 ) -> list[Row]:
     """Train V in place on the frames of ``reader``; return the curve. ``checkpoint``: see ``fit``.
 
-    Batches, noise and order depend on
-    ``seed`` and the number of the update alone. The last metric, ``loader_share``, is the part of the time that the frames took
-    to come from the disk.
+    Batches, noise and order depend on ``seed`` and the number of the update alone.
     """
     held_out = list(range(0, len(reader), HELD_OUT))
     training = sorted(set(range(len(reader))) - set(held_out)) or held_out
@@ -82,13 +79,8 @@ def train_vision(
         generator = torch.Generator().manual_seed(stream_seed(seed, "vision noise", name))
         return torch.randn(count, model.config.latent, generator=generator).to(model.device)
 
-    waited, begin = 0.0, time.perf_counter()
-
     def loss(update: int) -> dict[str, Tensor]:
-        nonlocal waited
-        asked = time.perf_counter()
         frames = next(batch for number, batch in batches if number == update)  # a resumed training passes over those before
-        waited += time.perf_counter() - asked
         return terms(to_images(torch.from_numpy(frames).to(model.device)), noise_of(update, len(frames)))
 
     @torch.inference_mode()
@@ -102,9 +94,9 @@ def train_vision(
         figures = {name: float(sum(w * v[name].item() for w, v in zip(weights, values, strict=True))) for name in values[0]}
         return figures | {"active_dimensions": active_dimensions(encode_frames(model, validation)[0])}
 
-    curve = fit(model, loss, config.optimiser, updates=updates, observe=observe, validate=validate, clip=CLIP, checkpoint=checkpoint)
-    observe({"loader_share": waited / (time.perf_counter() - begin)}, config.optimiser.updates)
-    return curve
+    return fit(
+        model, loss, config.optimiser, updates=updates, observe=observe, validate=validate, clip=CLIP, checkpoint=checkpoint
+    )
 
 
 @torch.inference_mode()
