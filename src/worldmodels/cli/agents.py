@@ -80,8 +80,6 @@ def find_agent(root: Path, text: str) -> Found:
 def _find(root: Path, text: str) -> Found:
     if text.startswith(REGISTRY):
         return Found(text, _download(root, text))
-
-
     made = AgentFiles(text, root).agent if re.fullmatch(KEY, text) else None
     if made is not None and os.path.isfile(made / CARD):
         return Found(text, made)

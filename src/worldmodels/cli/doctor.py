@@ -49,7 +49,7 @@ def examine(root: Path) -> Iterator[Verdict]:
         check_python,
         check_packages,
         lambda: check_params(root),
-        lambda: check_rendering("ViZDoom", {"kind": "doom"}),
+        lambda: check_rendering("ViZDoom", {"kind": "vizdoom"}),
         lambda: check_rendering("CarRacing", {"kind": "carracing", "backend": "gymnasium"}),
         check_gpu,
         lambda: check_disk(root),
@@ -126,10 +126,12 @@ def probe(game: dict[str, str]) -> None:
     import numpy as np
     from pydantic import TypeAdapter
 
-    from worldmodels.games.base import check_frames
-    from worldmodels.games.make import EnvironmentConfig, make_env
+    from worldmodels.games.base import GameConfig
+    from worldmodels.games.make import Game
+    from worldmodels.games.sight import Sight
 
-    env = make_env(TypeAdapter(EnvironmentConfig).validate_python(game), scoring=True)
+    config: GameConfig = TypeAdapter(Game).validate_python(game)
+    env = config.make(scoring=True)
     random = np.random.default_rng(0)
     try:
         frames = [env.start([0])[0].copy()]
@@ -138,7 +140,9 @@ def probe(game: dict[str, str]) -> None:
             action = random.uniform(-1, 1, (1, env.action_size)).astype(np.float32)
             frames.append(env.step(action).frames[0].copy())
         rate = 12 / (time.perf_counter() - began)
-        check_frames(np.stack(frames), env.preset)
+        sight = Sight()
+        sight.see(np.stack(frames))
+        sight.check(env.rules)
     finally:
         env.close()
     print(f"{env.backend}: frames show a picture (brightness {np.mean(frames):.0f}/255), {rate:.0f} steps/s in one game")

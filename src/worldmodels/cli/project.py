@@ -13,9 +13,10 @@ from worldmodels.games.make import Game
 from worldmodels.memory.training import MemoryTraining
 from worldmodels.params import PARAMS_FILE, Config, load_yaml, validate
 from worldmodels.rollout.collection import CollectConfig
-from worldmodels.rollout.evaluation import CalibrationConfig, EvaluationConfig
+from worldmodels.rollout.evaluation import EvaluationConfig
 from worldmodels.storage.layout import KEY
 from worldmodels.vision.training import VisionTraining
+from worldmodels.worlds.calibration import CalibrationConfig
 
 NO_STUDY = "none"
 """`study` of an agent that is part of the chain."""

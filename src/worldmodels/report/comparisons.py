@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from worldmodels.games.base import Reference
+from worldmodels.games.make import references
 from worldmodels.report.canvas import WORLDS, bar, draw, spread
-from worldmodels.report.references import REFERENCES, Reference
 from worldmodels.report.studies import Variant
 from worldmodels.report.style import FAINT_INK, INK, PAPER_COLOUR, PAPER_WHITE, SERIES, WORLD_COLOURS
 
@@ -103,7 +104,7 @@ def _plot_scores(axes: Axes, scores: Sequence[Mapping[str, Any]]) -> None:
                 bar(axes, place + (slot - 1) * 0.27, world, summary, label)
                 _number(axes, place + (slot - 1) * 0.27, summary)
     environment, rules = ranked[0]["environment"], {score["rules"] for score in ranked}
-    for reference in REFERENCES.get(rules.pop(), ()) if len(rules) == 1 else ():
+    for reference in references(rules.pop()) if len(rules) == 1 else ():
         _reference_line(axes, reference)
     axes.set_xlim(-0.6, len(ranked) - 0.4)
     axes.set_xticks(range(len(ranked)), [f"iteration {score['iteration']}" for score in ranked])

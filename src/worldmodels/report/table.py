@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from worldmodels.report.references import REFERENCES
+from worldmodels.games.make import references
 from worldmodels.storage.files import read_json
 from worldmodels.storage.layout import Iteration, damaged
 
@@ -134,7 +134,7 @@ def _row(score: Mapping[str, Any]) -> dict[str, Any]:
 
 def _paper(rules: str) -> str:
     """Return the paper's score by these rules."""
-    found = REFERENCES.get(rules, ())
+    found = references(rules)
     return with_error(found[0].mean, found[0].std / found[0].n ** 0.5) if found else "-"
 
 

@@ -15,6 +15,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run, RunTag
 
@@ -23,6 +24,8 @@ from worldmodels.storage.layout import ALONE
 MOST_METRICS = 1000
 MOST_PARAMS = 100
 """That one request of MLflow takes."""
+CLOCK_SECONDS = 60.0
+"""By which two readings of when a process began may differ: the clock may be set in between."""
 
 
 class RunStore:
@@ -89,8 +92,7 @@ class RunStore:
             return False
         if run.data.tags.get("wm.host") != socket.gethostname():
             return str(self.client.tracking_uri).startswith("http")
-        name = run.data.tags.get("wm.process", "")
-        return name != "" and name == _process_name(int(name.partition("@")[0]))
+        return _is_running(run.data.tags.get("wm.process", ""))
 
     def open_parent(self, key: str) -> str:
         """Return the parent of an iteration that is not complete; made if there is none.
@@ -175,12 +177,19 @@ class RunStore:
 
 
 def _process_name(pid: int) -> str:
-    """Return a name of a process that no later one with its number has; empty where it has ended."""
+    """Return a name of a process that no later one has: its number, and when it began; empty if it has ended."""
     try:
-        state, *others = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
+        process = psutil.Process(pid)
+        return "" if process.status() == psutil.STATUS_ZOMBIE else f"{pid}@{process.create_time():.0f}"
+    except psutil.NoSuchProcess:
         return ""
-    return "" if state == "Z" else f"{pid}@{others[18]}"  # clock ticks from the machine's start to its own
+
+
+def _is_running(name: str) -> bool:
+    """Return whether the process with this name runs. When it began is known to a second or so, as clocks are set."""
+    pid, _, began = name.partition("@")
+    now = _process_name(int(pid)) if pid else ""
+    return now != "" and abs(float(now.partition("@")[2]) - float(began)) < CLOCK_SECONDS
 
 
 def iteration_key(key: str) -> str:
