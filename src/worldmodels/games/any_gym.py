@@ -1,6 +1,6 @@
 """Any Gymnasium environment that shows a picture, named in params.yaml (an id, a crop, an action mapping, a limit).
 
-The picture is the observation where that is an image (uint8, height x width, with one or three channels), else what
+The picture is the observation if that is an image (uint8, height x width, with one or three channels), else what
 ``render()`` draws. The environment takes [-1, 1] actions whatever its own space is:
 
     box       A numbers, each mapped linearly from [-1, 1] to low..high of the space
@@ -14,44 +14,45 @@ import os
 import warnings
 import zlib
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from importlib.metadata import packages_distributions, version
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import numpy as np
 from pydantic import Field, field_validator
 
-from worldmodels.games.base import EnvStep, LaneClock
-from worldmodels.games.frames import as_picture, resize
 from worldmodels.errors import EnvironmentFault, ParamsError
-from worldmodels.params import Config
+from worldmodels.games.base import BatchEnv, EnvStep, GameConfig, Pay
+from worldmodels.games.clock import LaneClock
+from worldmodels.games.frames import as_picture, resize
 from worldmodels.shapes import FRAME_SHAPE
 
 if TYPE_CHECKING:
     from gymnasium.envs.registration import EnvSpec
 
+USUAL_RATE = 30.0
+"""Game steps a second of a game that does not tell its rate."""
 Share = Annotated[float, Field(ge=0, lt=1)]
 Controls = Callable[[np.ndarray], Any]
 
 
-class GymConfig(Config):
+class GymConfig(GameConfig):
     """A Gymnasium environment.
 
     Attributes:
         id: its registered name, such as ``CarRacing-v3`` or ``ale_py:ALE/Pong-v5``.
         action: the kind of its action space.
-        limit: steps (of ``frame_skip`` game steps each) after which an episode is truncated.
+        reward: ``events``: as the game gives it; ``survival``: 1 for every game step instead, so that a dream needs an M that
+            foretells ends and no reward; ``none``: 0.
         crop: shares of the picture cut off at the top, bottom, left and right; [0, 0.125, 0, 0] drops the lowest
             eighth.
-        frame_skip: game steps an action is held for; their rewards are summed.
         kwargs: passed to ``gymnasium.make``.
     """
 
     kind: Literal["gym"] = "gym"
     id: str = Field(min_length=1)
     action: Literal["box", "discrete"]
-    limit: int = Field(ge=1)
+    reward: Pay = "events"
     crop: Annotated[tuple[Share, Share, Share, Share], Field(strict=False)] = (0, 0, 0, 0)
-    frame_skip: int = Field(default=1, ge=1)
     kwargs: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("crop")
@@ -62,13 +63,48 @@ class GymConfig(Config):
         return crop
 
     @property
-    def preset(self) -> str:
+    def rules(self) -> str:
         """Name of the rules; what has no short name in it is told by a checksum."""
         name = self.id.lower().replace("/", "-").replace(":", "-")
-        skip = f"-skip{self.frame_skip}" if self.frame_skip > 1 else ""
+        pay = "" if self.reward == "events" else f"-{self.reward}"
         rest = json.dumps([self.kwargs, self.crop], sort_keys=True, default=str)
         mark = f"-{zlib.crc32(rest.encode()):08x}" if self.kwargs or any(self.crop) else ""
-        return f"{name}-limit{self.limit}{skip}{mark}"
+        return f"{name}-limit{self.limit}{pay}{mark}"
+
+    @property
+    def action_size(self) -> int:
+        return self._ask(lambda game: action_map(game.action_space, self)[1])
+
+    @property
+    def pay(self) -> Pay:
+        return self.reward
+
+    @property
+    def game_steps_a_second(self) -> float:
+        rate = self._ask(lambda game: game.metadata.get("render_fps"))
+        return float(rate) if isinstance(rate, int | float) and rate > 0 else USUAL_RATE
+
+    def make(self, *, scoring: bool = False, threads: int = 1) -> BatchEnv:
+        controls, size, backend = self._ask(lambda game: (*action_map(game.action_space, self), backend_of(game.spec)))
+        return GymEnv(
+            lambda: open_game(self),
+            controls,
+            size,
+            limit=self.limit,
+            rules=self.rules,
+            crop=self.crop,
+            frame_skip=self.frame_skip,
+            pay=self.reward,
+            backend=backend,
+        )
+
+    def _ask(self, question: Callable[[Any], Any]) -> Any:
+        """Return what a game answers that is made for this question."""
+        game = open_game(self)
+        try:
+            return question(game)
+        finally:
+            game.close()
 
 
 class GymEnv:
@@ -81,9 +117,11 @@ class GymEnv:
         action_size: int,
         *,
         limit: int,
-        preset: str,
+        rules: str,
         crop: tuple[float, float, float, float] = (0, 0, 0, 0),
         frame_skip: int = 1,
+        pay: Pay = "events",
+        backend: str = "",
     ) -> None:
         """Make the environment; games start with the first lanes.
 
@@ -91,17 +129,18 @@ class GymEnv:
             make: returns one ``gymnasium.Env``.
             controls: maps an action, (A,) in [-1, 1], to what that takes.
             action_size: A.
-            limit: steps after which an episode is truncated.
-            preset: name of the rules.
+            limit: game steps after which an episode is truncated.
+            rules: name of the rules.
             crop: shares of the picture cut off at the top, bottom, left, right.
-            frame_skip: game steps an action is held for.
+            frame_skip: game steps for which an action is held; their rewards are summed.
+            pay: ``events`` for the game's own rewards; see ``GymConfig.reward``.
+            backend: what simulates the game; Gymnasium if it is not given.
         """
         self.action_size = action_size
-        self.limit = limit
-        self.preset = preset
-        self.backend = f"gymnasium-{version('gymnasium')}"
-        self._make, self._controls, self._crop, self._skip = make, controls, crop, frame_skip
-        self._clock = LaneClock(limit)
+        self.rules = rules
+        self.backend = backend or f"gymnasium-{version('gymnasium')}"
+        self._make, self._controls, self._crop, self._pay = make, controls, crop, pay
+        self._clock = LaneClock(limit, frame_skip)
         self._games: list[Any] = []
         self._free: list[Any] = []
 
@@ -111,8 +150,11 @@ class GymEnv:
         for seed in seeds:
             game = self._free.pop() if self._free else self._make()
             self._games.append(game)
-            observation, _ = game.reset(seed=int(seed))
-            pictures.append(self._look(game, observation))
+            try:
+                observation, _ = game.reset(seed=int(seed))
+                pictures.append(self._look(game, observation))
+            except Exception as error:
+                self._fail(len(self._games) - 1, seed, error)
         self._clock.start(seeds)
         return _frames(pictures)
 
@@ -121,20 +163,18 @@ class GymEnv:
         self._clock.check(actions, self.action_size)
         lanes = len(self._games)
         rewards, terminal, cut = np.zeros(lanes, np.float32), np.zeros(lanes, bool), np.zeros(lanes, bool)
-        pictures = []
+        pictures, left = [], self._clock.left()
         for lane, game in enumerate(self._games):
             controls = self._controls(actions[lane])
             try:
-                for _ in range(self._skip):
+                for _ in range(left[lane]):
                     observation, reward, terminal[lane], cut[lane], _ = game.step(controls)
-                    rewards[lane] += reward
+                    rewards[lane] += reward if self._pay == "events" else self._pay == "survival"
                     if terminal[lane] or cut[lane]:
                         break
                 pictures.append(self._look(game, observation))
             except Exception as error:
-                raise EnvironmentFault(
-                    f"{self.preset}, lane {lane} (seed {self._clock.seeds[lane]}): {type(error).__name__}: {error}"
-                ) from error
+                self._fail(lane, self._clock.seeds[lane], error)
         return EnvStep(_frames(pictures), rewards, terminal, self._clock.advance(terminal, cut))
 
     def keep(self, lanes: np.ndarray) -> None:
@@ -150,6 +190,9 @@ class GymEnv:
             game.close()
         self._games, self._free = [], []
 
+    def _fail(self, lane: int, seed: int, error: Exception) -> NoReturn:
+        raise EnvironmentFault(f"{self.rules}, lane {lane} (seed {seed}): {type(error).__name__}: {error}") from error
+
     def _look(self, game: Any, observation: Any) -> np.ndarray:
         picture = as_picture(observation if is_image(game.observation_space) else game.render())
         top, bottom, left, right = self._crop
@@ -162,47 +205,25 @@ def _frames(pictures: list[np.ndarray]) -> np.ndarray:
     return resize(np.stack(pictures)) if pictures else np.zeros((0, *FRAME_SHAPE), np.uint8)
 
 
-def gym_env(config: GymConfig) -> GymEnv:
-    """Make the environment that params.yaml names.
-
-    Raises:
-        ParamsError: where the id is unknown, or the action space is not of the kind that ``action`` says.
-    """
-    first = open_game(config)
-    try:
-        controls, action_size = action_map(first.action_space, config)
-    finally:
-        first.close()
-    return GymEnv(
-        lambda: open_game(config),
-        controls,
-        action_size,
-        limit=config.limit,
-        preset=config.preset,
-        crop=config.crop,
-        frame_skip=config.frame_skip,
-    )
-
-
 def open_game(config: GymConfig) -> Any:
     """Make one ``gymnasium.Env``, drawing with ``render()`` only if its observation is not an image."""
-    game = make_quietly(config.id, config.limit * config.frame_skip, config.kwargs)
+    game = make_quietly(config.id, config.limit, config.kwargs)
     if is_image(game.observation_space):
         return game
     game.close()
-    return make_quietly(config.id, config.limit * config.frame_skip, {**config.kwargs, "render_mode": "rgb_array"})
+    return make_quietly(config.id, config.limit, {**config.kwargs, "render_mode": "rgb_array"})
 
 
 def make_quietly(name: "str | EnvSpec", steps: int, kwargs: dict[str, Any]) -> Any:
     """Call ``gymnasium.make`` with a name or a spec, without a window, sound, greeting or warnings.
 
     Raises:
-        ParamsError: where Gymnasium does not know the name, lacks a package for it, or refuses the arguments.
+        ParamsError: if Gymnasium does not know the name, lacks a package for it, or refuses the arguments.
     """
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
     if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # else SDL complains on stderr that it has no display
+        os.environ.setdefault("SDL_VIDEODRIVER", "offscreen")  # with `dummy`, some games draw nothing
     import gymnasium
 
     try:
@@ -210,7 +231,24 @@ def make_quietly(name: "str | EnvSpec", steps: int, kwargs: dict[str, Any]) -> A
             warnings.simplefilter("ignore")
             return gymnasium.make(name, max_episode_steps=steps, disable_env_checker=True, **kwargs)
     except (gymnasium.error.Error, ImportError, TypeError) as error:
-        raise ParamsError(f"the Gymnasium environment `{name}` cannot be made: {error}") from error
+        raise ParamsError(f"the Gymnasium environment `{name}` cannot be made: {error}{_hint(name)}") from error
+
+
+def _hint(name: "str | EnvSpec") -> str:
+    """Say how an environment of a plugin is named, if this one may be such."""
+    if not isinstance(name, str) or ":" in name:
+        return ""
+    module = "ale_py" if name.startswith("ALE/") else "MODULE"
+    return f" If a package other than Gymnasium has it, name that one's module too: `{module}:{name}`."
+
+
+def backend_of(spec: Any) -> str:
+    """Return what simulates the game of a Gymnasium spec: Gymnasium, and the package that the game itself is from."""
+    own = f"gymnasium-{version('gymnasium')}"
+    start = spec.entry_point if isinstance(spec.entry_point, str) else spec.entry_point.__module__
+    package = start.partition(":")[0].partition(".")[0]
+    found = [] if package in ("gymnasium", __name__.partition(".")[0]) else packages_distributions().get(package, [])
+    return "+".join([own, *(f"{name}-{version(name)}" for name in found[:1])])
 
 
 def is_image(space: Any) -> bool:
@@ -223,7 +261,7 @@ def action_map(space: Any, config: GymConfig) -> tuple[Controls, int]:
     """Return the mapping from an action in [-1, 1] to the space, and A.
 
     Raises:
-        ParamsError: where the space is of another kind, or has no bounds.
+        ParamsError: if the space is of another kind, or has no bounds.
     """
     from gymnasium.spaces import Box, Discrete
 

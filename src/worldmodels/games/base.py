@@ -1,22 +1,156 @@
-"""What a game looks like from outside: B games in lock-step, actions in, frames out."""
+"""What a game looks like from outside: what it declares, and B games in lock-step, actions in, frames out."""
 
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Annotated, ClassVar, Literal, NamedTuple, Protocol, Self
 
 import numpy as np
+from pydantic import Field
 
-from worldmodels.errors import EnvironmentFault
+from worldmodels.games.blind import Blind, RandomPolicyConfig, ScriptedConfig, uniform
+from worldmodels.params import Config
+
+Pay = Literal["survival", "events", "none"]
+GameSteps = Annotated[int, Field(ge=1, le=10_000_000)]
+FrameSkip = Annotated[int, Field(ge=1, le=1000)]
+
+
+class Reference(NamedTuple):
+    """A published mean return.
+
+    Attributes:
+        mean: mean return.
+        std: standard deviation over the episodes.
+        n: episodes.
+        label: what to write beside the line; says whose figure it is.
+    """
+
+    mean: float
+    std: float
+    n: int
+    label: str
+
+
+class GameConfig(Config):
+    """Base of all games: what params.yaml says of one, and everything that the project asks of it.
+
+    A game step is the game's own unit of time (a tic, a frame). A step is what an agent takes: ``frame_skip`` game steps.
+
+    Attributes:
+        limit: game steps after which an episode is truncated.
+        frame_skip: game steps for which an action is held. The game, its time and its score stay the same; who plays it looks
+            and decides less often, and to dream of a second takes fewer steps.
+        patience: steps without a reward above 0 after which a collected episode is lost; 0: none is.
+        goal: sum of rewards, without what every step costs, at which a dreamt episode is over; 0: none ends so.
+        published: scores of others by ``rules``: a score is comparable only if the rules are the same.
+        won: sum of rewards of an episode that is won, so that it is not lost if nothing more is paid; 0: none is.
+        aftermath: steps that are kept of those without a reward at the end of a lost episode, so that M sees how it looks.
+    """
+
+    limit: GameSteps
+    frame_skip: FrameSkip = 1
+    patience: int = Field(default=0, ge=0, le=1_000_000)
+    goal: float = Field(default=0.0, ge=0, le=1e9)
+
+    published: ClassVar[Mapping[str, tuple[Reference, ...]]] = {}
+    won: ClassVar[float] = 0.0
+    aftermath: ClassVar[int] = 0
+
+    @property
+    @abstractmethod
+    def rules(self) -> str:
+        """Name of the rules. The limit in game steps is in it; ``frame_skip`` is the agent's affair."""
+
+    @property
+    @abstractmethod
+    def action_size(self) -> int:
+        """A, how many numbers in [-1, 1] an action has."""
+
+    @property
+    @abstractmethod
+    def pay(self) -> Pay:
+        """What is rewarded: every game step that is survived, events of the game, or nothing."""
+
+    @property
+    @abstractmethod
+    def game_steps_a_second(self) -> float:
+        """How many game steps a second of play has."""
+
+    @abstractmethod
+    def make(self, *, scoring: bool = False, threads: int = 1) -> "BatchEnv":
+        """Make the games, without lanes.
+
+        Args:
+            scoring: take the back end whose scores are reported, whatever trains.
+            threads: cores to use.
+
+        Raises:
+            ParamsError: if the game cannot be made with these params.
+        """
+
+    @property
+    def steps(self) -> int:
+        """Steps that an episode lasts at most. If ``frame_skip`` does not divide the limit, the last one is shorter."""
+        return -(-self.limit // self.frame_skip)
+
+    @property
+    def frames_a_second(self) -> float:
+        """Steps that an agent takes in a second of play."""
+        return self.game_steps_a_second / self.frame_skip
+
+    @property
+    def survival(self) -> bool:
+        """Whether a step is worth the game steps that it lasts and nothing else, so that M needs no reward head."""
+        return self.pay == "survival"
+
+    @property
+    def worth(self) -> float:
+        """What a step is worth if M has no reward head."""
+        return {"survival": float(self.frame_skip), "events": 1.0, "none": 0.0}[self.pay]
+
+    @property
+    def baseline(self) -> RandomPolicyConfig:
+        """The policy that scores are compared with: a uniform action at every step."""
+        return uniform(self.action_size)
+
+    @property
+    def random(self) -> RandomPolicyConfig:
+        """The policy that usually collects the first episodes."""
+        held = [self.steps_of(game_steps) for game_steps in (4, 8, 16)]
+        return self.baseline.model_copy(update={"holds": held, "bias": [0.5] * self.action_size})
+
+    @property
+    def blind(self) -> list[ScriptedConfig]:
+        """Other policies that do not look; an agent that is no better than the best of them has learned timing only."""
+        return []
+
+    @property
+    def policies(self) -> dict[str, Blind]:
+        """All policies that do not look, by name, the baseline ``random`` first."""
+        return {"random": self.baseline, **{policy.name: policy for policy in self.blind}}
+
+    @property
+    def references(self) -> tuple[Reference, ...]:
+        """Published scores that stand beside ours under these rules."""
+        return self.published.get(self.rules, ())
+
+    def steps_of(self, game_steps: int) -> int:
+        """Return how many steps last so many game steps, at least 1."""
+        return max(1, round(game_steps / self.frame_skip))
+
+    def at_most(self, steps: int) -> Self:
+        """Return the same game with episodes of at most so many steps; 0: of the game's own limit."""
+        return self.model_copy(update={"limit": min(steps * self.frame_skip, self.limit)}) if steps else self
 
 
 class EnvStep(NamedTuple):
     """What one step of every lane gave.
 
     Attributes:
-        frames: (B, 64, 64, 3) uint8, the frame after the action. Where a game has none after its end, its last one
-            again.
+        frames: (B, 64, 64, 3) uint8, the frame after the action. If a game has none after its end, its last one again.
         rewards: (B,) float32.
         terminal: (B,) bool, the game ended the episode (death, lap finished, off the field).
-        truncated: (B,) bool, the step limit of the preset ended it.
+        truncated: (B,) bool, the limit of the rules ended it.
     """
 
     frames: np.ndarray
@@ -34,14 +168,12 @@ class BatchEnv(Protocol):
 
     Attributes:
         action_size: A, how many numbers in [-1, 1] one action has.
-        limit: steps after which an episode is truncated.
-        preset: name of the rules (game, skill, limit in game steps); a score is comparable only within a preset.
+        rules: name of the rules (game, skill, limit in game steps); scores are comparable only if it is the same.
         backend: what simulates the game, for example ``gymnasium-1.4.0``.
     """
 
     action_size: int
-    limit: int
-    preset: str
+    rules: str
     backend: str
 
     def start(self, seeds: Sequence[int]) -> np.ndarray:
@@ -59,92 +191,3 @@ class BatchEnv(Protocol):
     def close(self) -> None:
         """Free the games. Closing twice is harmless."""
         ...
-
-
-class LaneClock:
-    """Counts each lane's steps against the limit, for a ``BatchEnv``.
-
-    Attributes:
-        limit: steps after which a lane is truncated.
-        seeds: the lanes' seeds, (B,) int64.
-        elapsed: steps played, (B,) int64.
-        ended: the lanes whose episode is over, (B,) bool.
-    """
-
-    def __init__(self, limit: int) -> None:
-        """Make a clock without lanes."""
-        self.limit = limit
-        self.seeds = np.zeros(0, np.int64)
-        self.elapsed = np.zeros(0, np.int64)
-        self.ended = np.zeros(0, bool)
-
-    def __len__(self) -> int:
-        """Return B."""
-        return len(self.seeds)
-
-    def start(self, seeds: Sequence[int]) -> None:
-        """Append a lane for every seed."""
-        count = len(seeds)
-        self.seeds = np.concatenate([self.seeds, np.asarray(seeds, np.int64)])
-        self.elapsed = np.concatenate([self.elapsed, np.zeros(count, np.int64)])
-        self.ended = np.concatenate([self.ended, np.zeros(count, bool)])
-
-    def keep(self, lanes: np.ndarray) -> None:
-        """Keep these lanes only."""
-        self.seeds, self.elapsed, self.ended = self.seeds[lanes], self.elapsed[lanes], self.ended[lanes]
-
-    def check(self, actions: np.ndarray, action_size: int) -> None:
-        """Refuse a step that no game should see.
-
-        Raises:
-            ValueError: where ``actions`` is not (B, A), or a lane's episode is over.
-            EnvironmentFault: where an action is not a finite number (a network that diverged).
-        """
-        if actions.shape != (len(self), action_size):
-            raise ValueError(f"actions have the shape {actions.shape}; {(len(self), action_size)} is needed")
-        if self.ended.any():
-            raise ValueError(f"lanes {np.flatnonzero(self.ended).tolist()} are over: keep() the others before step()")
-        broken = ~np.isfinite(actions).all(axis=1)
-        if broken.any():
-            raise EnvironmentFault(
-                f"the actions of seeds {self.seeds[broken].tolist()} hold NaN or infinity. The controller or M has "
-                "diverged: look at the loss curves, and lower the learning rate in params.yaml."
-            )
-
-    def advance(self, terminal: np.ndarray, cut: np.ndarray | None = None) -> np.ndarray:
-        """Count one step of every lane.
-
-        Args:
-            terminal: (B,) bool, the lanes whose game ended.
-            cut: (B,) bool, the lanes that a limit of the game's own stopped, if it has one.
-
-        Returns:
-            The lanes that are truncated, (B,) bool.
-        """
-        self.elapsed = self.elapsed + 1
-        over: np.ndarray = self.elapsed >= self.limit
-        truncated: np.ndarray = (over if cut is None else over | cut) & ~terminal
-        self.ended = terminal | truncated
-        return truncated
-
-
-def check_frames(frames: np.ndarray, source: str) -> None:
-    """Refuse frames that show nothing.
-
-    Args:
-        frames: (T, 64, 64, 3) uint8 of one episode.
-        source: what to name in the message.
-
-    Raises:
-        EnvironmentFault: where every frame is one flat colour (black, headless without a renderer), or where an episode
-            of at least 10 frames never changes.
-    """
-    flat = frames.reshape(len(frames), -1, 3)
-    if (flat == flat[:, :1]).all():
-        colour = flat[0, 0].tolist()
-        raise EnvironmentFault(
-            f"{source}: every frame is the single colour {colour}. Rendering does not work here: run `wm doctor`, and "
-            "check that the crop in params.yaml leaves a part of the picture."
-        )
-    if len(frames) >= 10 and (frames == frames[:1]).all():
-        raise EnvironmentFault(f"{source}: all {len(frames)} frames are the same picture. The game is not advancing.")

@@ -3,10 +3,14 @@
 Action: three numbers in [-1, 1] (a controller's tanh): steering as it is, gas = (a + 1) / 2, brake = clip(a, 0, 1).
 Observation: the top 84 of 96 rows (the dashboard is cut), resized to 64x64 RGB.
 Reward: +1000/N for each of the track's N tiles when first touched, -0.1 per game step, -100 for leaving the field.
-End: 95% of the tiles touched and the lap closed, or the field left (terminal); the limit, 1000 game steps (truncated).
-A step is ``frame_skip`` game steps, 1 in the paper.
+End: all tiles touched, or the field left (terminal); the limit, 1000 game steps (truncated). A step is ``frame_skip`` game
+steps, 1 in the paper.
 
-Two backends play by these rules. ``gymnasium`` is the reference, and the one that scores. ``envpool`` is its C++ twin,
+Gymnasium documents that a lap ends at 95% of the tiles. In its code (to 1.4) that share is looked at only when the *first* tile
+is first touched, and the car starts on it: so a lap ends at 100%. EnvPool divides two whole numbers there, with the same
+outcome. A test fails if Gymnasium's rule changes, since the scores would not compare.
+
+Two back ends play by these rules. ``gymnasium`` is the reference, and the one that scores. ``envpool`` is its C++ twin,
 several times as fast, for training; its frames are not anti-aliased, and the same seed is another track.
 """
 
@@ -14,39 +18,77 @@ import os
 import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from worldmodels.games.any_gym import GymEnv, make_quietly
-from worldmodels.games.base import EnvStep, LaneClock
+from worldmodels.games.base import BatchEnv, EnvStep, GameConfig, GameSteps, Pay, Reference
+from worldmodels.games.blind import RandomPolicyConfig, ScriptedConfig
+from worldmodels.games.clock import LaneClock
 from worldmodels.games.frames import resize
-from worldmodels.params import Config
 
 GAME = "CarRacing-v3"
 ROWS, ROWS_KEPT = 96, 84
 ACTION_SIZE = 3
 
 
-class CarRacingConfig(Config):
-    """CarRacing's rules.
+class CarRacingConfig(GameConfig):
+    """CarRacing.
 
     Attributes:
         backend: what simulates the game in training; scoring always takes gymnasium.
-        limit: steps (of ``frame_skip`` game steps each) after which an episode is truncated.
-        frame_skip: game steps an action is held for; their rewards are summed. The game and its score stay the same.
+        patience: as of all games. A car that is paid no more has left the road; what follows is long, and forgives it in M's
+            eyes. The paper's runs have none: 0.
+        goal: as of all games. M does not count tiles: without a goal it would pay for driving on after a lap is done.
     """
 
     kind: Literal["carracing"] = "carracing"
     backend: Literal["envpool", "gymnasium"] = "envpool"
-    limit: int = Field(default=1000, ge=1)
-    frame_skip: int = Field(default=1, ge=1)
+    limit: GameSteps = 1000
+    patience: int = Field(default=60, ge=0, le=1_000_000)
+    goal: float = Field(default=980.0, ge=0, le=1e9)
+
+    published: ClassVar = {"carracing-v3-limit1000": (Reference(906, 21, 100, "paper, real\n906 (v0)"),)}
+    """Ha & Schmidhuber 2018, table 1; theirs was CarRacing-v0, whose rules v3 keeps."""
+    won: ClassVar[float] = 850.0
+    aftermath: ClassVar[int] = 25
 
     @property
-    def preset(self) -> str:
-        """Name of the rules: the limit in game steps, and not ``frame_skip``, which is the agent's affair."""
-        return f"carracing-v3-limit{self.limit * self.frame_skip}"
+    def rules(self) -> str:
+        return f"carracing-v3-limit{self.limit}"
+
+    @property
+    def action_size(self) -> int:
+        return ACTION_SIZE
+
+    @property
+    def pay(self) -> Pay:
+        return "events"
+
+    @property
+    def game_steps_a_second(self) -> float:
+        return 50.0
+
+    @property
+    def random(self) -> RandomPolicyConfig:
+        holds = [self.steps_of(game_steps) for game_steps in (4, 8, 16)]
+        # Steering, gas, brake.
+        return RandomPolicyConfig(
+            holds=holds, walks=[0.0, 0.9], mean=[0.0, 0.2, -0.5], scale=[0.8, 0.8, 0.6], bias=[0.4, 0.6, 0.6]
+        )
+
+    @property
+    def blind(self) -> list[ScriptedConfig]:
+        """Straight on with half the gas; and slowly a little to the left, as tracks go: that touches some tiles."""
+        actions = {"gas": [0.0, 0.0, -1.0], "slowly left": [-0.03, -0.9, -1.0]}
+        return [ScriptedConfig(name=name, first=action, second=action) for name, action in actions.items()]
+
+    def make(self, *, scoring: bool = False, threads: int = 1) -> BatchEnv:
+        if scoring or self.backend == "gymnasium":
+            return gymnasium_carracing(self)
+        return EnvPoolCarRacing(self, threads)
 
 
 def car_controls(actions: np.ndarray) -> np.ndarray:
@@ -56,15 +98,15 @@ def car_controls(actions: np.ndarray) -> np.ndarray:
 
 
 def gymnasium_carracing(config: CarRacingConfig) -> GymEnv:
-    """Make the reference backend."""
+    """Make the reference back end."""
     from worldmodels.games.carracing_drawing import quick_spec  # here and not above: it imports Gymnasium and Box2D
 
     return GymEnv(
-        lambda: make_quietly(quick_spec(GAME), config.limit * config.frame_skip, {}),
+        lambda: make_quietly(quick_spec(GAME, ROWS_KEPT), config.limit, {}),
         car_controls,
         ACTION_SIZE,
         limit=config.limit,
-        preset=config.preset,
+        rules=config.rules,
         crop=(0, 1 - ROWS_KEPT / ROWS, 0, 0),
         frame_skip=config.frame_skip,
     )
@@ -86,12 +128,10 @@ class EnvPoolCarRacing:
             config: the rules.
             threads: cores to use.
         """
-        self.limit = config.limit
-        self.preset = config.preset
+        self.rules = config.rules
         self.backend = f"envpool-{version('envpool')}"
-        self._skip, self._game_steps = config.frame_skip, config.limit * config.frame_skip
-        self._threads = threads
-        self._clock = LaneClock(config.limit)
+        self._limit, self._threads = config.limit, threads
+        self._clock = LaneClock(config.limit, config.frame_skip)
         self._pools: dict[int, Any] = {}
         self._made = 0
         self._pool = np.zeros(0, np.int64)  # (B,) the pool that a lane's game is in
@@ -101,7 +141,7 @@ class EnvPoolCarRacing:
         """Append a lane for every seed; return their first frames, (len(seeds), 64, 64, 3) uint8."""
         if not seeds:
             return resize(np.zeros((0, ROWS_KEPT, ROWS, 3), np.uint8))
-        pool = make_pool([int(seed) for seed in seeds], self._game_steps, min(self._threads, len(seeds)))
+        pool = make_pool([int(seed) for seed in seeds], self._limit, min(self._threads, len(seeds)))
         pictures, info = pool.reset()
         self._pools[self._made] = pool
         self._pool = np.concatenate([self._pool, np.full(len(seeds), self._made, np.int64)])
@@ -116,8 +156,10 @@ class EnvPoolCarRacing:
         controls = car_controls(actions)
         pictures = np.empty((len(actions), ROWS_KEPT, ROWS, 3), np.uint8)
         rewards, terminal = np.zeros(len(actions), np.float32), np.zeros(len(actions), bool)
-        for _ in range(self._skip):
-            groups = {number: np.flatnonzero((self._pool == number) & ~terminal) for number in self._pools}
+        left = self._clock.left()
+        for game_step in range(self._clock.frame_skip):
+            playing = ~terminal & (game_step < left)
+            groups = {number: np.flatnonzero((self._pool == number) & playing) for number in self._pools}
             groups = {number: lanes for number, lanes in groups.items() if len(lanes)}
             for number, lanes in groups.items():  # all pools work at once
                 self._pools[number].send(controls[lanes], self._index[lanes])
@@ -126,7 +168,7 @@ class EnvPoolCarRacing:
                 back = lanes[np.searchsorted(self._index[lanes], info["env_id"])]  # threads may answer in another order
                 pictures[back] = seen[:, :ROWS_KEPT]
                 rewards[back] += reward
-                terminal[back] = ended | (cut & (info["elapsed_step"] < self._game_steps))  # whatever ends it early is the game
+                terminal[back] = ended | (cut & (info["elapsed_step"] < self._limit))  # whatever ends it early is the game
         return EnvStep(resize(pictures), rewards, terminal, self._clock.advance(terminal))
 
     def keep(self, lanes: np.ndarray) -> None:

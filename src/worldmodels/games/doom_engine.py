@@ -1,0 +1,138 @@
+"""One engine of ViZDoom: a process of its own, headless and silent, which ends with the process that started it."""
+
+import glob
+import os
+import queue
+import sys
+import tempfile
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+
+from worldmodels.errors import EnvironmentFault
+
+if TYPE_CHECKING:
+    import vizdoom
+
+START_TIC = 1
+START_SECONDS = 30.0
+"""That an engine may take to start; it takes 0.1 to 0.3 s on an idle machine."""
+START_TRIES = 3
+
+
+def start_surely(skill: int, resolution: str, tries: int = START_TRIES) -> "vizdoom.DoomGame":
+    """Start one engine; one that does not answer within ``START_SECONDS`` is given up, and another is started.
+
+    An engine that cannot be forked, or dies while it starts, leaves ViZDoom waiting for ever, where nothing can reach it. So
+    the wait is in a daemon thread, which can be left behind: it holds no lock and ends with this process.
+
+    Raises:
+        EnvironmentFault: if the engine will not start, or ``tries`` of them did not answer.
+    """
+    for attempt in range(1, tries + 1):
+        answer: queue.SimpleQueue[vizdoom.DoomGame | Exception] = queue.SimpleQueue()
+        threading.Thread(target=_answer, args=(skill, resolution, answer), daemon=True, name=f"doom start {attempt}").start()
+        try:
+            game = answer.get(timeout=START_SECONDS)
+        except queue.Empty:
+            print(f"warning: a ViZDoom engine did not start within {START_SECONDS:g} s; trying another", file=sys.stderr)
+            continue
+        if isinstance(game, Exception):
+            raise game
+        return game
+    raise EnvironmentFault(
+        f"{tries} ViZDoom engines did not start within {START_SECONDS:g} s each. Run `wm doctor`; a game needs 10 MB of free "
+        "space in /dev/shm."
+    )
+
+
+def _answer(skill: int, resolution: str, answer: "queue.SimpleQueue[vizdoom.DoomGame | Exception]") -> None:
+    try:
+        answer.put(start_engine(skill, resolution))
+    except Exception as error:
+        answer.put(error)
+
+
+def start_engine(skill: int = 4, resolution: str = "160x120") -> "vizdoom.DoomGame":
+    """Start one engine, headless and silent.
+
+    On Linux it leaves nothing behind, even if this process is killed: no process, no shared memory, no file of its own.
+
+    Raises:
+        EnvironmentFault: if it will not start.
+    """
+    import vizdoom
+
+    game = vizdoom.DoomGame()
+    game.load_config(str(Path(vizdoom.scenarios_path) / "take_cover.cfg"))  # scenario, map, buttons, no HUD
+    game.set_doom_skill(skill)
+    game.set_episode_start_time(START_TIC)
+    game.set_episode_timeout(0)  # the limit is counted here, so that a death is told from a time-out
+    game.set_living_reward(1)
+    game.set_mode(vizdoom.Mode.PLAYER)
+    game.set_screen_format(vizdoom.ScreenFormat.RGB24)
+    game.set_screen_resolution(getattr(vizdoom.ScreenResolution, f"RES_{resolution.upper()}"))
+    game.set_available_game_variables([])
+    game.set_window_visible(False)
+    game.set_sound_enabled(False)
+    game.set_doom_config_path(os.devnull)  # else each engine writes _vizdoom.ini into the working directory
+    try:
+        if sys.platform == "linux":
+            game.set_vizdoom_path(str(_launcher()))
+        game.init()
+    except Exception as error:
+        raise EnvironmentFault(
+            f"the ViZDoom engine does not start: {error} Run `wm doctor`; a game needs 10 MB of free space in /dev/shm."
+        ) from error
+    # Both processes have the shared memory mapped by now. Unlinked, it goes when they do, even if they are killed.
+    for path in glob.glob(f"/dev/shm/ViZDoom*{game.get_instance_id()}"):
+        os.unlink(path)
+    return game
+
+
+def _launcher() -> Path:
+    """Return the path of the script that starts an engine, with what it needs to know in the environment.
+
+    All engines of a user share one folder to start in, which stays: one for each would be left behind by every process
+    that is killed while its engines start.
+
+    Raises:
+        OSError: if an engine could not be executed there, for which ViZDoom crashes Python.
+    """
+    import vizdoom
+
+    engine, script = Path(vizdoom.__file__).with_name("vizdoom"), Path(__file__).with_name("vizdoom.sh")
+    for path in (engine, script):
+        if not os.access(path, os.X_OK):
+            raise FileNotFoundError(f"{path} is missing or not executable: install its package again.")
+    folder = Path(tempfile.gettempdir()) / f"worldmodels-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        raise PermissionError(f"{folder} is not yours: remove it, or set TMPDIR to another folder.")
+    os.environ |= {"WM_VIZDOOM": str(engine), "WM_VIZDOOM_FOLDER": str(folder)}
+    return script
+
+
+def engine_faults() -> tuple[type[Exception], ...]:
+    """Return what ViZDoom raises if an engine is gone."""
+    import vizdoom
+
+    return (
+        vizdoom.ViZDoomUnexpectedExitException,
+        vizdoom.ViZDoomIsNotRunningException,
+        vizdoom.ViZDoomErrorException,
+        vizdoom.MessageQueueException,
+        vizdoom.SharedMemoryException,
+    )
+
+
+def kill(game: "vizdoom.DoomGame") -> None:
+    """Kill the process of an engine, a child of this one."""
+    instance = game.get_instance_id()
+    for engine in psutil.Process().children():
+        with suppress(psutil.Error):
+            if instance in engine.cmdline():
+                engine.kill()

@@ -1,0 +1,52 @@
+"""Do frames show a game? Rendering that is black or frozen is found before anything is learned from it."""
+
+import numpy as np
+
+from worldmodels.errors import EnvironmentFault
+
+FEWEST_FRAMES = 10
+"""That are needed to say that a game does not advance."""
+
+
+class Sight:
+    """Whether a game shows anything: judged by all its episodes, since in a single one nothing may happen for a while.
+
+    Attributes:
+        pictured: whether a frame had more than one colour.
+        moved: whether a frame was another one than the first of its episode.
+        frames: how many were seen.
+    """
+
+    def __init__(self, pictured: bool = False, moved: bool = False, frames: int = 0) -> None:
+        """Begin, or go on with what another one has seen (``state``)."""
+        self.pictured, self.moved, self.frames = pictured, moved, frames
+
+    def see(self, frames: np.ndarray) -> None:
+        """Look at an episode, (T, 64, 64, 3) uint8."""
+        self.frames += len(frames)
+        if not self.pictured:
+            flat = frames.reshape(len(frames), -1, 3)
+            self.pictured = bool((flat != flat[:, :1]).any())
+        if not self.moved:
+            self.moved = bool((frames != frames[:1]).any())
+
+    def state(self) -> dict[str, bool | int]:
+        """Return the arguments with which another one goes on from here."""
+        return {"pictured": self.pictured, "moved": self.moved, "frames": self.frames}
+
+    def check(self, source: str) -> None:
+        """Refuse a game that showed nothing; ``source`` is named in the message.
+
+        Raises:
+            EnvironmentFault: if every frame was of a single colour (black: headless without a renderer), or, of 10 frames or
+                more, none ever changed within its episode.
+        """
+        if self.frames and not self.pictured:
+            raise EnvironmentFault(
+                f"{source}: every frame is a single colour. Rendering does not work here: run `wm doctor`, and check that the "
+                "crop in params.yaml leaves a part of the picture."
+            )
+        if self.frames >= FEWEST_FRAMES and not self.moved:
+            raise EnvironmentFault(
+                f"{source}: in all {self.frames} frames, no picture ever changes within an episode. The game is not advancing."
+            )
