@@ -106,20 +106,14 @@ class Match:
     def film(self, path: Path) -> None:
         """Play the first episode again, which gives the same, and film it."""
         if self._world == "dream":
-            world = self._agent.dream_world(temperature=self._temperature)
-            _write_video(path, {"dream": _record(world, self._agent, self._seeds[0]).frames}, self._agent)
+            dream = self._agent.dream_world(temperature=self._temperature)
+            _write_video(path, {"dream": _record(dream, self._agent, self._seeds[0]).frames}, self._agent)
             return
         from worldmodels.report.demonstration import film_episode
 
-        game = self._agent.game
-        with closing(game.make(scoring=True)) as env:
-            film = film_episode(
-                self._agent,
-                self._agent.real_world(env),
-                seed=self._seeds[0],
-                temperature=self._temperature,
-                limit=game.steps,
-            )
+        with closing(self._agent.game.make(scoring=True)) as env:
+            world = self._agent.real_world(env)
+            film = film_episode(self._agent, world, seed=self._seeds[0], temperature=self._temperature)
         _write_video(path, film.views(), self._agent)
 
     def _play_dream(self) -> "Returns":

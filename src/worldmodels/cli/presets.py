@@ -3,6 +3,7 @@
 import io
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,8 +57,8 @@ def check_params(root: Path) -> str:
     from worldmodels.cli.project import load_project
 
     project = load_project(root / PARAMS_FILE)
-    count, agents = len(project.world_models), _shortened(project)
-    lines = [f"{root / PARAMS_FILE} is valid: preset {project.preset}, {count} world models, {len(project.agents)} agents ({agents})."]
+    counts = f"{len(project.world_models)} world models, {len(project.agents)} agents ({_shortened(project)})"
+    lines = [f"{root / PARAMS_FILE} is valid: preset {project.preset}, {counts}."]
     for measured in project.measured:
         parts = "; ".join(f"{part} {minutes:g} min" for part, minutes in measured.minutes.items())
         lines.append(f"measured on {measured.hardware}: {parts}")
@@ -179,10 +180,8 @@ def _edits(root: Path, target: Path) -> str:
     presets = [load_yaml(path) for path in preset_files(root).values()]
     name, *studies = str(mine.get("preset")).split("+")
     if studies:
-        try:
+        with suppress(ParamsError):  # presets or studies that are here no more
             presets.append(_composed(root, name, studies))
-        except ParamsError:  # presets or studies that are here no more
-            pass
     differences = [_differing(_flat(mine), _flat(preset)) for preset in presets]
     keys = min(differences, key=len)
     return ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
@@ -199,4 +198,3 @@ def _flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         below = isinstance(value, dict) and value
         flat |= _flat(value, f"{prefix}{name}.") if below else {f"{prefix}{name}": value}
     return flat
-

@@ -99,7 +99,7 @@ class Project(Config):
     seed: int = Field(ge=0, lt=2**31)
     compute: ComputeConfig
     cluster: ClusterConfig
-    measured: list[Measured] = []
+    measured: list[Measured] = Field(default=[])
     environments: list[str] = Field(min_length=1)
     world_models: dict[str, WorldModelEntry] = Field(min_length=1)
     agents: dict[str, AgentEntry] = Field(min_length=1)
@@ -261,10 +261,14 @@ def _section(name: str, section: EnvironmentSection) -> list[str]:
             dreams |= phase.world == "dream"
             pays = getattr(phase, "pay", "return")
             if pays in ("hazard", "survival") and not memory.done:
-                wrong.append(f"{where}.phases.{phase_name}.pay`: {pays} is told by M's done head: set {name}.memory.model.done: true.")
+                wrong.append(
+                    f"{where}.phases.{phase_name}.pay`: {pays} is told by M's done head: set {name}.memory.model.done: true."
+                )
             wrong += [f"{where}.phases.{phase_name}`: {problem}" for problem in phase.check(memory)]
         if controller.selection.every > controller.generations:
-            wrong.append(f"{where}.selection.every` is more than the {controller.generations} generations: no C would be chosen from.")
+            wrong.append(
+                f"{where}.selection.every` is more than the {controller.generations} generations: no C would be chosen from."
+            )
     if dreams and not game.survival and memory.reward == "none":
         wrong.append(f"`{name}.memory.model.reward` must be `event`: a dream of {name} has no reward without it.")
     if dreams and game.survival and not memory.done:

@@ -33,12 +33,14 @@ def overview(root: Path) -> dict[str, Any]:
     environments = dict.fromkeys(entry["environment"] for entry in [*models, *own])
     random = [_entry(root, f"{name}-0", {"env": name}, "environments", locked) for name in environments]
     agents = [_scored(root, entry, lines.get(entry["key"], {}), locked) for entry in [*random, *own]]
-    missing = [stage["made_by"] for entry in [*random, *models, *own] for stage in entry["stages"].values() if not stage["made"]]
+    missing = [
+        stage["made_by"] for entry in [*random, *models, *own] for stage in entry["stages"].values() if not stage["made"]
+    ]
     page = root / REPORTS / "index.html"
     return {
         "agents": agents,
         "world_models": models,
-        "missing": list(dict.fromkeys(missing)),
+        "missing": list(dict.fromkeys(stage["made_by"] for stage in stages if not stage["made"])),
         "report": str(page) if page.is_file() else None,
     }
 

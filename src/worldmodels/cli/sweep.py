@@ -146,7 +146,9 @@ def _alone(ending: str, endings: Sequence[Sequence[str]]) -> bool:
     return ending not in OWN and sum(ending in other for other in endings) == 1
 
 
-def rows(root: Path, axes: Sequence[Axis], points: Sequence[Point], states: Mapping[str, Mapping[str, str]]) -> Iterator[dict[str, Any]]:
+def rows(
+    root: Path, axes: Sequence[Axis], points: Sequence[Point], states: Mapping[str, Mapping[str, str]]
+) -> Iterator[dict[str, Any]]:
     """Yield one row an experiment and agent: what was set, and the scores. ``states``: of experiments without results."""
     made = {experiment.name: experiment for experiment in list_experiments(root)}
     for point in points:
