@@ -33,7 +33,7 @@ def wm(*arguments: str, env: dict[str, str] | None = None) -> Result:
     return CliRunner().invoke(app, list(arguments), env=env)
 
 
-DOOM = {"kind": "doom", "skill": 4, "limit": LIMIT, "resolution": "160x120"}
+DOOM = {"kind": "vizdoom", "skill": 4, "limit": LIMIT, "resolution": "160x120"}
 
 
 def make_agent(folder: Path, game: dict[str, Any] = DOOM, action: int = 1) -> None:
@@ -378,14 +378,14 @@ class TestParams:
 
 
 class TestDoctor:
-    @pytest.mark.parametrize("game", [{"kind": "doom"}, {"kind": "carracing", "backend": "gymnasium"}])
+    @pytest.mark.parametrize("game", [{"kind": "vizdoom"}, {"kind": "carracing", "backend": "gymnasium"}])
     def test_rendering_is_tried_with_the_real_game(self, game: dict[str, str]) -> None:
         (verdict,) = doctor.check_rendering("game", game)
         assert verdict.status == "ok", verdict
         assert "steps/s" in verdict.detail
 
     def test_an_engine_that_fails_is_a_failure_with_its_reason(self) -> None:
-        (verdict,) = doctor.check_rendering("game", {"kind": "doom", "skill": "nine"})
+        (verdict,) = doctor.check_rendering("game", {"kind": "vizdoom", "skill": "nine"})
         assert verdict.status == "fail"
         assert verdict.advice
         assert verdict.detail

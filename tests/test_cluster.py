@@ -70,7 +70,7 @@ def test_a_generation_of_dreams_is_the_same_on_a_cluster(engine):
 
 
 def test_a_generation_of_real_games_is_the_same_on_a_cluster(engine):
-    game = DoomConfig(kind="doom", skill=4, limit=60, resolution="160x120")
+    game = DoomConfig(skill=4, limit=60, resolution="160x120")
     open_world = partial(open_games, game, 1, *models(), "zch")
     arena = WorldArena(open_world())
     here = arena.play(SHAPE, candidates(3), range(2), 2)

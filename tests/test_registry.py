@@ -65,7 +65,7 @@ def make_agent(folder, environment):
     memory = Memory(MemoryConfig(hidden=HIDDEN, mixtures=2, done=True, reward=False), 4, 1)
     torch.nn.init.normal_(memory.input_weight)
     shape = ControllerConfig(features="zch", hidden=0, bias=False)
-    game = {"kind": "doom", "skill": 4, "limit": 25, "resolution": "160x120"}
+    game = {"kind": "vizdoom", "skill": 4, "limit": 25, "resolution": "160x120"}
     card = AgentCard(kind="world-model", environment=environment, game=game, controller=shape.model_dump())
     starts = Starts(torch.zeros(1, 4), torch.zeros(1, 4))
     save_agent(folder, Agent(card, vision, memory, torch.randn(parameter_count(shape, 20, 1)), starts))

@@ -18,11 +18,11 @@ from PIL import Image
 
 from worldmodels.rollout.scores import episodes_table, summarise
 from worldmodels.errors import ArtifactError, ParamsError
+from worldmodels.games.make import references
 from worldmodels.report import figures, pictures
 from worldmodels.report.build import build_report
 from worldmodels.report.comparisons import score_bars, search_rounds
 from worldmodels.report.figures import learning_curves, return_strip
-from worldmodels.report.references import REFERENCES
 from worldmodels.report.style import PAPER_COLOUR, PAPER_WHITE, WORLD_COLOURS, rgb
 from worldmodels.report.table import align, render, score_table, with_error
 from worldmodels.report.video import BAR, side_by_side, write_video
@@ -267,9 +267,9 @@ class TestFigures:
         assert (np.abs(hue - (0.55 * orange + 0.45 * 255)).max(-1) < 3).sum() == 0
 
     def test_references_are_the_papers_figures(self) -> None:
-        assert [(r.mean, r.std, r.n) for r in REFERENCES["carracing-v3-limit1000"]] == [(906, 21, 100)]
-        assert [(r.mean, r.std) for r in REFERENCES["takecover-skill4-limit2100"]] == [(1092, 556), (210, 108)]
-        assert all("paper" in r.label for references in REFERENCES.values() for r in references)
+        assert [(r.mean, r.std, r.n) for r in references("carracing-v3-limit1000")] == [(906, 21, 100)]
+        assert [(r.mean, r.std) for r in references("takecover-skill4-limit2100")] == [(1092, 556), (210, 108)]
+        assert references("takecover-skill5-limit2100") == ()
 
 
 class TestTable:

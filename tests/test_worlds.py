@@ -8,7 +8,8 @@ import torch
 
 from worldmodels.worlds.dream import DreamWorld, Replay, Starts
 from worldmodels.controller.policy import ControllerPolicy
-from worldmodels.rollout.policies import ScriptedConfig, ScriptedPolicy
+from worldmodels.games.blind import ScriptedConfig
+from worldmodels.rollout.policies import ScriptedPolicy
 from worldmodels.worlds.real import RealWorld
 from worldmodels.rollout.loop import run_episodes
 from worldmodels.games.base import EnvStep

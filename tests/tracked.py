@@ -37,7 +37,7 @@ def make_agent(folder, seed):
     vision, memory = Vision(VisionConfig(latent=2)), Memory(MemoryConfig(hidden=4, mixtures=1, done=True, reward=False), 2, 1)
     shape = ControllerConfig(features="zch", hidden=0, bias=False)
     torch.nn.init.normal_(memory.input_weight)
-    card = AgentCard(kind="world-model", environment="doom", game={"kind": "doom"}, controller=shape.model_dump())
+    card = AgentCard(kind="world-model", environment="doom", game={"kind": "vizdoom"}, controller=shape.model_dump())
     starts = Starts(torch.zeros(1, 2), torch.zeros(1, 2))
     save_agent(folder, Agent(card, vision, memory, torch.randn(parameter_count(shape, 10, 1)), starts))
 
@@ -72,7 +72,7 @@ def make_iteration(folder, key, number):
     worlds = {"real": summary(5.0 + number), "dream": summary(9.0), "baseline": summary(4.0), "gap": 4.0 - number}
     write_json(folder / "scores.json", {**scores, "temperature": 1.0, **worlds})
     (folder / "returns.parquet").write_bytes(b"returns")
-    write_curve(folder / "calibration.csv", [{"policy": "random", "real": 4.0, "dream": 6.0, "ratio": 1.5}])
+    write_curve(folder / "calibration.csv", [{"policy": "random", "real": 4.0, "dream": 6.0, "excess": 0.5}])
     for name in ("vision.png", "dream.png", "traversal.png", "temperatures.png", "calibration.png"):
         write_png(folder / name, np.full((8, 8, 3), 30 * number, np.uint8))
 

@@ -11,8 +11,10 @@ from torch import Tensor
 from worldmodels.worlds.dream import DreamWorld, Starts
 from worldmodels.controller.policy import ControllerPolicy
 from worldmodels.worlds.real import RealWorld
-from worldmodels.games.base import BatchEnv
+from worldmodels.games.base import BatchEnv, GameConfig
+from worldmodels.games.make import Game
 from worldmodels.errors import ArtifactError
+from worldmodels.params import validate
 from worldmodels.controller import model as controller_module
 from worldmodels.controller import policy as driver
 from worldmodels.memory import features
@@ -54,6 +56,12 @@ class Agent:
         """Shape of C."""
         return ControllerConfig(**(self.card.controller or {}))
 
+    @property
+    def game(self) -> GameConfig:
+        """The game that the agent was made for."""
+        game: GameConfig = validate(self.card.game, "game", Game)
+        return game
+
     def controllers(self, parameters: Tensor | None = None) -> Controllers:
         """Return a stack of controllers on this V and M: the agent's own, or those of ``parameters`` (P, N)."""
         inputs = feature_size(self.config.features, self.vision.config.latent, self.memory.config.hidden)
@@ -68,9 +76,10 @@ class Agent:
         """Return the games as this agent knows them."""
         return RealWorld(env, self.vision, self.memory, self.config.features)
 
-    def dream_world(self, *, temperature: float, limit: int, goal: float = 0.0) -> DreamWorld:
-        """Return this agent's dream."""
-        how: dict[str, Any] = {"temperature": temperature, "limit": limit, "goal": goal, "worth": self.card.frame_skip}
+    def dream_world(self, *, temperature: float, limit: int = 0) -> DreamWorld:
+        """Return this agent's dream, as long as the game at most; ``limit``: or as many steps, if it is above 0."""
+        game = self.game
+        how: dict[str, Any] = {"temperature": temperature, "limit": limit or game.steps, "goal": game.goal, "worth": game.worth}
         return DreamWorld(self.memory, self.starts, self.config.features, vision=self.vision, **how)
 
     @torch.inference_mode()
@@ -119,6 +128,7 @@ def load_agent(folder: Path) -> Agent:
     card = read_card(folder)
     if card.kind == "random":
         raise ArtifactError(f"{folder} is the random policy: it has no V, M and C. Name a later iteration.")
+    read_part(folder, card.game, "game", Game)
     read_part(folder, card.controller, "controller", ControllerConfig)
     vision = load_model(folder / "vision.safetensors", Vision.from_description)
     memory = load_model(folder / "memory.safetensors", Memory.from_description)

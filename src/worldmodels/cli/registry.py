@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from worldmodels.cli.show import nearest
+from worldmodels.cli.folder import nearest
 from worldmodels.errors import ParamsError
 from worldmodels.tracking.store import lock, opened, require_store
 

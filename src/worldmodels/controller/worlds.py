@@ -13,7 +13,7 @@ from torch import Tensor
 from worldmodels.compute.engine import Engine
 from worldmodels.controller.arena import Arena, SpreadArena, WorldArena
 from worldmodels.controller.basis import played_features
-from worldmodels.games.make import Game, make_env
+from worldmodels.games.base import GameConfig
 from worldmodels.memory.base import Memory
 from worldmodels.memory.features import Features, feature_size
 from worldmodels.params import Config
@@ -74,7 +74,7 @@ class Worlds:
         vision: Vision,
         memory: Memory,
         rows: Mapping[str, Tensor],
-        game: Game,
+        game: GameConfig,
         features: Features,
         *,
         engine: Engine,
@@ -110,7 +110,7 @@ class Worlds:
         Value gradients learn on the processor whatever ``compute.device`` says: their products are too small for a GPU.
         """
         vision, memory = deepcopy(self.vision).cpu(), deepcopy(self.memory).cpu()
-        real = RealWorld(make_env(self._rules(num_steps), threads=self._threads), vision, memory, self.features)
+        real = RealWorld(self._rules(num_steps).make(threads=self._threads), vision, memory, self.features)
         return (PatientWorld(real, self.game.patience) if self.game.patience else real), real
 
     def arena(self, open_world: Callable[[], World]) -> Arena:
@@ -123,16 +123,15 @@ class Worlds:
         """Return what C would have seen in the data, (n, F) float64; see ``played_features``."""
         return played_features(self.features, self._judge, self.rows, seed)
 
-    def _rules(self, num_steps: int) -> Game:
-        game_steps = num_steps * self.game.frame_skip
-        return self.game.model_copy(update={"limit": min(game_steps or self.game.limit, self.game.limit)})
+    def _rules(self, num_steps: int) -> GameConfig:
+        return self.game.at_most(num_steps)
 
 
 def _open_dream(
     memory: Memory,
     places: Starts | Replay,
     features: Features,
-    game: Game,
+    game: GameConfig,
     reward: Reward,
     num_steps: int,
     temperature: float,
@@ -145,7 +144,7 @@ def _open_dream(
 
 
 def _open_game(
-    vision: Vision, memory: Memory, features: Features, game: Game, threads: int, reward: Reward, *, patience: int
+    vision: Vision, memory: Memory, features: Features, game: GameConfig, threads: int, reward: Reward, *, patience: int
 ) -> World:
-    world = RealWorld(make_env(game, threads=threads), vision, memory, features)
+    world = RealWorld(game.make(threads=threads), vision, memory, features)
     return paid(world, reward.pay, hazard_cost=reward.hazard_cost)

@@ -50,7 +50,7 @@ class DreamStep(nn.Module):
 
     def __init__(self, agent: Agent) -> None:
         super().__init__()
-        self.memory, self.worth = agent.memory, float(agent.card.frame_skip)
+        self.memory, self.worth = agent.memory, agent.game.worth
 
     def forward(
         self, z: Tensor, action: Tensor, restart: Tensor, h: Tensor, c: Tensor, uniform: Tensor, normal: Tensor, tau: Tensor

@@ -74,6 +74,7 @@ class Session:
     def __init__(self, agent: Agent, *, temperature: float, seed: int = 0) -> None:
         self.agent, self.temperature = agent, temperature
         self.game: BatchEnv | None = None
+        self._worth = agent.game.worth
         self._layers = agent.controllers().weights(torch.zeros(1, dtype=torch.int64))
         self.start(seed)
 
@@ -140,7 +141,7 @@ class Session:
             hazard = float((done > 0) if memory.config.ending == "threshold" else torch.sigmoid(done))
             ended = float(uniform[0, -1]) < hazard
         ended |= before.step + 1 >= LONGEST
-        reward = float(self.agent.card.frame_skip if prediction.reward is None else prediction.reward[0, 0])
+        reward = self._worth if prediction.reward is None else float(prediction.reward[0, 0])
         moment = Moment(
             step=before.step + 1,
             z=after,

@@ -47,23 +47,23 @@ class PatientWorld:
         self._world.close()
 
 
-def cut_when_decided(episode: Episode, patience: int, aftermath: int, goal: float) -> Episode:
+def cut_when_decided(episode: Episode, patience: int, aftermath: int, won: float) -> Episode:
     """Return an episode of a ``PatientWorld`` up to where it was lost or won, and without what follows; others as they are.
 
-    Lost: patience ran out. It then ends ``aftermath`` steps after its last reward, so that M learns of what leads there as of
-    any other end, and how it looks. Won: it earned ``goal`` (0: none can). Then it is cut off at its last reward: that a lap is
-    over is nothing that M can see, and where a tile was missed, the next lap on tiles that pay no more is none that it should.
+    Lost: patience ran out. Such an episode ends ``aftermath`` steps after its last reward, so that M learns what leads there
+    as it learns of any other end, and how it looks. Won: it earned ``won`` (0: none can). It is cut off at its last reward: M
+    cannot see that a lap is over, and if a tile was missed, the next lap on tiles that pay no more is nothing for M to learn.
 
     >>> lost = Episode(np.arange(31), np.zeros((30, 1)), np.array([1.0] * 4 + [-0.1] * 26), terminal=True, seed=0)
-    >>> [len(cut_when_decided(lost, patience, 5, goal=0.0).rewards) for patience in (26, 27)]
+    >>> [len(cut_when_decided(lost, patience, 5, won=0.0).rewards) for patience in (26, 27)]
     [9, 30]
-    >>> won = cut_when_decided(lost, 26, 5, goal=1.0)
+    >>> won = cut_when_decided(lost, 26, 5, won=1.0)
     >>> len(won.rewards), won.terminal
     (4, False)
     """
     paid = np.flatnonzero(episode.rewards > 0)
     steps, terminal = int(paid[-1]) + 1 if len(paid) else 0, episode.terminal
-    if goal and episode.rewards.sum() >= goal:
+    if won and episode.rewards.sum() >= won:
         terminal = False
     elif terminal and len(episode.rewards) - steps >= patience:
         steps += min(aftermath, patience)

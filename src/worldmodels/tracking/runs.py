@@ -27,6 +27,8 @@ from worldmodels.storage.layout import STAGES
 MOST_METRICS = 1000
 MOST_PARAMS = 100
 """What one request to MLflow may hold."""
+CLOCK_SECONDS = 60.0
+"""How far two readings of when a process began may differ: the clock may be set in between."""
 
 
 class RunStore:
@@ -110,8 +112,7 @@ class RunStore:
             return False
         if run.data.tags.get("wm.host") != socket.gethostname():
             return str(self.client.tracking_uri).startswith("http")
-        name = run.data.tags.get("wm.process", "")
-        return name != "" and _is_same(name, _process_name(int(name.partition("@")[0])))
+        return _is_running(run.data.tags.get("wm.process", ""))
 
     def open_parent(self, key: str, *, current: bool) -> str:
         """Return the open parent of an iteration; made if there is none. It is RUNNING while one of its stages is.
@@ -203,19 +204,19 @@ class RunStore:
 
 
 def _process_name(pid: int) -> str:
-    """Return a name of a process that no later one with its number has; empty if it has ended."""
+    """Return a name of a process that no later one has: its number, and when it began; empty if it has ended."""
     try:
         process = psutil.Process(pid)
         return "" if process.status() == psutil.STATUS_ZOMBIE else f"{pid}@{process.create_time():.0f}"
-    except psutil.Error:
+    except psutil.NoSuchProcess:
         return ""
 
 
-def _is_same(one: str, other: str) -> bool:
-    """Return whether two names are of one process: when it began is known to the second or two."""
-    pid, _, began = one.partition("@")
-    other_pid, _, other_began = other.partition("@")
-    return pid == other_pid and bool(began and other_began) and abs(float(began) - float(other_began)) <= 2
+def _is_running(name: str) -> bool:
+    """Return whether the process with this name runs. When it began is known to a second or so, as clocks are set."""
+    pid, _, began = name.partition("@")
+    now = _process_name(int(pid)) if pid else ""
+    return now != "" and abs(float(now.partition("@")[2]) - float(began)) < CLOCK_SECONDS
 
 
 def stage_name(stage: str, key: str) -> str:

@@ -9,8 +9,7 @@ from torch import Tensor
 from worldmodels.memory.features import select_features
 from worldmodels.rollout.noise import EpisodeNoise
 from worldmodels.rollout.world import Step, pad_lanes
-from worldmodels.games.base import BatchEnv
-from worldmodels.games.make import EnvironmentConfig, make_env
+from worldmodels.games.base import BatchEnv, GameConfig
 from worldmodels.memory.features import Features, feature_size
 from worldmodels.memory.model import Memory, MemoryState
 from worldmodels.vision.model import Vision, sample_latent, to_images
@@ -100,7 +99,7 @@ class RealWorld:
 
 
 def open_games(
-    game: EnvironmentConfig,
+    game: GameConfig,
     threads: int,
     vision: Vision,
     memory: Memory,
@@ -110,4 +109,4 @@ def open_games(
     scoring: bool = False,
 ) -> RealWorld:
     """Return a world of new games on the back end that trains, or scores; see ``RealWorld``."""
-    return RealWorld(make_env(game, threads=threads, scoring=scoring), vision, memory, features, risk=risk)
+    return RealWorld(game.make(threads=threads, scoring=scoring), vision, memory, features, risk=risk)
