@@ -99,7 +99,7 @@ class Project(Config):
     seed: int = Field(ge=0, lt=2**31)
     compute: ComputeConfig
     cluster: ClusterConfig
-    measured: list[Measured] = []
+    measured: list[Measured] = Field(default=[])
     environments: list[str] = Field(min_length=1)
     world_models: dict[str, WorldModelEntry] = Field(min_length=1)
     agents: dict[str, AgentEntry] = Field(min_length=1)

@@ -1,4 +1,4 @@
-"""Plots that compare: iterations of a chain, the variants of a study, experiments.
+"""Plots that compare: an agent with others, the agents and world models of a game, the variants of a study, experiments.
 
 Every function returns an image, (H, W, 3) uint8.
 """
@@ -10,40 +10,47 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from worldmodels.games.base import Reference
-from worldmodels.games.make import references
-from worldmodels.report.canvas import WORLDS, bar, draw, spread
+from worldmodels.report.canvas import bar, draw, spread
+from worldmodels.report.figures import PLACES
 from worldmodels.report.studies import Variant
-from worldmodels.report.style import FAINT_INK, INK, PAPER_COLOUR, PAPER_WHITE, SERIES, WORLD_COLOURS
+from worldmodels.report.style import BLIND_COLOUR, FAINT_INK, INK, PAPER_COLOUR, PAPER_WHITE, SERIES, WORLD_COLOURS
+from worldmodels.report.table import with_error
+from worldmodels.report.verdict import Rival, rivals
 
-_FIELDS = {"random": "baseline", "dream": "dream", "real": "real"}  # names in scores.json
+_COLOURS = {"random": WORLD_COLOURS["random"], "blind": BLIND_COLOUR, "paper": PAPER_COLOUR, "agent": WORLD_COLOURS["real"]}
 _ROUND_STYLES: dict[str, Any] = {
-    "dream, last generation": {"color": WORLD_COLOURS["dream"], "marker": "o"},
-    "game, C at the beginning": {
-        "color": WORLD_COLOURS["real"],
-        "marker": "D",
-        "markerfacecolor": PAPER_WHITE,
-        "linestyle": "none",
-    },
-    "game, C that is kept": {"color": WORLD_COLOURS["real"], "marker": "D"},
+    "dream, end of the search": {"color": PLACES["dream"], "marker": "o", "linewidth": 1.2},
+    "game, end of the search": {"color": PLACES["game"], "marker": "o", "linestyle": "none", "alpha": 0.5},
+    "selection, C at the beginning": {"color": INK, "marker": "D", "markerfacecolor": PAPER_WHITE, "linestyle": "none"},
+    "selection, C that is kept": {"color": INK, "marker": "D", "linewidth": 1.2},
 }
+_LINES = ((0, (1, 2)), (0, (4, 2)), (0, (7, 2)))
 
 
-def score_bars(scores: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    """Draw random, dream and real scores of one environment's iterations, with standard errors.
-
-    Where the rules are the paper's, the paper's figure stands beside them as a line, labelled so.
+def standing_bars(found: Sequence[Rival]) -> np.ndarray:
+    """Draw scores on the same game as lying bars with standard errors, one below the other.
 
     Args:
-        scores: the ``scores.json`` of every iteration of one environment.
+        found: of ``verdict.rivals``.
+    """
+    return draw(_plot_standing, found, width=6.4, height=0.75 + 0.42 * len(found))
+
+
+def agent_bars(scores: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """Draw what every agent got in its dream and in the game, in the order given, with standard errors.
+
+    Random play, the best policy that does not look and, if the rules are the paper's, its agent stand beside them as lines.
+
+    Args:
+        scores: of agents of one game.
 
     Raises:
-        ValueError: where scores of several environments are mixed: their units differ.
+        ValueError: the scores are of games with several rules, or of none: they do not compare.
     """
-    environments = {score["environment"] for score in scores}
-    if len(environments) != 1:
-        raise ValueError(f"scores of exactly one environment are needed, got {sorted(environments)}")
-    return draw(_plot_scores, scores, width=max(6.4, 3.0 + 1.6 * len(scores)))
+    rules = {score["rules"] for score in scores}
+    if len(rules) != 1:
+        raise ValueError(f"scores of exactly one game are needed, got {sorted(rules)}")
+    return draw(_plot_agents, scores, width=max(6.4, 2.4 + 0.9 * len(scores)))
 
 
 def study_bars(study: str, variants: Sequence[Variant]) -> np.ndarray:
@@ -57,31 +64,31 @@ def study_bars(study: str, variants: Sequence[Variant]) -> np.ndarray:
 
 
 def collected_lines(measure: str, found: Mapping[str, Mapping[str, float]]) -> np.ndarray:
-    """Draw what all that was collected was worth, by iteration: a line for each way of playing.
+    """Draw what all that was collected was worth, by world model: a line for each way of playing.
 
     Args:
         measure: what the numbers are: the axis says so.
-        found: iteration's key -> way of playing, without the name of who played -> its worth.
+        found: world model's key -> way of playing, without the name of who played -> its worth.
     """
     return draw(_plot_collected, (measure, found), width=max(4.8, 2.0 + 0.9 * len(found)))
 
 
 def open_loop_lines(errors: Mapping[str, Mapping[int, float]]) -> np.ndarray:
-    """Draw how far dreams on real actions stay real, a line for each iteration.
+    """Draw how far dreams on real actions stay real, a line for each world model.
 
     Args:
-        errors: iteration's key -> steps ahead -> squared error over the variance of z.
+        errors: world model's key -> steps ahead -> squared error over the variance of z.
     """
     return draw(_plot_open_loop, errors, width=4.8)
 
 
 def search_rounds(curves: Mapping[str, pd.DataFrame]) -> np.ndarray:
-    """Draw what the search of every iteration made of its C, on its own selection episodes, beside what its dream said last.
+    """Draw what the search of every agent made of its C, on its own selection episodes, beside what it said of itself last.
 
     Args:
-        curves: iteration's key -> curve of the controller stage. The C that a search begins with is generation -1.
+        curves: agent's key -> its curve. The C that a search begins with is generation -1.
     """
-    return draw(_plot_rounds, curves, width=max(6.4, 2.0 + 0.9 * len(curves)))
+    return draw(_plot_rounds, curves, width=max(6.4, 2.4 + 0.9 * len(curves)))
 
 
 def sweep_points(setting: str, scores: Sequence[tuple[str, Mapping[str, Any] | None, Mapping[str, Any]]]) -> np.ndarray:
@@ -89,57 +96,57 @@ def sweep_points(setting: str, scores: Sequence[tuple[str, Mapping[str, Any] | N
 
     Args:
         setting: the param's name.
-        scores: its value as typed, and the summaries ``dream`` and ``real`` of ``scores.json``, for every experiment.
+        scores: its value as typed, and the summaries ``dream`` and ``real`` of its scores, for every experiment.
     """
     return draw(_plot_sweep, (setting, scores))
 
 
-def _plot_scores(axes: Axes, scores: Sequence[Mapping[str, Any]]) -> None:
-    ranked = sorted(scores, key=lambda score: score["iteration"])
-    for place, score in enumerate(ranked):
-        for slot, world in enumerate(WORLDS):
-            summary = score[_FIELDS[world]]
-            if summary is not None:
-                label = world if _first(ranked, world) is score else None  # one entry a world in the legend
-                bar(axes, place + (slot - 1) * 0.27, world, summary, label)
-                _number(axes, place + (slot - 1) * 0.27, summary)
-    environment, rules = ranked[0]["environment"], {score["rules"] for score in ranked}
-    for reference in references(rules.pop()) if len(rules) == 1 else ():
-        _reference_line(axes, reference)
-    axes.set_xlim(-0.6, len(ranked) - 0.4)
-    axes.set_xticks(range(len(ranked)), [f"iteration {score['iteration']}" for score in ranked])
-    axes.tick_params(axis="x", length=0)
-    axes.grid(visible=False, axis="x")
+def _plot_standing(axes: Axes, found: Sequence[Rival]) -> None:
+    reach = max(max(rival.mean, 0) + rival.stderr for rival in found) - min(min(rival.mean, 0) for rival in found)
+    for place, rival in enumerate(found):
+        axes.barh(-place, rival.mean, 0.62, color=_COLOURS[rival.kind])
+        axes.errorbar(rival.mean, -place, xerr=rival.stderr, color=INK, capsize=3, linewidth=1.2)
+        text, end = with_error(rival.mean, rival.stderr), max(rival.mean + rival.stderr, 0)
+        weight = "bold" if rival.kind == "agent" else "normal"
+        axes.annotate(text, (end + 0.015 * reach, -place), va="center", fontsize=10, fontweight=weight)
+    axes.axvline(0, color=FAINT_INK, linewidth=0.8)
+    axes.set_yticks([-place for place in range(len(found))], [rival.name for rival in found])
+    axes.tick_params(axis="y", length=0)
+    axes.grid(visible=False, axis="y")
+    axes.set_xlim(right=max(max(rival.mean, 0) + rival.stderr for rival in found) + 0.2 * reach + 1e-9)
+    axes.set_xlabel("mean return of an episode in the game (line: standard error)", fontsize=8.5)
+
+
+def _plot_agents(axes: Axes, scores: Sequence[Mapping[str, Any]]) -> None:
+    for world, shift in (("dream", -0.19), ("real", 0.19)):
+        label: str | None = {"dream": "in its dream", "real": "in the game"}[world]
+        for place, score in enumerate(scores):
+            if score[world] is not None:
+                bar(axes, place + shift, world, score[world], label, width=0.36)
+                end = max(score[world]["mean"], 0) + score[world]["stderr"]
+                style: Any = {"xytext": (0, 3), "textcoords": "offset points", "ha": "center", "fontsize": 9}
+                axes.annotate(f"{score[world]['mean']:.0f}", (place + shift, end), **style)
+                label = None  # one entry a world in the legend
+    best = max(scores, key=lambda score: (score["blind"] or score["random"])["mean"])
+    others = [rival for rival in rivals(best) if rival.kind != "agent"]
+    for rival, dashes in zip(others, _LINES, strict=False):
+        name = rival.name.replace("\n", " ")
+        axes.axhline(rival.mean, color=_COLOURS[rival.kind], linewidth=1.4, linestyle=dashes, zorder=0.9, label=name)
+    axes.set_xlim(-0.6, len(scores) - 0.4)
+    _name(axes, [score["key"] for score in scores])
     axes.axhline(0, color=FAINT_INK, linewidth=0.8)
     axes.set_ylabel("mean return")
-    axes.set_title(f"{environment}: return of an episode (bars: standard error)", pad=26)
-    axes.legend(ncols=3, loc="lower left", bbox_to_anchor=(-0.01, 1.0), borderaxespad=0.2, handlelength=1.0)
+    axes.set_title("Every agent, in its dream and in the game")
+    axes.figure.legend(loc="outside lower center", ncols=3, fontsize=8.5)
 
 
-def _number(axes: Axes, x: float, summary: Mapping[str, Any]) -> None:
-    """Write the mean above its bar and its error."""
-    end = max(summary["mean"], 0) + (summary["stderr"] or 0.0)
-    text = f"{summary['mean']:.0f}"
-    axes.annotate(text, (x, end), xytext=(0, 3), textcoords="offset points", ha="center", fontsize=9)
-
-
-def _reference_line(axes: Axes, reference: Reference) -> None:
-    axes.axhline(reference.mean, color=PAPER_COLOUR, linewidth=1.1, linestyle=(0, (4, 3)), zorder=0.5)
-    axes.annotate(
-        reference.label,
-        (1.0, reference.mean),
-        xycoords=("axes fraction", "data"),
-        xytext=(4, 0),
-        textcoords="offset points",
-        va="center",
-        color=PAPER_COLOUR,
-        fontsize=8.5,
-    )
-
-
-def _first(ranked: Sequence[Mapping[str, Any]], world: str) -> Mapping[str, Any] | None:
-    """Return the first score that has this world's bar."""
-    return next((score for score in ranked if score[_FIELDS[world]] is not None), None)
+def _name(axes: Axes, keys: Sequence[str]) -> None:
+    """Write keys below their places, aslant if they would overlap."""
+    longest = max(len(line) for key in keys for line in key.splitlines())
+    long = len(keys) * longest > 9 * axes.figure.get_figwidth()  # about 9 letters an inch
+    axes.set_xticks(range(len(keys)), list(keys), rotation=30 if long else 0, ha="right" if long else "center")
+    axes.tick_params(axis="x", length=0)
+    axes.grid(visible=False, axis="x")
 
 
 def _plot_study(axes: Axes, data: tuple[str, Sequence[Variant]]) -> None:
@@ -149,10 +156,8 @@ def _plot_study(axes: Axes, data: tuple[str, Sequence[Variant]]) -> None:
         beside = 0.3 * (spread(len(variant.seeds)) - 0.5)
         axes.scatter(place + beside, variant.seeds, s=18, color=PAPER_WHITE, edgecolors=INK, linewidths=0.9, zorder=3)
     names = [f"{variant.name}\n{variant.mean:.0f} ± {variant.stderr:.0f}" for variant in variants]  # clear of the dots
-    axes.set_xticks(range(len(variants)), names)
     axes.set_xlim(-0.6, len(variants) - 0.4)
-    axes.tick_params(axis="x", length=0)
-    axes.grid(visible=False, axis="x")
+    _name(axes, names)
     axes.axhline(0, color=FAINT_INK, linewidth=0.8)
     axes.set_ylabel("mean return in the game")
     axes.set_title(f"{study} (dots: seeds; lines: standard error)")
@@ -167,34 +172,37 @@ def _plot_collected(axes: Axes, data: tuple[str, Mapping[str, Mapping[str, float
         marker = "oDsv"[again % 4]  # where there are more ways than colours
         line: Any = {"color": SERIES[colour], "marker": marker, "markersize": 4, "linewidth": 1.8 / (1 + again)}
         axes.plot(at, [found[keys[place]][way] for place in at], label=way, **line)
-    axes.set_xticks(range(len(keys)), keys)
     axes.set_xlim(-0.4, len(keys) - 0.6)
+    _name(axes, keys)
     axes.axhline(0, color=FAINT_INK, linewidth=0.8)
     axes.set_ylabel(measure)
-    axes.set_title("What was collected for each iteration")
+    axes.set_title("What was collected for each world model")
     axes.figure.legend(loc="outside lower center", ncols=2 if len(keys) < 4 else 3, fontsize=8.5)
 
 
 def _plot_rounds(axes: Axes, curves: Mapping[str, pd.DataFrame]) -> None:
     points: dict[str, list[tuple[float, float, float]]] = {name: [] for name in _ROUND_STYLES}  # x, mean, standard error
     for place, table in enumerate(curves.values()):
-        dreamt, played = (table[table["phase"] == phase] for phase in ("dream", "selection"))
-        if len(dreamt):
-            points["dream, last generation"].append((place, dreamt["mean"].iloc[-1], 0.0))
-        if "stderr" in played and len(played):
+        ends = {world: table[(table["world"] == world) & table["mean"].notna()] for world in PLACES}
+        for world, rows in ends.items():
+            if len(rows):
+                points[f"{world}, end of the search"].append((place - 0.08, rows["mean"].iloc[-1], 0.0))
+        played = table[table["phase"] == "selection"]
+        if len(played):
             kept = played.sort_values("mean").iloc[-1]
-            points["game, C that is kept"].append((place + 0.08, kept["mean"], kept["stderr"]))
+            points["selection, C that is kept"].append((place + 0.08, kept["mean"], kept["stderr"]))
             for _, begun in played[played["generation"] < 0].iterrows():
-                points["game, C at the beginning"].append((place - 0.08, begun["mean"], begun["stderr"]))
+                points["selection, C at the beginning"].append((place, begun["mean"], begun["stderr"]))
     for name, style in _ROUND_STYLES.items():
         if points[name]:
             x, mean, error = np.array(points[name]).T
             axes.errorbar(x, mean, error if error.any() else None, label=name, markersize=5, capsize=2.5, **style)
-    axes.set_xticks(range(len(curves)), list(curves))
     axes.set_xlim(-0.4, len(curves) - 0.6)
+    _name(axes, list(curves))
     axes.set_ylabel("return")
-    axes.set_title("What the search of each iteration found")
-    axes.figure.legend(loc="outside lower center", ncols=3, fontsize=8.5)
+    axes.set_title("What each search found")
+    if any(points.values()):
+        axes.figure.legend(loc="outside lower center", ncols=2, fontsize=8.5)
 
 
 def _plot_open_loop(axes: Axes, errors: Mapping[str, Mapping[int, float]]) -> None:

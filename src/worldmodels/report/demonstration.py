@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -9,10 +10,13 @@ from torch import Tensor
 
 from worldmodels.agent.agent import Agent
 from worldmodels.games.base import BatchEnv
+from worldmodels.report.pictures import filmstrip, reconstruction_grid, write_png
+from worldmodels.report.video import side_by_side, write_video
 from worldmodels.rollout.loop import run_episodes
 from worldmodels.rollout.policies import Policy, ReplayPolicy
 from worldmodels.rollout.recorders import EpisodeRecorder
 from worldmodels.shapes import Episode
+from worldmodels.storage.layout import AgentFiles
 from worldmodels.vision.model import to_frames, to_images
 from worldmodels.worlds.dream import Starts
 from worldmodels.worlds.real import RealWorld
@@ -21,6 +25,10 @@ TEMPERATURES = (0.1, 0.5, 1.0, 1.15, 1.3)
 """Of the dreams that are shown beside each other (the paper's, section 4.4)."""
 DREAM_STEPS = 300
 """Of each of these, at most."""
+PICTURES, RECONSTRUCTIONS = 12, 16
+"""Pictures of a filmstrip; frames beside what V makes of them."""
+FILM_STEPS = 350
+"""Of the video, at most."""
 BATCH = 256
 TRAVERSED, TRAVERSAL_STEPS, TRAVERSAL_REACH = 8, 9, 3.0
 """Dimensions of z that are traversed, in how many steps, and how many standard deviations to each side."""
@@ -67,31 +75,65 @@ class Demonstration:
     traversal: Mapping[int, np.ndarray]
 
 
-def film_episode(agent: Agent, world: RealWorld, *, seed: int, temperature: float, limit: int) -> Film:
-    """Play one real episode with the agent, and dream it on the same actions. ``limit``: most steps of the dream."""
+def film_episode(agent: Agent, world: RealWorld, *, seed: int, temperature: float) -> Film:
+    """Play one real episode with the agent, and dream it on the same actions."""
     real: list[Episode] = []
     run_episodes(world, agent.policy(), [seed], recorder=EpisodeRecorder(real.append))
     with torch.inference_mode():
         parts = [agent.vision.encode(to_images(frames)) for frames in torch.from_numpy(real[0].frames).split(BATCH)]
         mean, log_variance = (torch.cat(part) for part in zip(*parts, strict=True))
         reconstruction = np.concatenate([to_frames(agent.vision.decode(z)).numpy() for z in mean.split(BATCH)])
-    actions = torch.from_numpy(real[0].actions)[:limit]
+    actions = torch.from_numpy(real[0].actions)
     dream = _dream(agent, ReplayPolicy(actions), mean, log_variance, seed, temperature, len(actions))
     return Film(real[0], reconstruction, dream, mean, log_variance)
 
 
-def demonstrate(agent: Agent, env: BatchEnv, *, seed: int, temperature: float, limit: int) -> Demonstration:
-    """Play one real episode with the agent, then dream it; closes ``env``. ``limit``: most steps of the dreams."""
+def demonstrate(agent: Agent, env: BatchEnv, *, seed: int, temperature: float) -> Demonstration:
+    """Play one real episode with the agent, then dream it; closes ``env``.
+
+    Args:
+        agent: who plays; its card says when a dream is over.
+        env: its game, without lanes.
+        seed: of the episode and of the dreams.
+        temperature: tau of the dreams, but for those that are shown at several.
+    """
     world = agent.real_world(env)
     try:
-        film = film_episode(agent, world, seed=seed, temperature=temperature, limit=limit)
+        film = film_episode(agent, world, seed=seed, temperature=temperature)
     finally:
         world.close()
     first = film.mean, film.log_variance, seed
-    steps = min(limit, len(film.real.actions))
+    steps = len(film.real.actions)
     at = {tau: _dream(agent, agent.policy(), *first, tau, min(steps, DREAM_STEPS)) for tau in TEMPERATURES}
     dreamt = _dream(agent, agent.policy(), *first, temperature, steps)
     return Demonstration(film, dreamt, at, _traverse(agent, film.mean))
+
+
+def draw(seen: Demonstration, files: AgentFiles, fps: float) -> None:
+    """Write the film and the pictures of an agent into its folder ``film``. The same demonstration gives the same bytes.
+
+    Args:
+        seen: what is shown.
+        files: where ``reconstructions``, ``filmstrip``, ``temperatures``, ``traversal`` and ``video`` go.
+        fps: steps of the game in a second.
+    """
+    views = seen.film.views()
+    real = views["real"]
+    chosen = np.linspace(0, len(real) - 1, RECONSTRUCTIONS).astype(int)
+    write_png(files.reconstructions, reconstruction_grid(real[chosen], views["real through V"][chosen]))
+    _write_strip(files.filmstrip, views | {"dream, acting": seen.dreamt}, len(real))
+    _write_strip(files.temperatures, {f"dream, tau {tau:g}": frames for tau, frames in seen.at.items()})
+    heads = [f"{reach:+.2g}" for reach in np.linspace(-TRAVERSAL_REACH, TRAVERSAL_REACH, TRAVERSAL_STEPS)]
+    traversed = {f"z{index}": frames for index, frames in seen.traversal.items()}
+    write_png(files.traversal, filmstrip(traversed, heads=heads, corner="std"))
+    film = side_by_side({label: frames[:FILM_STEPS] for label, frames in views.items()})
+    write_video(files.video, film, fps, scale=1)
+
+
+def _write_strip(path: Path, rows: Mapping[str, np.ndarray], length: int = 0) -> None:
+    """Write ``PICTURES`` pictures of each row, evenly over ``length`` frames; 0: over the longest row."""
+    every = max(1, (length or max(map(len, rows.values()))) // PICTURES)
+    write_png(path, filmstrip({label: frames[: every * PICTURES] for label, frames in rows.items()}, every))
 
 
 def _dream(

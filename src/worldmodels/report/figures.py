@@ -1,9 +1,8 @@
-"""Plots of one iteration: learning curves, returns episode by episode, blind policies lived and dreamt.
+"""Plots of one agent or world model: learning curves, returns episode by episode, blind policies lived and dreamt.
 
 Every function returns an image, (H, W, 3) uint8.
 """
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,19 +11,31 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from worldmodels.report.canvas import WORLDS, draw, spread
-from worldmodels.report.style import FAINT_INK, INK, TRAIN_COLOUR, VALIDATION_COLOUR, WORLD_COLOURS
+from worldmodels.report.style import FAINT_INK, INK, TRAIN_COLOUR, VALIDATION_COLOUR, WORLD_COLOURS, lighter
+
+PLACES = {"dream": WORLD_COLOURS["dream"], "game": WORLD_COLOURS["real"]}
+"""Colour of a phase by where it learns."""
 
 
-def learning_curves(curves: Mapping[str, pd.DataFrame]) -> dict[str, np.ndarray]:
-    """Draw the curve of every stage that learns.
+def loss_curve(title: str, unit: str, table: pd.DataFrame) -> np.ndarray:
+    """Draw the loss of V or M over its updates.
 
     Args:
-        curves: stage (``vision``, ``memory``, ``controller``) -> its curve file as a table.
-
-    Returns:
-        stage -> image. Stages whose table is empty are left out.
+        title: of the plot.
+        unit: what the loss is.
+        table: columns update, split (``train`` or ``validation``), loss; at least one row.
     """
-    return {stage: draw(_PLOTS[stage], table) for stage, table in curves.items() if len(table)}
+    return draw(lambda axes, rows: _plot_losses(axes, title, unit, rows), table)
+
+
+def search_curve(table: pd.DataFrame) -> np.ndarray:
+    """Draw a search for C, phase by phase: returns while it learns, or rewards of a step if a phase has no returns.
+
+    Args:
+        table: the curve file: columns generation, phase, world (``dream``, ``game``, empty for the selection), mean, std and
+            others by kind; at least one row.
+    """
+    return draw(_plot_search, table)
 
 
 def return_strip(returns: pd.DataFrame) -> np.ndarray:
@@ -45,14 +56,15 @@ def calibration_bars(table: pd.DataFrame) -> np.ndarray:
     return draw(_plot_calibration, table, width=max(4.8, 2.0 + 0.9 * len(table)))
 
 
-def _plot_losses(axes: Axes, table: pd.DataFrame) -> None:
+def _plot_losses(axes: Axes, title: str, unit: str, table: pd.DataFrame) -> None:
     for split, colour, width in (("train", TRAIN_COLOUR, 1.2), ("validation", VALIDATION_COLOUR, 2.0)):
         rows = table[table["split"] == split]
         if not len(rows):
             continue
         marker = "o" if len(rows) < 20 and split == "validation" else None
+        label = "frames it trains on" if split == "train" else "held out"
         line: Any = {"color": colour, "lw": width, "marker": marker, "markersize": 3.5}
-        axes.plot(rows["update"], rows["loss"], label=split, **line)
+        axes.plot(rows["update"], rows["loss"], label=label, **line)
     held_out = table[table["split"] == "validation"]
     if len(held_out):
         _note_end(axes, float(held_out["update"].iloc[-1]), float(held_out["loss"].iloc[-1]), VALIDATION_COLOUR)
@@ -60,51 +72,66 @@ def _plot_losses(axes: Axes, table: pd.DataFrame) -> None:
     loss = loss[np.isfinite(loss)]
     if len(loss) and loss.min() > 0 and loss.max() / loss.min() > 20:
         axes.set_yscale("log")
+    axes.set_title(title)
     axes.set_xlabel("update")
+    axes.set_ylabel(unit)
     axes.legend(loc="upper right")
 
 
-def _plot_vision(axes: Axes, table: pd.DataFrame) -> None:
-    _plot_losses(axes, table)
-    axes.set_title("V: loss of a frame")
-    axes.set_ylabel("squared error + KL")
-
-
-def _plot_memory(axes: Axes, table: pd.DataFrame) -> None:
-    _plot_losses(axes, table)
-    axes.set_title("M: loss of a step")
-    axes.set_ylabel("negative log-likelihood")
-
-
-def _plot_controller(axes: Axes, table: pd.DataFrame) -> None:
-    searched = table[table["phase"] != "selection"]
-    for phase in searched["phase"].drop_duplicates():
+def _plot_search(axes: Axes, table: pd.DataFrame) -> None:
+    searched, selection = table[table["phase"] != "selection"], table[table["phase"] == "selection"]
+    phases = list(searched["phase"].drop_duplicates())
+    before = dict.fromkeys(PLACES, 0)  # phases in the same world so far: each is paler than the one before
+    paid: Axes | None = None
+    for number, phase in enumerate(phases):
         rows = searched[searched["phase"] == phase]
-        generation, colour = rows["generation"].to_numpy(dtype=float), WORLD_COLOURS.get(str(phase), FAINT_INK)
-        if rows["mean"].isna().all():  # PPO where no episode ends, or paid with risks: it has rewards and no returns
-            paid = axes.twinx()
-            paid.plot(generation, rows["reward"], color=colour, linewidth=1, alpha=0.6, label=f"{phase}: reward of a step")
-            low, high = rows["reward"].quantile(0.1), rows["reward"].max()  # what C earned untaught would flatten the rest
-            paid.set_ylim(low - 0.3 * (high - low) - 1e-9, high + 0.1 * (high - low) + 1e-9)
-            paid.set_ylabel("reward of a step")
-            paid.grid(visible=False)
-            axes.set_zorder(paid.get_zorder() + 1)  # contestants before it
-            axes.patch.set_visible(False)
-            continue
-        mean, std = rows["mean"].to_numpy(dtype=float), rows["std"].to_numpy(dtype=float)
-        axes.fill_between(generation, mean - std, mean + std, color=colour, alpha=0.18, linewidth=0)
-        axes.plot(generation, mean, color=colour, linewidth=2, label=f"{phase}: mean")
-        axes.plot(generation, rows["best"], color=colour, lw=1, ls=(0, (3, 2)), label=f"{phase}: best")
-        _note_end(axes, generation[-1], mean[-1], colour)
-    selection = table[table["phase"] == "selection"]
+        place, name = str(rows["world"].iloc[0]), f"{phase} ({rows['world'].iloc[0]})"
+        colour = lighter(PLACES[place], 1 - 0.6 ** before[place])
+        before[place] += 1
+        if number:
+            axes.axvline(float(rows["generation"].iloc[0]) - 0.5, color=FAINT_INK, linewidth=0.9, linestyle=(0, (1, 2)))
+        if rows["mean"].notna().any():
+            _plot_returns_of(axes, rows, name, colour)
+        elif "reward" in rows and rows["reward"].notna().any():
+            paid = paid or _second_axis(axes)
+            paid.plot(
+                rows["generation"], rows["reward"], color=colour, linewidth=1.2, alpha=0.7, label=f"{name}: reward of a step"
+            )
+    if paid is not None:
+        shown = searched.loc[searched["mean"].isna(), "reward"]
+        low, high = shown.quantile(0.1), shown.max()  # what C earned untaught would flatten the rest
+        paid.set_ylim(low - 0.3 * (high - low) - 1e-9, high + 0.1 * (high - low) + 1e-9)
     if len(selection):
-        style: Any = {"color": WORLD_COLOURS["real"], "marker": "D", "ls": "none", "markersize": 5, "capsize": 2.5, "zorder": 3}
-        axes.errorbar(selection["generation"], selection["mean"], selection.get("stderr"), label="selection (real)", **style)
-    axes.set_title("C: while it learns")
+        style: Any = {"color": INK, "marker": "D", "ls": "none", "markersize": 5, "capsize": 2.5, "zorder": 3}
+        axes.errorbar(selection["generation"], selection["mean"], selection.get("stderr"), label="selection (game)", **style)
+    axes.set_title("C: while it learns" + (f" ({' → '.join(map(str, phases))})" if len(phases) > 1 else ""))
     axes.set_xlabel("generation")
     axes.set_ylabel("return")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.figure.legend(loc="outside lower center", ncols=5, fontsize=8.5, handlelength=1.6, columnspacing=1.2)
+    axes.figure.legend(loc="outside lower center", ncols=3, fontsize=8.5, handlelength=1.6, columnspacing=1.2)
+
+
+def _plot_returns_of(axes: Axes, rows: pd.DataFrame, name: str, colour: str) -> None:
+    """Draw the mean return of each generation with a standard deviation, and the best of it."""
+    generation = rows["generation"].to_numpy(dtype=float)
+    mean, std = rows["mean"].to_numpy(dtype=float), rows["std"].to_numpy(dtype=float)
+    axes.fill_between(generation, mean - std, mean + std, color=colour, alpha=0.18, linewidth=0)
+    marker = "o" if len(rows) < 10 else None
+    axes.plot(generation, mean, color=colour, linewidth=2, marker=marker, markersize=3.5, label=f"{name}: mean")
+    if "best" in rows:
+        axes.plot(generation, rows["best"], color=colour, lw=1, ls=(0, (3, 2)), label=f"{name}: best")
+    known = np.flatnonzero(np.isfinite(mean))
+    _note_end(axes, generation[known[-1]], mean[known[-1]], colour)
+
+
+def _second_axis(axes: Axes) -> Axes:
+    """Return an axis on the right for what is no return."""
+    paid: Axes = axes.twinx()  # type: ignore[assignment]
+    paid.set_ylabel("reward of a step")
+    paid.grid(visible=False)
+    axes.set_zorder(paid.get_zorder() + 1)  # contestants before it
+    axes.patch.set_visible(False)
+    return paid
 
 
 def _note_end(axes: Axes, x: float, y: float, colour: str) -> None:
@@ -134,14 +161,8 @@ def _plot_calibration(axes: Axes, table: pd.DataFrame) -> None:
             place + shift, table[world], 0.38, yerr=table[f"{world}_stderr"], label=world, color=WORLD_COLOURS[world],
             error_kw={"ecolor": INK, "elinewidth": 1.0, "capsize": 2.5},
         )  # fmt: skip
+    axes.axhline(0, color=FAINT_INK, linewidth=0.8)
     axes.set_xticks(place, table["policy"])
     axes.set_ylabel("return")
-    axes.set_title("Blind policies, lived and dreamt")
-    axes.legend(loc="upper left")
-
-
-_PLOTS: dict[str, Callable[[Axes, Any], None]] = {
-    "vision": _plot_vision,
-    "memory": _plot_memory,
-    "controller": _plot_controller,
-}
+    axes.set_title("Policies that do not look, in the game and in the dream")
+    axes.figure.legend(loc="outside lower center", ncols=2, fontsize=8.5)

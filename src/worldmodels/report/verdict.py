@@ -1,0 +1,102 @@
+"""How well it went, in words: the best agent of a game against play that does not look, random play and the paper's agent."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from worldmodels.report.table import NO_STUDY, paper, score_text
+
+CLEAR = 2.0
+"""Standard errors of a difference from which on it is called one."""
+
+
+class Rival(NamedTuple):
+    """Another score on the same game.
+
+    Attributes:
+        name: who has it.
+        kind: ``random``, ``blind``, ``paper`` or ``agent``.
+        mean: mean return.
+        stderr: its standard error.
+    """
+
+    name: str
+    kind: str
+    mean: float
+    stderr: float
+
+
+def best_agent(scores: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return the scores of the agent with the best mean return in the game.
+
+    Agents of a study count only if there are no others. ``scores``: of agents of one game, at least one.
+    """
+    chain = [score for score in scores if score["study"] == NO_STUDY]
+    return max(chain or scores, key=lambda score: score["real"]["mean"])
+
+
+def rivals(score: Mapping[str, Any]) -> list[Rival]:
+    """Return what an agent stands beside: random play, the best policy that does not look, the paper's agent, itself.
+
+    What there is not is left out.
+    """
+    blind, published = score["blind"], paper(score)
+    found = [Rival("random play", "random", score["random"]["mean"], score["random"]["stderr"])]
+    if blind:
+        found.append(Rival(f"best blind policy\n({blind['policy']})", "blind", blind["mean"], blind["stderr"]))
+    if published:
+        found.append(Rival("the paper's agent", "paper", published["mean"], published["stderr"]))
+    return [*found, Rival(score["key"], "agent", score["real"]["mean"], score["real"]["stderr"])]
+
+
+def errors_above(one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
+    """Return by how many standard errors of the difference one score is above another; negative if it is below.
+
+    >>> round(errors_above({"mean": 900, "stderr": 30}, {"mean": 800, "stderr": 40}), 2)
+    2.0
+    """
+    difference = one["mean"] - other["mean"]
+    error = math.hypot(one["stderr"], other["stderr"])
+    if error == 0:
+        return math.copysign(math.inf, difference) if difference else 0.0
+    return float(difference / error)
+
+
+def pays_nothing(score: Mapping[str, Any]) -> bool:
+    """Return whether neither the agent nor random play ever got a reward."""
+    return all(score[who][bound] == 0 for who in ("real", "random") for bound in ("min", "max"))
+
+
+def headline(score: Mapping[str, Any]) -> str:
+    """Return one sentence: what an agent got, and whether it is above the best policy that does not look."""
+    key, real = score["key"], score["real"]
+    if pays_nothing(score):
+        return f"This game pays no score: the film shows what {key} does."
+    rival = score["blind"] or score["random"]
+    who = "the best policy that does not look" if score["blind"] else "random play"
+    above = errors_above(real, rival)
+    if above >= CLEAR:
+        return f"{key} gets {score_text(real)}: better than {who}, by {_errors(above)}."
+    if above <= -CLEAR:
+        return f"{key} gets {score_text(real)}: worse than {who}, by {_errors(-above)}."
+    side = "above" if above >= 0 else "below"
+    return f"{key} gets {score_text(real)}: not clearly better than {who} ({_errors(abs(above))} {side} it)."
+
+
+def details(score: Mapping[str, Any]) -> str:
+    """Return what a reader of the headline needs beside it: what was measured, and where the paper's agent stands."""
+    parts = [f"Mean return and standard error of {score['real']['n']} test episodes, which nothing was trained or selected on."]
+    if pays_nothing(score):
+        return parts[0]
+    if score["blind"]:
+        parts.append("A policy that does not look moves by the clock alone; whoever uses what it sees is better.")
+    published = paper(score)
+    if published:
+        above = errors_above(score["real"], published)
+        stands = "level with this one" if abs(above) < CLEAR else f"{_errors(abs(above))} {'lower' if above > 0 else 'higher'}"
+        parts.append(f"The paper's agent has {score_text(published)}: {stands}.")
+    return " ".join(parts)
+
+
+def _errors(number: float) -> str:
+    return "more than chance can explain" if math.isinf(number) else f"{number:.1f} standard errors"
