@@ -17,18 +17,18 @@ import numpy as np
 import torch
 from envs import ours, rate
 
+from worldmodels.controller.model import ControllerConfig, Controllers
 from worldmodels.controller.policy import ControllerPolicy
-from worldmodels.worlds.real import RealWorld
 from worldmodels.games.base import EnvStep, GameConfig
 from worldmodels.games.carracing import CarRacingConfig
 from worldmodels.games.doom import DoomConfig
 from worldmodels.games.make import make_env
-from worldmodels.controller.model import ControllerConfig, Controllers
-from worldmodels.memory.features import Features, feature_size
 from worldmodels.learning.initialisation import initialise
-from worldmodels.memory.model import Memory, MemoryConfig
-from worldmodels.vision.model import Vision, VisionConfig
+from worldmodels.memory.features import Features, feature_size
+from worldmodels.memory.lstm import LSTMConfig
 from worldmodels.shapes import Job
+from worldmodels.vision.model import Vision, VisionConfig
+from worldmodels.worlds.real import RealWorld
 
 
 class StillEnv:
@@ -58,11 +58,11 @@ def agent_in(env: object, latent: int, hidden: int, features: Features, lanes: i
     """Play for ever, and yield the steps played."""
     generator = torch.Generator().manual_seed(0)
     vision = Vision(VisionConfig(latent=latent))
-    memory = Memory(MemoryConfig(hidden=hidden, mixtures=5, done=True, reward=False), latent, env.action_size)
+    memory = LSTMConfig(hidden=hidden).build(latent, env.action_size)
     initialise(vision, generator)
     initialise(memory, generator)
     config = ControllerConfig(features=features, hidden=0, bias=False)
-    inputs = feature_size(features, latent, hidden)
+    inputs = feature_size(features, latent, memory)
     stack = Controllers(config, 0.1 * torch.randn(1, inputs * env.action_size, generator=generator), inputs, env.action_size)
     world, policy = RealWorld(env, vision, memory, features), ControllerPolicy(stack)
     seeds = count()

@@ -60,9 +60,7 @@ def main(stage: Stage) -> None:
         checkpoint=stage.checkpoint(*inputs),
     )
     told_of = {"environment": stage.env, "game": game.model_dump(), "controller": config.model.model_dump()}
-    save_agent(
-        files.agent, Agent(AgentCard(kind="world-model", **told_of), vision, memory, found.parameters, Starts.of(rows))
-    )
+    save_agent(files.agent, Agent(AgentCard(kind="world-model", **told_of), vision, memory, found.parameters, Starts.of(rows)))
     save_tensors(files.rejected, {"rejected": found.rejected}, {})
     write_curve(files.curve, found.curve)
     stage.run.done(files.rejected)

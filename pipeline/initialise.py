@@ -26,7 +26,9 @@ def main(stage: Stage) -> None:
     files, empty = stage.agent, stage.model
     write_table(files.returns, pd.concat([episodes_table(each, name) for name, each in returns.items()], ignore_index=True))
     scores = {name: summarise(each) for name, each in returns.items()}
-    table = [{"policy": name} | {field: each[field] for field in ("mean", "std", "stderr", "n")} for name, each in scores.items()]
+    table = [
+        {"policy": name} | {field: each[field] for field in ("mean", "std", "stderr", "n")} for name, each in scores.items()
+    ]
     write_curve(files.blind, table)
     write_card(files.agent, AgentCard(kind="random", environment=stage.env, game=game.model_dump()))
     save_tensors(files.rejected, {}, {})

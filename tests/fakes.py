@@ -1,6 +1,7 @@
 """Worlds for phases, without a project behind them."""
 
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -15,13 +16,15 @@ class FakeWorlds:
         open_world: called with the most steps of an episode, 0 for the world's own.
         memory: M of value gradients.
         seen: features of the data, (n, F).
+        won: sum of rewards of an episode that is won.
     """
 
-    def __init__(self, open_world, *, memory=None, seen=None):
+    def __init__(self, open_world, *, memory=None, seen=None, won=0.0):
         self.open_world, self.memory, self._seen = open_world, memory, seen
         world = open_world(0)
         self.feature_size, self.action_size = world.feature_size, world.action_size
         self.opened = []
+        self.game = SimpleNamespace(patience=0, won=won)
 
     def dream(self, reward, moments, *, num_steps, temperature):
         return partial(self._open, num_steps)

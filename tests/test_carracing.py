@@ -10,7 +10,7 @@ from worldmodels.games.any_gym import make_quietly
 from worldmodels.games.carracing import CarRacingConfig, car_controls
 from worldmodels.games.frames import resize
 from worldmodels.games.make import make_env
-from worldmodels.memory.model import Memory, MemoryConfig
+from worldmodels.memory.lstm import LSTMConfig
 from worldmodels.vision.model import Vision, VisionConfig
 from worldmodels.worlds.real import open_games
 
@@ -112,7 +112,7 @@ def test_the_reference_backend_is_gymnasiums_own_game(seed: int) -> None:
 def test_a_world_plays_on_the_back_end_that_trains_or_scores(scoring: bool, backend: str) -> None:
     vision, memory = (
         Vision(VisionConfig(latent=4)),
-        Memory(MemoryConfig(hidden=4, mixtures=2, done=False, reward=False, ending="sampled"), 4, 3),
+        LSTMConfig(hidden=4, done=False).build(4, 3),
     )
     with closing(open_games(CarRacingConfig(), 1, vision, memory, "z", scoring=scoring)) as world:
         assert world.env.backend.startswith(backend)

@@ -15,15 +15,15 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from worldmodels.agent.agent import Agent, load_agent, save_agent
 from worldmodels.cli import doctor
 from worldmodels.cli import show as cli_project
 from worldmodels.cli.main import app
-from worldmodels.agent.agent import Agent, load_agent, save_agent
-from worldmodels.worlds.dream import Starts
 from worldmodels.controller.model import ControllerConfig, parameter_count
-from worldmodels.memory.model import Memory, MemoryConfig
-from worldmodels.vision.model import Vision, VisionConfig
+from worldmodels.memory.lstm import LSTMConfig
 from worldmodels.storage.agents import AgentCard
+from worldmodels.vision.model import Vision, VisionConfig
+from worldmodels.worlds.dream import Starts
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 LIMIT = 25
@@ -40,7 +40,7 @@ def make_agent(folder: Path, game: dict[str, Any] = DOOM, action: int = 1) -> No
     """Write a small untrained agent, of Take Cover, whose real episodes last ``LIMIT`` steps at most."""
     torch.manual_seed(0)
     vision = Vision(VisionConfig(latent=4))
-    memory = Memory(MemoryConfig(hidden=8, mixtures=2, done=True, reward=False), latent=4, action=action)
+    memory = LSTMConfig(hidden=8).build(latent=4, action=action)
     shape = ControllerConfig(features="zch", hidden=0, bias=False)
     parameters = torch.randn(parameter_count(shape, 4 + 2 * 8, action))
     card = AgentCard(kind="world-model", environment=game["kind"], game=game, controller=shape.model_dump())

@@ -7,7 +7,7 @@ import torch
 from worldmodels.errors import EnvironmentFault
 from worldmodels.games.blind import RandomPolicyConfig, ScriptedConfig
 from worldmodels.games.sight import Sight
-from worldmodels.memory.model import Memory, MemoryConfig
+from worldmodels.memory.lstm import LSTMConfig
 from worldmodels.rollout.collection import CollectConfig, collect_episodes
 from worldmodels.rollout.loop import run_episodes
 from worldmodels.rollout.noise import EpisodeNoise
@@ -241,7 +241,7 @@ def test_a_scripted_policy_holds_two_actions_in_turn_and_lanes_count_apart():
 
 def dreamt(reward_of_a_step):
     """Return a dream whose episodes last 20 steps on average and give this at every step."""
-    memory = Memory(MemoryConfig(hidden=4, mixtures=1, done=True, reward=False, ending="sampled"), 2, 1)
+    memory = LSTMConfig(hidden=4).build(2, 1)
     memory.head.bias.data[-1] = float(np.log(0.05 / 0.95))
     starts = Starts(torch.zeros(1, 2), torch.zeros(1, 2))
     return DreamWorld(memory, starts, "z", temperature=1.0, limit=400, worth=reward_of_a_step)

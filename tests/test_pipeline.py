@@ -293,7 +293,10 @@ def test_a_stage_killed_at_random_moments_goes_on_and_gives_the_same_bytes(proje
     called = tiny_params()[STAGES[stage]]["doom-1"] | {"key": "doom-1"}
     wanted = re.findall(r"(\w+)=\$", body(stage)["cmd"])
     command = [sys.executable, "-m", f"pipeline.{stage}", *(f"{key}={called[key]}" for key in wanted)]
-    listed = [*body(stage).get("outs", []), *(key for part in ("metrics", "plots") for out in body(stage).get(part, []) for key in out)]
+    listed = [
+        *body(stage).get("outs", []),
+        *(key for part in ("metrics", "plots") for out in body(stage).get(part, []) for key in out),
+    ]
     places = [folder / out.replace("${key}", "doom-1") for out in listed]
 
     def files():

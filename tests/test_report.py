@@ -16,7 +16,6 @@ import pytest
 from lab import page_at
 from PIL import Image
 
-from worldmodels.rollout.scores import episodes_table, summarise
 from worldmodels.errors import ArtifactError, ParamsError
 from worldmodels.games.make import references
 from worldmodels.report import figures, pictures
@@ -26,6 +25,7 @@ from worldmodels.report.figures import learning_curves, return_strip
 from worldmodels.report.style import PAPER_COLOUR, PAPER_WHITE, WORLD_COLOURS, rgb
 from worldmodels.report.table import align, render, score_table, with_error
 from worldmodels.report.video import BAR, side_by_side, write_video
+from worldmodels.rollout.scores import episodes_table, summarise
 from worldmodels.shapes import Returns
 
 KEYS = ["doom-1", "doom-2", "carracing-1"]

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import yaml
 from tiny import ROOT, tiny_params
+from worldmodels.training.trial import steps_played, trial_training
 
-from worldmodels.errors import ArtifactError, ParamsError
 from worldmodels.cli.project import load_project
+from worldmodels.errors import ArtifactError, ParamsError
 from worldmodels.report.comparisons import study_bars
 from worldmodels.report.studies import read_trial, study_cells, trial_table, variants
 from worldmodels.storage.layout import Trial, command_for
-from worldmodels.training.trial import steps_played, trial_training
 
 
 def written(folder, trials):

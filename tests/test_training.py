@@ -1,31 +1,25 @@
 """Training: the same seed gives the same bytes, losses fall, data survive the disk, damage is named."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from worldmodels.errors import ArtifactError, WorldModelsError
-from worldmodels.controller.model import ControllerConfig, Controllers, act, parameter_count
-from worldmodels.learning.initialisation import initialise
-from worldmodels.memory.model import Memory, MemoryConfig, MemoryLossConfig
 from worldmodels.compute.precision import training_in
-from worldmodels.vision.model import Vision, VisionConfig, VisionLossConfig
-from worldmodels.params import load_yaml
+from worldmodels.errors import ArtifactError, WorldModelsError
+from worldmodels.learning.fit import OptimiserConfig, fit
+from worldmodels.memory.lstm import LSTMConfig
+from worldmodels.memory.make import new_memory
+from worldmodels.memory.prediction import MemoryLossConfig
+from worldmodels.memory.training import MemoryTraining, train_memory
 from worldmodels.seeds import episode_seeds, purpose_of
-from worldmodels.shapes import Episode, Returns
+from worldmodels.shapes import Episode
 from worldmodels.storage.episodes import EpisodeWriter, FrameReader
 from worldmodels.storage.files import write_bytes, write_json
 from worldmodels.storage.weights import load_model, load_tensors, save_model
-from worldmodels.controller.phases.basis import SAMPLES, SKIPPED, Basis, played_features, principal_directions
-from worldmodels.controller.training import ControllerTraining, train_controller
 from worldmodels.vision.encode import encode_rows
-from worldmodels.controller.phases.cmaes import Evolution, EvolutionConfig
-from worldmodels.learning.fit import OptimiserConfig, fit
-from worldmodels.memory.training import MemoryTraining, new_memory, train_memory
-from worldmodels.controller.selection import SelectionConfig, choose
+from worldmodels.vision.model import Vision, VisionConfig, VisionLossConfig
 from worldmodels.vision.training import VisionTraining, new_vision, novelty, train_vision
 
 
@@ -241,13 +235,12 @@ def test_m_learns_a_regular_world_and_the_same_seed_gives_the_same_weights():
         "terminal": time % 100 == 98,
         "first": time % 100 == 0,
     }
-    shape = MemoryConfig(hidden=16, mixtures=2, done=True, reward="event")
+    shape = LSTMConfig(hidden=16, reward="event")
     config = MemoryTraining(
         model=shape,
         loss=MemoryLossConfig(done_weight=1.0, end_weight=10.0, reward_weight=1.0),
         optimiser=optimiser(learning_rate=1e-2, updates=40),
         sequence=16,
-        warm_start=False,
     )
 
     def train():
@@ -264,11 +257,10 @@ def test_m_learns_a_regular_world_and_the_same_seed_gives_the_same_weights():
 def test_too_little_data_for_m_is_said_plainly(manifest):
     rows = {"first": torch.zeros(10, dtype=torch.bool), "mean": torch.zeros(10, 4)}
     config = MemoryTraining(
-        model=MemoryConfig(hidden=4, mixtures=2, done=False, reward=False),
+        model=LSTMConfig(hidden=4, done=False),
         loss=MemoryLossConfig(done_weight=1.0, end_weight=1.0, reward_weight=1.0),
         optimiser=optimiser(),
         sequence=64,
-        warm_start=False,
     )
     with pytest.raises(WorldModelsError, match="collect more"):
         train_memory(new_memory(config.model, 4, 2, 1), rows, config, seed=1, updates=range(1), observe=quiet)
@@ -301,5 +293,3 @@ def test_a_manifest_says_what_is_in_the_data(manifest):
     assert summary["frames"] == 105 + 106
     assert summary["all_frames"] == 520
     assert len(summary["shards"]) == 3
-
-

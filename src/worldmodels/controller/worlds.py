@@ -18,7 +18,7 @@ from worldmodels.memory.base import Memory
 from worldmodels.memory.features import Features, feature_size
 from worldmodels.params import Config
 from worldmodels.rollout.patience import PatientWorld
-from worldmodels.rollout.world import World
+from worldmodels.rollout.world import ModelWorld, World
 from worldmodels.vision.model import Vision
 from worldmodels.worlds.dream import DreamWorld, Replay, Starts
 from worldmodels.worlds.pay import Pay, paid
@@ -100,18 +100,16 @@ class Worlds:
 
     def play(self, reward: Reward, *, num_steps: int = 0) -> Callable[[], World]:
         """Return what opens the game; an episode is cut off after ``num_steps``; 0: at the game's own limit."""
-        return partial(
-            _open_game, self.vision, self.memory, self.features, self._rules(num_steps), self._threads, reward, patience=0
-        )
+        return partial(_open_game, self.vision, self.memory, self.features, self._rules(num_steps), self._threads, reward)
 
-    def patient_game(self, num_steps: int) -> tuple[World, RealWorld]:
-        """Open the game on the processor, where an episode that is lost ends; return it, and the game inside.
+    def patient_game(self, num_steps: int) -> ModelWorld:
+        """Open the game on the processor; an episode that is lost ends.
 
         Value gradients learn on the processor whatever ``compute.device`` says: their products are too small for a GPU.
         """
         vision, memory = deepcopy(self.vision).cpu(), deepcopy(self.memory).cpu()
         real = RealWorld(self._rules(num_steps).make(threads=self._threads), vision, memory, self.features)
-        return (PatientWorld(real, self.game.patience) if self.game.patience else real), real
+        return PatientWorld(real, self.game.patience) if self.game.patience else real
 
     def arena(self, open_world: Callable[[], World]) -> Arena:
         """Return a place to play with many candidates: here, or on the workers of the engine."""
@@ -143,8 +141,6 @@ def _open_dream(
     return paid(dream, reward.pay, hazard_cost=reward.hazard_cost, goal=game.goal)
 
 
-def _open_game(
-    vision: Vision, memory: Memory, features: Features, game: GameConfig, threads: int, reward: Reward, *, patience: int
-) -> World:
+def _open_game(vision: Vision, memory: Memory, features: Features, game: GameConfig, threads: int, reward: Reward) -> World:
     world = RealWorld(game.make(threads=threads), vision, memory, features)
     return paid(world, reward.pay, hazard_cost=reward.hazard_cost)

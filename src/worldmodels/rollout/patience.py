@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worldmodels.rollout.world import Step, World
+from worldmodels.rollout.world import Step, W, WorldWrapper
 from worldmodels.shapes import Episode
 
 
-class PatientWorld:
+class PatientWorld(WorldWrapper[W]):
     """Another world, but an episode ends, as if the game had ended it, after so many steps without a reward above 0.
 
     Args:
@@ -18,33 +18,24 @@ class PatientWorld:
         patience: that many steps, at least 1.
     """
 
-    def __init__(self, world: World, patience: int) -> None:
-        self._world, self._patience = world, patience
-        self.feature_size, self.action_size = world.feature_size, world.action_size
+    def __init__(self, world: W, patience: int) -> None:
+        super().__init__(world)
+        self._patience = patience
         self._unpaid = torch.zeros(0, dtype=torch.int64)  # steps since a reward above 0
 
     def start(self, seeds: Sequence[int]) -> None:
-        self._world.start(seeds)
+        super().start(seeds)
         self._unpaid = torch.cat([self._unpaid, torch.zeros(len(seeds), dtype=torch.int64)])
 
-    def features(self) -> Tensor:
-        return self._world.features()
-
-    def frames(self) -> np.ndarray:
-        return self._world.frames()
-
     def step(self, actions: Tensor) -> Step:
-        step = self._world.step(actions)
+        step = super().step(actions)
         self._unpaid = torch.where(step.reward > 0, 0, self._unpaid + 1)
         stuck = self._unpaid >= self._patience
         return Step(step.reward, step.terminal | stuck, step.truncated & ~stuck)
 
     def keep(self, lanes: Tensor) -> None:
-        self._world.keep(lanes)
+        super().keep(lanes)
         self._unpaid = self._unpaid[lanes]
-
-    def close(self) -> None:
-        self._world.close()
 
 
 def cut_when_decided(episode: Episode, patience: int, aftermath: int, won: float) -> Episode:
@@ -74,6 +65,6 @@ def cut_when_decided(episode: Episode, patience: int, aftermath: int, won: float
     )
 
 
-def open_patient(open_world: Callable[[], World], patience: int) -> PatientWorld:
+def open_patient(open_world: Callable[[], W], patience: int) -> PatientWorld[W]:
     """Return a patient world of the one that ``open_world`` opens."""
     return PatientWorld(open_world(), patience)

@@ -173,7 +173,7 @@ def _signature(folder: Path) -> ModelSignature:
     from worldmodels.agent.agent import load_agent  # here: `wm registry` does not wait for torch
 
     agent = load_agent(folder)
-    memory = TensorSpec(np.dtype(np.float32), (-1, 2 * agent.memory.config.hidden), "memory")
+    memory = TensorSpec(np.dtype(np.float32), (-1, agent.memory.state_size), "memory")
     return ModelSignature(
         inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, 64, 64, 3), "frame"), memory]),
         outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, agent.memory.action), "action"), memory]),

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from worldmodels.errors import WorldModelsError
-from worldmodels.vision.model import Vision, to_images
 from worldmodels.storage.episodes import FrameReader
+from worldmodels.vision.model import Vision, to_images
 
 
 @torch.inference_mode()

@@ -7,13 +7,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from worldmodels.learning.fit import Observe, OptimiserConfig, Row, fit
 from worldmodels.learning.initialisation import initialise
-from worldmodels.vision.model import Vision, VisionConfig, VisionLossConfig, to_images
 from worldmodels.params import Config
 from worldmodels.seeds import stream_seed
 from worldmodels.storage.checkpoint import Checkpoint
 from worldmodels.storage.episodes import FrameReader
-from worldmodels.learning.fit import Observe, OptimiserConfig, Row, fit
+from worldmodels.vision.model import Vision, VisionConfig, VisionLossConfig, to_images
 
 CLIP = 1000.0
 """Greatest norm of the gradient."""
