@@ -277,10 +277,11 @@ def version_of(client, key):
 
 
 def stage_process(root, body, **environment):
-    """Start a stage in a process of its own, which waits for the store as long as a busy machine needs."""
+    """Start a stage in a process of its own, which waits for the store as long as a busy machine needs. ``ROW``: of a curve."""
     code = (
         "import os, sys, time, signal\nfrom worldmodels.tracking import live\nfrom worldmodels.tracking.live import stage_run\n"
     )
+    code += "ROW = {'update': 0, 'split': 'train', 'loss': 1.0}\n"
     code += "live.FLUSH_SECONDS = live.KILLED_FLUSH_SECONDS = 300\n" + body
     own = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "WM_", "DVC"))}
     own |= {"PYTHONPATH": str(SOURCES), **environment}
