@@ -32,8 +32,8 @@ def search_curve(table: pd.DataFrame) -> np.ndarray:
     """Draw a search for C, phase by phase: returns while it learns, or rewards of a step if a phase has no returns.
 
     Args:
-        table: the curve file: columns generation, phase, world (``dream``, ``game``, empty for the selection), mean, std and
-            others by kind; at least one row.
+        table: the curve file: columns generation, phase, world (``dream``, ``game``, empty for the selection), mean, std, best,
+            reward and stderr, NaN if a row has no such figure; at least one row.
     """
     return draw(_plot_search, table)
 
@@ -92,7 +92,7 @@ def _plot_search(axes: Axes, table: pd.DataFrame) -> None:
             axes.axvline(float(rows["generation"].iloc[0]) - 0.5, color=FAINT_INK, linewidth=0.9, linestyle=(0, (1, 2)))
         if rows["mean"].notna().any():
             _plot_returns_of(axes, rows, name, colour)
-        elif "reward" in rows and rows["reward"].notna().any():
+        elif rows["reward"].notna().any():
             paid = paid or _second_axis(axes)
             paid.plot(
                 rows["generation"], rows["reward"], color=colour, linewidth=1.2, alpha=0.7, label=f"{name}: reward of a step"
@@ -103,7 +103,7 @@ def _plot_search(axes: Axes, table: pd.DataFrame) -> None:
         paid.set_ylim(low - 0.3 * (high - low) - 1e-9, high + 0.1 * (high - low) + 1e-9)
     if len(selection):
         style: Any = {"color": INK, "marker": "D", "ls": "none", "markersize": 5, "capsize": 2.5, "zorder": 3}
-        axes.errorbar(selection["generation"], selection["mean"], selection.get("stderr"), label="selection (game)", **style)
+        axes.errorbar(selection["generation"], selection["mean"], selection["stderr"], label="selection (game)", **style)
     axes.set_title("C: while it learns" + (f" ({' → '.join(map(str, phases))})" if len(phases) > 1 else ""))
     axes.set_xlabel("generation")
     axes.set_ylabel("return")
@@ -118,8 +118,7 @@ def _plot_returns_of(axes: Axes, rows: pd.DataFrame, name: str, colour: str) -> 
     axes.fill_between(generation, mean - std, mean + std, color=colour, alpha=0.18, linewidth=0)
     marker = "o" if len(rows) < 10 else None
     axes.plot(generation, mean, color=colour, linewidth=2, marker=marker, markersize=3.5, label=f"{name}: mean")
-    if "best" in rows:
-        axes.plot(generation, rows["best"], color=colour, lw=1, ls=(0, (3, 2)), label=f"{name}: best")
+    axes.plot(generation, rows["best"], color=colour, lw=1, ls=(0, (3, 2)), label=f"{name}: best")
     known = np.flatnonzero(np.isfinite(mean))
     _note_end(axes, generation[known[-1]], mean[known[-1]], colour)
 
