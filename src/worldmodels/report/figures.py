@@ -53,7 +53,7 @@ def calibration_bars(table: pd.DataFrame) -> np.ndarray:
     Args:
         table: columns policy, real, real_stderr, dream, dream_stderr.
     """
-    return draw(_plot_calibration, table, width=max(4.8, 2.0 + 0.9 * len(table)))
+    return draw(_plot_calibration, table)
 
 
 def _plot_losses(axes: Axes, title: str, unit: str, table: pd.DataFrame) -> None:
@@ -62,7 +62,7 @@ def _plot_losses(axes: Axes, title: str, unit: str, table: pd.DataFrame) -> None
         if not len(rows):
             continue
         marker = "o" if len(rows) < 20 and split == "validation" else None
-        label = "frames it trains on" if split == "train" else "held out"
+        label = "trained on" if split == "train" else "held out"
         line: Any = {"color": colour, "lw": width, "marker": marker, "markersize": 3.5}
         axes.plot(rows["update"], rows["loss"], label=label, **line)
     held_out = table[table["split"] == "validation"]
@@ -100,7 +100,8 @@ def _plot_search(axes: Axes, table: pd.DataFrame) -> None:
     if paid is not None:
         shown = searched.loc[searched["mean"].isna(), "reward"]
         low, high = shown.quantile(0.1), shown.max()  # what C earned untaught would flatten the rest
-        paid.set_ylim(low - 0.3 * (high - low) - 1e-9, high + 0.1 * (high - low) + 1e-9)
+        reach = max(high - low, 0.05 * abs(high), 1e-6)
+        paid.set_ylim(low - 0.3 * reach, high + 0.1 * reach)
     if len(selection):
         style: Any = {"color": INK, "marker": "D", "ls": "none", "markersize": 5, "capsize": 2.5, "zorder": 3}
         axes.errorbar(selection["generation"], selection["mean"], selection["stderr"], label="selection (game)", **style)
@@ -161,7 +162,9 @@ def _plot_calibration(axes: Axes, table: pd.DataFrame) -> None:
             error_kw={"ecolor": INK, "elinewidth": 1.0, "capsize": 2.5},
         )  # fmt: skip
     axes.axhline(0, color=FAINT_INK, linewidth=0.8)
-    axes.set_xticks(place, table["policy"])
+    axes.set_xticks(place, table["policy"], fontsize=8.5)
+    axes.tick_params(axis="x", length=0)
+    axes.grid(visible=False, axis="x")
     axes.set_ylabel("return")
     axes.set_title("Policies that do not look, in the game and in the dream")
     axes.figure.legend(loc="outside lower center", ncols=2, fontsize=8.5)

@@ -91,7 +91,7 @@ def world_model_part(run: GameRun, key: str, reports: Path, params: Mapping[str,
     facts = {
         "goes on from": entry["after"],
         "collected": f"{episodes}, {data['frames']:,} frames",
-        "mean return of them": f"{data['mean_return']:.4g}",
+        "their mean return": f"{data['mean_return']:.4g}",
         "learned on": f"{data['all_frames']:,} frames",
     }
     return Part(
