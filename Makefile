@@ -4,12 +4,12 @@ PYTHON ?= python3
 VENV ?= .venv
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 export PYTHONUNBUFFERED := 1
-.PHONY: help setup setup-dev repro test test-slow lint audit results ui bench clean
+.PHONY: help setup setup-dev repro test test-slow lint audit ui bench clean
 
 help:
-	@echo "make repro [PRESET=quick|laptop|paper] [TARGET=evaluate@doom-2]   the main job: everything, up to scores and report"
+	@echo "make repro [PRESET=quick|laptop|paper] [STUDY=ablation] [TARGET=evaluate@doom-2]   the main job: everything, up to"
+	@echo "             scores and report"
 	@echo "make test    set up and pass the tests          make lint    ruff, mypy, import-linter"
-	@echo "make results TO=results/NAME   keep params, lock, scores, curves and pictures of the run that is here"
 	@echo "make ui      open MLflow                        make bench   the benchmarks"
 	@echo "make test-slow   kills, signals and faults by the dozen, thousands of bad inputs (hours)"
 
@@ -18,7 +18,7 @@ setup: $(VENV)/.setup
 setup-dev: $(VENV)/.setup-dev
 
 $(VENV)/bin/python:
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Python 3.11, 3.12 or 3.13 is needed: make setup PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.setup: requirements.lock pyproject.toml | $(VENV)/bin/python
@@ -30,7 +30,8 @@ $(VENV)/.setup-dev: $(VENV)/.setup
 	@touch $@
 
 repro: setup
-	$(if $(PRESET),wm preset $(PRESET))
+	$(if $(STUDY),$(if $(PRESET),,$(error STUDY needs a PRESET: make repro PRESET=laptop STUDY=$(STUDY))))
+	$(if $(PRESET),wm preset $(PRESET) $(foreach study,$(STUDY),--study $(study)))
 	wm check
 	dvc repro $(TARGET)
 	wm track sync
@@ -53,15 +54,6 @@ audit: setup-dev
 	python -m pip install --quiet --disable-pip-version-check "pip-audit>=2"
 	pip-audit --requirement requirements.lock --no-deps --disable-pip
 
-# What of a run belongs into the repository: params, lock, scores, curves, pictures. No data, no weights (`wm export weights`).
-RESULTS = scores.json baseline.json *.csv *.png *.parquet
-results:
-	@test -n "$(TO)" || { echo "say where: make results TO=results/NAME"; exit 2; }
-	mkdir -p $(TO)
-	cp params.yaml dvc.lock $(TO)
-	git rev-parse HEAD > $(TO)/commit
-	cd artifacts && ls -d $(addprefix */,$(RESULTS)) 2>/dev/null | xargs -I{} cp --parents {} $(abspath $(TO))
-
 ui: setup
 	wm track ui
 
@@ -69,4 +61,4 @@ bench: setup
 	@for file in benchmarks/*.py; do echo "== $$file"; python $$file || exit 1; done
 
 clean:
-	rm -rf artifacts reports .state
+	rm -rf artifacts metrics reports .state

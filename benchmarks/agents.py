@@ -17,25 +17,24 @@ import numpy as np
 import torch
 from envs import ours, rate
 
+from worldmodels.controller.model import ControllerConfig, Controllers
 from worldmodels.controller.policy import ControllerPolicy
-from worldmodels.worlds.real import RealWorld
-from worldmodels.games.base import EnvStep
+from worldmodels.games.base import EnvStep, GameConfig
 from worldmodels.games.carracing import CarRacingConfig
 from worldmodels.games.doom import DoomConfig
-from worldmodels.games.make import EnvironmentConfig, make_env
-from worldmodels.controller.model import ControllerConfig, Controllers
-from worldmodels.memory.features import Features, feature_size
+from worldmodels.games.make import make_env
 from worldmodels.learning.initialisation import initialise
-from worldmodels.memory.model import Memory, MemoryConfig
-from worldmodels.vision.model import Vision, VisionConfig
+from worldmodels.memory.features import Features, feature_size
+from worldmodels.memory.lstm import LSTMConfig
 from worldmodels.shapes import Job
+from worldmodels.vision.model import Vision, VisionConfig
+from worldmodels.worlds.real import RealWorld
 
 
 class StillEnv:
     """Games that take no time and never end."""
 
-    preset = backend = "still"
-    limit = 10**9
+    rules = backend = "still"
 
     def __init__(self, action_size: int) -> None:
         self.action_size = action_size
@@ -59,11 +58,11 @@ def agent_in(env: object, latent: int, hidden: int, features: Features, lanes: i
     """Play for ever, and yield the steps played."""
     generator = torch.Generator().manual_seed(0)
     vision = Vision(VisionConfig(latent=latent))
-    memory = Memory(MemoryConfig(hidden=hidden, mixtures=5, done=True, reward=False), latent, env.action_size)
+    memory = LSTMConfig(hidden=hidden).build(latent, env.action_size)
     initialise(vision, generator)
     initialise(memory, generator)
     config = ControllerConfig(features=features, hidden=0, bias=False)
-    inputs = feature_size(features, latent, hidden)
+    inputs = feature_size(features, latent, memory)
     stack = Controllers(config, 0.1 * torch.randn(1, inputs * env.action_size, generator=generator), inputs, env.action_size)
     world, policy = RealWorld(env, vision, memory, features), ControllerPolicy(stack)
     seeds = count()
@@ -93,7 +92,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     warnings.simplefilter("ignore")
-    cases: list[tuple[EnvironmentConfig, int, int, Features]] = [
+    cases: list[tuple[GameConfig, int, int, Features]] = [
         (DoomConfig(), 64, 512, "zch"),
         (CarRacingConfig(backend="envpool"), 32, 256, "zh"),
     ]
@@ -109,7 +108,7 @@ def main() -> None:
         agent = rate(agent_in(make_env(config, threads=args.threads), latent, hidden, features, args.lanes), args.seconds)
         alone = (before + rate(games(), args.seconds)) / 2
         share = agent * (1 / alone + 1 / models)
-        print(f"{probe.preset:30}{alone:8.0f}{models:8.0f}{agent:8.0f}{share:8.0%}", flush=True)
+        print(f"{probe.rules:30}{alone:8.0f}{models:8.0f}{agent:8.0f}{share:8.0%}", flush=True)
 
 
 if __name__ == "__main__":

@@ -17,14 +17,16 @@ import numpy as np
 import torch
 
 from worldmodels.games.any_gym import GymConfig, make_quietly
+from worldmodels.games.base import GameConfig
 from worldmodels.games.carracing import CarRacingConfig, car_controls, make_pool
-from worldmodels.games.doom import DoomConfig, buttons, start_engine
-from worldmodels.games.make import EnvironmentConfig, make_env
+from worldmodels.games.doom import DoomConfig, buttons
+from worldmodels.games.doom_engine import start_engine
+from worldmodels.games.make import make_env
 
 
 def bare_doom(_: int) -> Iterator[int]:
     """Play one engine."""
-    game = start_engine(DoomConfig())
+    game = start_engine()
     rng = np.random.default_rng(0)
     try:
         while True:
@@ -65,7 +67,7 @@ def bare_gymnasium(name: str) -> Callable[[int], Iterator[int]]:
     return loop
 
 
-def ours(config: EnvironmentConfig, lanes: int, threads: int) -> Iterator[int]:
+def ours(config: GameConfig, lanes: int, threads: int) -> Iterator[int]:
     """Play the batched environment; a lane that ends starts again on the next seed."""
     env = make_env(config, threads=threads)
     rng = np.random.default_rng(0)
@@ -103,7 +105,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     warnings.simplefilter("ignore")
     pendulum = GymConfig(id="Pendulum-v1", action="box", limit=200)
-    cases: list[tuple[EnvironmentConfig, Callable[[int], Iterator[int]]]] = [
+    cases: list[tuple[GameConfig, Callable[[int], Iterator[int]]]] = [
         (DoomConfig(), bare_doom),
         (CarRacingConfig(backend="envpool"), bare_envpool),
         (CarRacingConfig(backend="gymnasium"), bare_gymnasium("CarRacing-v3")),
@@ -116,7 +118,7 @@ def main() -> None:
         batched = rate(ours(config, args.lanes, args.threads), args.seconds)
         plain = (before + rate(bare(args.lanes), args.seconds / 2)) / 2
         env = make_env(config)
-        print(f"{env.preset:30}{env.backend:20}{plain:8.0f}{batched:8.0f}{batched / plain:8.2f}", flush=True)
+        print(f"{env.rules:30}{env.backend:20}{plain:8.0f}{batched:8.0f}{batched / plain:8.2f}", flush=True)
         env.close()
 
 

@@ -11,21 +11,24 @@ import numpy as np
 import torch
 
 from worldmodels.compute.allocator import keep_freed_memory
-from worldmodels.worlds.dream import DreamWorld, Starts
-from worldmodels.controller.policy import ControllerPolicy
-from worldmodels.rollout.loop import run_episodes
-from worldmodels.controller.model import ControllerConfig, Controllers
-from worldmodels.learning.initialisation import initialise
-from worldmodels.memory.model import Memory, MemoryConfig, MemoryLossConfig, memory_loss
 from worldmodels.compute.precision import products_in, training_in
-from worldmodels.vision.model import Vision, VisionConfig, VisionLossConfig
+from worldmodels.controller.model import ControllerConfig, Controllers
+from worldmodels.controller.policy import ControllerPolicy
+from worldmodels.learning.fit import OptimiserConfig
+from worldmodels.learning.initialisation import initialise
+from worldmodels.memory.base import Memory
+from worldmodels.memory.lstm import LSTMConfig
+from worldmodels.memory.mixture import MIXTURES
+from worldmodels.memory.prediction import MemoryLossConfig, memory_loss
+from worldmodels.rollout.loop import run_episodes
 from worldmodels.shapes import Episode
 from worldmodels.storage.episodes import EpisodeWriter, FrameReader
 from worldmodels.storage.files import write_json
-from worldmodels.learning.fit import OptimiserConfig
+from worldmodels.vision.model import Vision, VisionConfig, VisionLossConfig
 from worldmodels.vision.training import VisionTraining, train_vision
+from worldmodels.worlds.dream import DreamWorld, Starts
 
-LATENT, HIDDEN, MIXTURES = 64, 512, 5
+LATENT, HIDDEN = 64, 512
 
 
 def rate(work: Callable[[], float], seconds: float) -> float:
@@ -65,7 +68,7 @@ def memory_flops() -> float:
 def models() -> tuple[Vision, Memory]:
     generator = torch.Generator().manual_seed(0)
     vision = Vision(VisionConfig(latent=LATENT))
-    memory = Memory(MemoryConfig(hidden=HIDDEN, mixtures=MIXTURES, done=True, reward=False), LATENT, 1)
+    memory = LSTMConfig(hidden=HIDDEN).build(LATENT, 1)
     initialise(vision, generator)
     initialise(memory, generator)
     memory.head.bias.data[-1] = -100.0  # nobody dies: the lanes stay full

@@ -3,25 +3,24 @@
 import sys
 
 from pipeline.stage import Stage, run_stage
+from worldmodels.games.base import GameConfig
 from worldmodels.games.make import Game
 from worldmodels.memory.make import memory_from_description
-from worldmodels.rollout.evaluation import CalibrationConfig
 from worldmodels.storage.files import read_curve, write_curve
 from worldmodels.storage.weights import load_model, load_tensors
-from worldmodels.worlds.calibration import calibrate
+from worldmodels.worlds.calibration import CalibrationConfig, calibrate
 from worldmodels.worlds.dream import DreamWorld, Starts
 
 
 def main(stage: Stage) -> None:
     config: CalibrationConfig = stage.params("calibrate", CalibrationConfig)
-    game: Game = stage.params("game", Game)
+    game: GameConfig = stage.params("game", Game)
     memory = load_model(stage.model.memory, memory_from_description).to(stage.device, stage.products)
     starts = Starts.of(load_tensors(stage.model.latents)[0])
     world = DreamWorld(memory, starts, "z", temperature=config.temperature, limit=game.steps, worth=game.worth)
     real = {str(row["policy"]): row for row in read_curve(stage.random.blind, ("policy", "mean", "std", "stderr", "n"))}
-    policies = {"random": game.baseline} | {policy.name: policy for policy in game.blind}
-    names = stage.progress(policies, "policy", len(policies))
-    table = [calibrate(world, name, policies[name], real[name], config) for name in names]
+    policies = stage.progress(game.policies.items(), "policy", len(game.policies))
+    table = [calibrate(world, name, policy, real[name], config) for name, policy in policies]
     for row in table:
         if row["kind"]:
             print(

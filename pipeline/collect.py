@@ -6,10 +6,11 @@ from contextlib import closing
 from itertools import pairwise
 
 from pipeline.stage import Stage, run_stage
-from worldmodels.games.base import BatchEnv
-from worldmodels.games.make import Game, make_env
+from worldmodels.games.base import BatchEnv, GameConfig
+from worldmodels.games.make import Game
+from worldmodels.games.sight import Sight
 from worldmodels.rollout.bare import BareWorld
-from worldmodels.rollout.collection import NUM_ENVS, CollectConfig, collect_episodes
+from worldmodels.rollout.collection import CollectConfig, collect_episodes
 from worldmodels.rollout.patience import PatientWorld, cut_when_decided
 from worldmodels.rollout.policies import ExploringPolicy, RandomPolicy
 from worldmodels.rollout.world import World
@@ -23,16 +24,17 @@ from worldmodels.storage.weights import load_tensors
 
 def main(stage: Stage) -> None:
     config: CollectConfig = stage.params("collect", CollectConfig)
-    game: Game = stage.params("game", Game)
+    game: GameConfig = stage.params("game", Game)
     files, player = stage.model, AgentFiles(stage.player)
     first = read_card(require(player.agent)).kind == "random"
-    if first and config.first_limit:
-        game = game.model_copy(update={"limit": min(config.first_limit * game.frame_skip, game.limit)})
+    game = game.at_most(config.first_limit) if first else game
     random = config.random or game.random
     seeds = episode_seeds("collection", config.first_episodes if first else config.episodes, stream=stage.stream)
     by_random = len(seeds) if first else round(config.random_share * len(seeds))
     checkpoint = stage.checkpoint(*sorted(player.agent.iterdir()), require(player.rejected))
-    writer = EpisodeWriter(checkpoint.folder, game.action_size, state=checkpoint.load()[1])
+    state = checkpoint.load()[1]
+    writer = EpisodeWriter(checkpoint.folder, game.action_size, state=state.get("writer"))
+    sight = Sight(**state.get("sight", {}))
     done = len(writer.rows)
     bar = iter(stage.progress(range(done, len(seeds)), "episode", len(seeds) - done))
 
@@ -43,17 +45,17 @@ def main(stage: Stage) -> None:
             writer.write(episode, f"{name}{policy.label(episode.seed)}")
             next(bar, None)
             if checkpoint.due():
-                checkpoint.save({}, writer.state())
+                checkpoint.save({}, {"writer": writer.state(), "sight": sight.state()})
 
         with closing(PatientWorld(world, game.patience) if game.patience else world) as played:
-            collect_episodes(played, policy, seeds, lanes=NUM_ENVS, name=name or "random", keep=keep)
+            collect_episodes(played, policy, seeds, sight=sight, keep=keep)
 
     def stretches(begin: int, end: int) -> Iterator[tuple[BatchEnv, Sequence[int]]]:
         """Yield the games of the back end that trains, then of the one that scores, and what is still to be played there."""
         border = end - round(config.scoring_share * (end - begin))
         for scoring, first, last in ((False, begin, border), (True, border, end)):
             if left := seeds[max(done, first) : last]:
-                yield make_env(game, threads=stage.threads, scoring=scoring), left
+                yield game.make(threads=stage.threads, scoring=scoring), left
 
     for env, left in stretches(0, by_random):
         play(BareWorld(env), RandomPolicy(random), left, "")
@@ -69,6 +71,7 @@ def main(stage: Stage) -> None:
                 policy = ExploringPolicy(agent.policy(parameters[None]), RandomPolicy(random), config.strengths)
                 play(agent.real_world(env), policy, left, f"{name}, ")
     next(bar, None)
+    sight.check(f"the {len(seeds)} episodes of {stage.key}")
     writer.finish(files.data, stage.before.data, files.episodes)
     stage.run.done(files.data, metrics=files.data)
 

@@ -6,6 +6,7 @@ from worldmodels.agent.begin import begin_at
 from worldmodels.controller.config import ControllerSection
 from worldmodels.controller.training import train_controller
 from worldmodels.controller.worlds import Worlds
+from worldmodels.games.base import GameConfig
 from worldmodels.games.make import Game
 from worldmodels.memory.make import memory_from_description, new_memory
 from worldmodels.seeds import stream_seed
@@ -20,7 +21,7 @@ from worldmodels.worlds.dream import Starts
 
 def main(stage: Stage) -> None:
     config: ControllerSection = stage.params(f"controllers.{stage.controller}", ControllerSection)
-    game: Game = stage.params("game", Game)
+    game: GameConfig = stage.params("game", Game)
     model, files, begins, seed = stage.model, stage.agent, AgentFiles(stage.begin).agent, int(stage.seed)
     vision = load_model(model.vision, Vision.from_description)
     memory = load_model(model.memory, memory_from_description)
@@ -59,9 +60,7 @@ def main(stage: Stage) -> None:
         checkpoint=stage.checkpoint(*inputs),
     )
     told_of = {"environment": stage.env, "game": game.model_dump(), "controller": config.model.model_dump()}
-    save_agent(
-        files.agent, Agent(AgentCard(kind="world-model", **told_of), vision, memory, found.parameters, Starts.of(rows))
-    )
+    save_agent(files.agent, Agent(AgentCard(kind="world-model", **told_of), vision, memory, found.parameters, Starts.of(rows)))
     save_tensors(files.rejected, {"rejected": found.rejected}, {})
     write_curve(files.curve, found.curve)
     stage.run.done(files.rejected)

@@ -6,7 +6,8 @@ from pipeline.playing import play
 from pipeline.stage import Stage, run_stage
 from worldmodels.agent.agent import load_agent
 from worldmodels.agent.play import play_dream, play_real
-from worldmodels.games.make import Game, make_env
+from worldmodels.games.base import GameConfig
+from worldmodels.games.make import Game
 from worldmodels.rollout.evaluation import NUM_ENVS, EvaluationConfig, shards
 from worldmodels.rollout.scores import episodes_table, join, steps_learned, summarise
 from worldmodels.seeds import episode_seeds
@@ -15,7 +16,7 @@ from worldmodels.storage.files import read_curve, read_json, read_table, write_j
 
 def main(stage: Stage) -> None:
     config: EvaluationConfig = stage.params("evaluate", EvaluationConfig)
-    game: Game = stage.params("game", Game)
+    game: GameConfig = stage.params("game", Game)
     files, random = stage.agent, read_json(stage.random.scores)
     agent = load_agent(files.agent)
     shared = stage.engine.share(agent)
@@ -28,7 +29,7 @@ def main(stage: Stage) -> None:
         returns = play_dream(agent, config.temperature, episode_seeds("dream", config.dreams, stream="test"))
         tables.append(episodes_table(returns, "dream"))
         dream = {"temperature": config.temperature, **summarise(returns)}
-    env = make_env(game, scoring=True)
+    env = game.make(scoring=True)
     scores = {
         "key": stage.key,
         "environment": stage.env,

@@ -2,16 +2,17 @@
 
 from pipeline.stage import Stage, run_stage
 from worldmodels.agent.agent import load_agent
-from worldmodels.games.make import Game, make_env
+from worldmodels.games.base import GameConfig
+from worldmodels.games.make import Game
 from worldmodels.report.demonstration import demonstrate, draw
 from worldmodels.rollout.evaluation import EvaluationConfig
 from worldmodels.seeds import episode_seeds
 
 
 def main(stage: Stage) -> None:
-    game: Game = stage.params("game", Game)
+    game: GameConfig = stage.params("game", Game)
     config: EvaluationConfig = stage.params("evaluate", EvaluationConfig)
-    agent, env = load_agent(stage.agent.agent), make_env(game, scoring=True)
+    agent, env = load_agent(stage.agent.agent), game.make(scoring=True)
     seen = demonstrate(agent, env, seed=episode_seeds("demonstration", 1)[0], temperature=config.temperature)
     draw(seen, stage.agent, game.frames_a_second)
     stage.run.done(stage.agent.film)

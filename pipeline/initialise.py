@@ -4,7 +4,8 @@ import pandas as pd
 
 from pipeline.playing import play
 from pipeline.stage import Stage, run_stage
-from worldmodels.games.make import Game, make_env
+from worldmodels.games.base import GameConfig
+from worldmodels.games.make import Game
 from worldmodels.rollout.baseline import play_blind
 from worldmodels.rollout.evaluation import NUM_ENVS, EvaluationConfig, shards
 from worldmodels.rollout.scores import best_blind, episodes_table, join, summarise
@@ -15,9 +16,9 @@ from worldmodels.storage.weights import save_tensors
 
 
 def main(stage: Stage) -> None:
-    game: Game = stage.params("game", Game)
+    game: GameConfig = stage.params("game", Game)
     test: EvaluationConfig = stage.params("evaluate", EvaluationConfig)
-    policies = {"random": game.baseline} | {policy.name: policy for policy in game.blind}
+    policies = game.policies
     parts = shards(episode_seeds("test", test.episodes), NUM_ENVS, stage.engine.workers)
     tasks = [(game, policy, seeds, NUM_ENVS) for policy in policies.values() for seeds in parts]
     played = play(stage, play_blind, tasks, stage.checkpoint())
@@ -25,7 +26,9 @@ def main(stage: Stage) -> None:
     files, empty = stage.agent, stage.model
     write_table(files.returns, pd.concat([episodes_table(each, name) for name, each in returns.items()], ignore_index=True))
     scores = {name: summarise(each) for name, each in returns.items()}
-    table = [{"policy": name} | {field: each[field] for field in ("mean", "std", "stderr", "n")} for name, each in scores.items()]
+    table = [
+        {"policy": name} | {field: each[field] for field in ("mean", "std", "stderr", "n")} for name, each in scores.items()
+    ]
     write_curve(files.blind, table)
     write_card(files.agent, AgentCard(kind="random", environment=stage.env, game=game.model_dump()))
     save_tensors(files.rejected, {}, {})
@@ -33,7 +36,7 @@ def main(stage: Stage) -> None:
     save_tensors(empty.latents, {}, {"frames": 0})
     save_tensors(empty.vision, {}, {})
     save_tensors(empty.memory, {}, {})
-    env = make_env(game, scoring=True)
+    env = game.make(scoring=True)
     about = {"key": stage.key, "environment": stage.env, "preset": stage.value("preset", str)}
     rules = {"rules": env.rules, "backend": env.backend}
     write_json(files.scores, {**about, **rules, "real": scores["random"], "blind": best_blind(table)})

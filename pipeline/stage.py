@@ -18,7 +18,7 @@ from pipeline.ending import Ended, ended_from_outside
 from worldmodels.compute.allocator import keep_freed_memory
 from worldmodels.compute.engine import ClusterConfig, ComputeConfig, Engine, open_engine
 from worldmodels.compute.precision import device_of, products_in, training_in
-from worldmodels.errors import WorldModelsError
+from worldmodels.errors import ParamsError, WorldModelsError
 from worldmodels.params import load_yaml, section
 from worldmodels.storage.agents import code_fingerprint
 from worldmodels.storage.checkpoint import Checkpoint
@@ -147,6 +147,25 @@ class Stage:
         controllers = own.pop("controllers", None) or {}
         return own | ({"controller": controllers.get(self.controller)} if self.controller else {})
 
+    def check_params(self) -> None:
+        """Refuse what was made if params.yaml says something else by now: DVC would note the new params beside the old results.
+
+        Raises:
+            ParamsError: naming what was changed.
+        """
+        changed = sorted(_differences(self._read(self._params), self._read(load_yaml())))
+        if changed:
+            raise ParamsError(
+                f"params.yaml was changed while this stage ran ({', '.join(changed[:3])}), so its results are not those of "
+                "params.yaml. They are thrown away: run the command again."
+            )
+
+    def _read(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Return of all params, flattened, those that a stage of this environment may read."""
+        named = {name: params.get(name) for name in ("preset", "seed", "compute")}
+        own = {"agents": {self.key: (params.get("agents") or {}).get(self.key)}} if STAGES[self.name] == "agents" else {}
+        return flatten(named | own | ({self.env: params.get(self.env)} if self.env else {}), "")
+
     @property
     def computation(self) -> str:
         """Names what is computed, by params and code: a stage that is run again after a kill has the same."""
@@ -182,6 +201,7 @@ def run_stage(name: str, body: Callable[[Stage], None]) -> None:
             stage_run(name, stage.key, told, world_model=stage.world_model, computation=stage.computation) as stage.run,
         ):
             body(stage)
+            stage.check_params()
         if stage.kept is not None:
             stage.kept.clear()
     except Ended as end:
@@ -205,4 +225,9 @@ def flatten(node: Any, prefix: str) -> dict[str, Any]:
     """Return nested params as ``{"doom.vision.model.latent": 64, ...}``."""
     if not isinstance(node, dict):
         return {prefix: node}
-    return {key: value for name, child in node.items() for key, value in flatten(child, f"{prefix}.{name}").items()}
+    inner = {f"{prefix}.{name}".lstrip("."): child for name, child in node.items()}
+    return {key: value for name, child in inner.items() for key, value in flatten(child, name).items()}
+
+
+def _differences(one: dict[str, Any], other: dict[str, Any]) -> set[str]:
+    return {name for name in one.keys() | other.keys() if one.get(name, ...) != other.get(name, ...)}

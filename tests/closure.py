@@ -1,12 +1,11 @@
-"""Which source files a script imports, by reading them (nothing is run). As a script: brings dvc.yaml up to date."""
+"""Which source files a script imports, by reading them (nothing is run)."""
 
 import ast
-import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-OBSERVERS = ("worldmodels.tracking", "worldmodels.compute.cluster")
-"""What watches, or computes the same elsewhere: it changes no output, and is outside the stages' dependencies."""
+OBSERVERS = ("worldmodels.tracking",)
+"""What watches: it changes no output, and is outside the stages' dependencies."""
 
 
 def closure(script: Path) -> set[str]:
@@ -25,6 +24,11 @@ def closure(script: Path) -> set[str]:
     return {path.relative_to(ROOT).as_posix() for path in found}
 
 
+def outside(files: set[str], places: list[str]) -> set[str]:
+    """Return those of the files that lie in none of some places, each a file or a folder."""
+    return {file for file in files if not any(file == place or file.startswith(f"{place}/") for place in places)}
+
+
 def _imported(path: Path) -> list[str]:
     names: list[str] = []
     for node in ast.walk(ast.parse(path.read_text())):
@@ -41,24 +45,3 @@ def _files(name: str) -> list[Path]:
         if path.exists():
             return [path]
     return []
-
-
-def with_closures(dag: str) -> str:
-    """Return the text of dvc.yaml with each stage's source files as they are now."""
-    lines: list[str] = []
-    listed = ""
-    for line in dag.splitlines(keepends=True):
-        if named := re.match(r"  (\w+):", line):
-            stage = named[1]
-        source = re.match(r"( +- )(src|pipeline)/", line)
-        if source is None:
-            lines.append(line)
-        elif listed != stage:
-            lines += [f"{source[1]}{path}\n" for path in sorted(closure(ROOT / "pipeline" / f"{stage}.py"))]
-            listed = stage
-    return "".join(lines)
-
-
-if __name__ == "__main__":
-    file = ROOT / "dvc.yaml"
-    file.write_text(with_closures(file.read_text()))

@@ -1,9 +1,9 @@
 """Plays the games of the tests."""
 
-import os
-from pathlib import Path
+from contextlib import suppress
 
 import numpy as np
+import psutil
 
 from worldmodels.games.base import BatchEnv
 
@@ -49,13 +49,10 @@ class Player:
 def engines() -> list[int]:
     """Return the process ids of the ViZDoom engines that this process started."""
     found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            name, rest = path.read_text().split("(", 1)[1].rsplit(")", 1)
-        except OSError:
-            continue
-        if name == "vizdoom" and int(rest.split()[1]) == os.getpid() and rest.split()[0] != "Z":
-            found.append(int(path.parent.name))
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):
+            if child.name() == "vizdoom" and child.status() != psutil.STATUS_ZOMBIE:
+                found.append(child.pid)
     return found
 
 

@@ -57,7 +57,8 @@ def make_project(folder: Path, params: dict[str, Any]) -> Path:
 def one_iteration() -> dict[str, Any]:
     """Return params so small that one iteration of Take Cover takes half a minute."""
     params = tiny_params()
-    params["chain"], params["trials"] = {"doom-1": params["chain"]["doom-1"]}, {}
+    for section in ("world_models", "agents"):
+        params[section] = {"doom-1": params[section]["doom-1"]}
     params["environments"] = ["doom"]
     del params["carracing"]
     return params

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from games import constant
 
-from worldmodels.worlds.real import open_games
 from worldmodels.games.any_gym import make_quietly
 from worldmodels.games.carracing import CarRacingConfig, car_controls
 from worldmodels.games.frames import resize
 from worldmodels.games.make import make_env
-from worldmodels.memory.model import Memory, MemoryConfig
+from worldmodels.memory.lstm import LSTMConfig
 from worldmodels.vision.model import Vision, VisionConfig
+from worldmodels.worlds.real import open_games
 
 BACKENDS = pytest.mark.parametrize("backend", ["envpool", "gymnasium"])
 
@@ -112,7 +112,48 @@ def test_the_reference_backend_is_gymnasiums_own_game(seed: int) -> None:
 def test_a_world_plays_on_the_back_end_that_trains_or_scores(scoring: bool, backend: str) -> None:
     vision, memory = (
         Vision(VisionConfig(latent=4)),
-        Memory(MemoryConfig(hidden=4, mixtures=2, done=False, reward=False, ending="sampled"), 4, 3),
+        LSTMConfig(hidden=4, done=False).build(4, 3),
     )
     with closing(open_games(CarRacingConfig(), 1, vision, memory, "z", scoring=scoring)) as world:
         assert world.env.backend.startswith(backend)
+
+
+def test_a_lap_ends_when_all_tiles_are_touched_and_not_at_95_percent() -> None:
+    """What Gymnasium documents is another rule. Scores are of this one: with the other they would not compare."""
+    game = make_quietly("CarRacing-v3", 1000, {})
+    game.reset(seed=5)
+    play = game.unwrapped
+    rest = np.array([0, 0, 0], np.float32)
+    for _ in range(20):
+        game.step(rest)
+    tiles = len(play.track)
+    assert play.road[0].road_visited  # the car stands on the first tile
+    for tile in play.road:
+        tile.road_visited = True
+    ends = {}
+    for missing in (tiles // 25, 1, 0):
+        play.tile_visited_count = tiles - missing
+        play.car.wheels[0].tiles.clear()
+        ends[missing] = game.step(rest)[2]
+    game.close()
+    assert ends == {tiles // 25: False, 1: False, 0: True}
+
+
+def test_a_lap_that_lacks_a_few_tiles_goes_on_over_the_start() -> None:
+    """Driven over: the first tile is touched again after 98% of the others, and nothing ends."""
+    game = make_quietly("CarRacing-v3", 1000, {})
+    game.reset(seed=5)
+    play = game.unwrapped
+    for _ in range(20):
+        game.step(np.array([0, 0, 0], np.float32))
+    play.tile_visited_count = int(0.98 * len(play.track))
+    listener, wheel = play.contactListener_keepref, play.car.wheels[0]
+
+    class Fixture:
+        def __init__(self, body: object) -> None:
+            self.body = type("Body", (), {"userData": body})
+
+    contact = type("Contact", (), {"fixtureA": Fixture(play.road[0]), "fixtureB": Fixture(wheel)})
+    listener.BeginContact(contact)
+    assert not game.step(np.array([0, 0, 0], np.float32))[2]
+    game.close()

@@ -15,15 +15,15 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from worldmodels.agent.agent import Agent, load_agent, save_agent
 from worldmodels.cli import doctor
 from worldmodels.cli import show as cli_project
 from worldmodels.cli.main import app
-from worldmodels.agent.agent import Agent, load_agent, save_agent
-from worldmodels.worlds.dream import Starts
 from worldmodels.controller.model import ControllerConfig, parameter_count
-from worldmodels.memory.model import Memory, MemoryConfig
-from worldmodels.vision.model import Vision, VisionConfig
+from worldmodels.memory.lstm import LSTMConfig
 from worldmodels.storage.agents import AgentCard
+from worldmodels.vision.model import Vision, VisionConfig
+from worldmodels.worlds.dream import Starts
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 LIMIT = 25
@@ -33,14 +33,14 @@ def wm(*arguments: str, env: dict[str, str] | None = None) -> Result:
     return CliRunner().invoke(app, list(arguments), env=env)
 
 
-DOOM = {"kind": "doom", "skill": 4, "limit": LIMIT, "resolution": "160x120"}
+DOOM = {"kind": "vizdoom", "skill": 4, "limit": LIMIT, "resolution": "160x120"}
 
 
 def make_agent(folder: Path, game: dict[str, Any] = DOOM, action: int = 1) -> None:
     """Write a small untrained agent, of Take Cover, whose real episodes last ``LIMIT`` steps at most."""
     torch.manual_seed(0)
     vision = Vision(VisionConfig(latent=4))
-    memory = Memory(MemoryConfig(hidden=8, mixtures=2, done=True, reward=False), latent=4, action=action)
+    memory = LSTMConfig(hidden=8).build(latent=4, action=action)
     shape = ControllerConfig(features="zch", hidden=0, bias=False)
     parameters = torch.randn(parameter_count(shape, 4 + 2 * 8, action))
     card = AgentCard(kind="world-model", environment=game["kind"], game=game, controller=shape.model_dump())
@@ -378,14 +378,14 @@ class TestParams:
 
 
 class TestDoctor:
-    @pytest.mark.parametrize("game", [{"kind": "doom"}, {"kind": "carracing", "backend": "gymnasium"}])
+    @pytest.mark.parametrize("game", [{"kind": "vizdoom"}, {"kind": "carracing", "backend": "gymnasium"}])
     def test_rendering_is_tried_with_the_real_game(self, game: dict[str, str]) -> None:
         (verdict,) = doctor.check_rendering("game", game)
         assert verdict.status == "ok", verdict
         assert "steps/s" in verdict.detail
 
     def test_an_engine_that_fails_is_a_failure_with_its_reason(self) -> None:
-        (verdict,) = doctor.check_rendering("game", {"kind": "doom", "skill": "nine"})
+        (verdict,) = doctor.check_rendering("game", {"kind": "vizdoom", "skill": "nine"})
         assert verdict.status == "fail"
         assert verdict.advice
         assert verdict.detail

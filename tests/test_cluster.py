@@ -10,18 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
 from pipeline.arenas import SpreadArena
+
 from worldmodels.compute.engine import ComputeConfig, LocalEngine, open_engine
+from worldmodels.controller.arena import WorldArena
+from worldmodels.controller.model import ControllerConfig, parameter_count
+from worldmodels.errors import ParamsError, WorldModelsError
+from worldmodels.games.doom import DoomConfig
+from worldmodels.learning.initialisation import initialise
+from worldmodels.memory.lstm import LSTMConfig
+from worldmodels.vision.model import Vision, VisionConfig
 from worldmodels.worlds.dream import DreamWorld, Starts
 from worldmodels.worlds.real import open_games
-from worldmodels.games.doom import DoomConfig
-from worldmodels.errors import ParamsError, WorldModelsError
-from worldmodels.controller.model import ControllerConfig, parameter_count
-from worldmodels.learning.initialisation import initialise
-from worldmodels.memory.model import Memory, MemoryConfig
-from worldmodels.vision.model import Vision, VisionConfig
-from worldmodels.controller.arena import WorldArena
 
 SHAPE = ControllerConfig(features="zch", hidden=0, bias=False)
 SIZES = (4 + 2 * 16, 1)
@@ -45,8 +45,8 @@ def engine():
 
 
 def models():
-    shape = MemoryConfig(hidden=16, mixtures=2, done=True, reward=False, ending="sampled")
-    vision, memory = Vision(VisionConfig(latent=4)), Memory(shape, 4, 1)
+    shape = LSTMConfig(hidden=16)
+    vision, memory = Vision(VisionConfig(latent=4)), shape.build(4, 1)
     for index, model in enumerate((vision, memory)):
         initialise(model, torch.Generator().manual_seed(index))
     return vision.eval(), memory.eval()
@@ -70,7 +70,7 @@ def test_a_generation_of_dreams_is_the_same_on_a_cluster(engine):
 
 
 def test_a_generation_of_real_games_is_the_same_on_a_cluster(engine):
-    game = DoomConfig(kind="doom", skill=4, limit=60, resolution="160x120")
+    game = DoomConfig(skill=4, limit=60, resolution="160x120")
     open_world = partial(open_games, game, 1, *models(), "zch")
     arena = WorldArena(open_world())
     here = arena.play(SHAPE, candidates(3), range(2), 2)

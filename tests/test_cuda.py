@@ -4,19 +4,22 @@ import numpy as np
 import pytest
 import torch
 
-from worldmodels.worlds.dream import DreamWorld, Replay, Starts
+from worldmodels.controller.arena import WorldArena
 from worldmodels.controller.model import ControllerConfig, parameter_count
+from worldmodels.learning.fit import OptimiserConfig
 from worldmodels.learning.initialisation import initialise
-from worldmodels.memory.model import Memory, MemoryConfig, MemoryLossConfig
-from worldmodels.vision.model import VisionConfig, VisionLossConfig
+from worldmodels.memory.lstm import LSTMConfig
+from worldmodels.memory.make import new_memory
+from worldmodels.memory.prediction import MemoryLossConfig
+from worldmodels.memory.training import MemoryTraining, train_memory
 from worldmodels.shapes import Episode
 from worldmodels.storage.episodes import EpisodeWriter, FrameReader
 from worldmodels.storage.files import write_json
-from worldmodels.controller.arena import WorldArena
 from worldmodels.vision.encode import encode_rows
-from worldmodels.learning.fit import OptimiserConfig
-from worldmodels.memory.training import MemoryTraining, new_memory, train_memory
+from worldmodels.vision.model import VisionConfig, VisionLossConfig
 from worldmodels.vision.training import VisionTraining, new_vision, train_vision
+from worldmodels.worlds.dream import DreamWorld, Replay, Starts
+from worldmodels.worlds.pay import paid
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 OPTIMISER = OptimiserConfig(
@@ -56,13 +59,12 @@ def test_v_and_m_train_and_encode_the_same(reader):
         vision = new_vision(config.model, 1).to(device)
         train_vision(vision, reader, config, seed=1, updates=range(4), observe=quiet)
         rows = encode_rows(vision, reader, range(len(reader)))
-        shape = MemoryConfig(hidden=8, mixtures=2, done=True, reward="event")
+        shape = LSTMConfig(hidden=8, reward="event")
         training = MemoryTraining(
             model=shape,
             loss=MemoryLossConfig(done_weight=1.0, end_weight=1.0, reward_weight=1.0),
             optimiser=OPTIMISER,
             sequence=12,
-            warm_start=False,
         )
         memory = new_memory(shape, 4, 1, 1).to(device)
         train_memory(memory, rows, training, seed=1, updates=range(4), observe=quiet)
@@ -73,7 +75,7 @@ def test_v_and_m_train_and_encode_the_same(reader):
 
 @pytest.mark.parametrize("share", [0.0, 0.5])
 def test_a_generation_dreams_the_same(share):
-    memory = Memory(MemoryConfig(hidden=16, mixtures=2, done=True, reward=False, ending="sampled"), 4, 1)
+    memory = LSTMConfig(hidden=16).build(4, 1)
     initialise(memory, torch.Generator().manual_seed(0))
     first = torch.zeros(60, dtype=torch.bool)
     first[::30] = True
@@ -83,6 +85,6 @@ def test_a_generation_dreams_the_same(share):
     candidates = np.random.default_rng(0).normal(size=(6, parameter_count(shape, 36, 1)))
     totals = []
     for device in DEVICES:
-        world = DreamWorld(memory.to(device), starts, "zch", temperature=1.0, limit=20, survival=0.1)
+        world = paid(DreamWorld(memory.to(device), starts, "zch", temperature=1.0, limit=20), "survival")
         totals.append(WorldArena(world).play(shape, candidates, range(5), None).total)
     np.testing.assert_allclose(*totals, rtol=1e-2)

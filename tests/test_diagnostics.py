@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from worldmodels.memory.model import Memory, MemoryConfig
-from worldmodels.memory.mixture import Mixture
 from worldmodels.memory.diagnostics import coverage, event_figures, memory_figures, open_loop_error
+from worldmodels.memory.lstm import LSTMConfig
+from worldmodels.memory.mixture import Mixture
 from worldmodels.vision.training import active_dimensions
 
 
@@ -41,9 +41,9 @@ def test_ends_are_counted_where_they_were_foretold_and_where_they_came():
     assert all(math.isnan(figure) for figure in nothing.values())
 
 
-def flat_memory(reward=False):
+def flat_memory(reward="none"):
     """An M that always expects z' = 0 and a reward of 0."""
-    memory = Memory(MemoryConfig(hidden=4, mixtures=1, done=True, reward=reward), 3, 1).requires_grad_(False)
+    memory = LSTMConfig(hidden=4, reward=reward).build(3, 1).requires_grad_(False)
     memory.head.bias.zero_()
     return memory
 
@@ -58,7 +58,7 @@ def test_a_dream_that_knows_nothing_is_as_far_off_as_the_mean_at_every_horizon()
 def test_a_dream_that_holds_what_it_saw_stays_with_a_world_that_stands_still():
     memory = flat_memory()
     z = torch.randn(40, 1, 3, generator=torch.Generator().manual_seed(0)).expand(-1, 13, -1)
-    memory.head.bias[3:6] = 0.5  # it expects z' = 0.5
+    memory.head.bias[15:30] = 0.5  # the means of the mixture: it expects z' = 0.5
     near = open_loop_error(
         memory, torch.full_like(z, 0.5) + 0.01 * z, torch.zeros(40, 12, 1), memory.initial_state(40), 4, (9,)
     )
@@ -68,7 +68,7 @@ def test_a_dream_that_holds_what_it_saw_stays_with_a_world_that_stands_still():
 
 
 def test_the_explained_reward_is_zero_for_the_mean_and_one_for_the_truth():
-    memory = flat_memory(reward="value")
+    memory = flat_memory(reward="event")
     z = torch.randn(4, 6, 3, generator=torch.Generator().manual_seed(0))
     yes, no = torch.ones(4, 6, dtype=torch.bool), torch.zeros(4, 6, dtype=torch.bool)
     prediction, _, _ = memory(z, torch.zeros(4, 6, 1), no, memory.initial_state(4))

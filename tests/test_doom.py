@@ -10,14 +10,16 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from games import Player, constant, engines
 from PIL import Image
 
-from worldmodels.games import doom
-from worldmodels.games.doom import DoomConfig, buttons, start_engine
-from worldmodels.games.make import make_env
 from worldmodels.errors import EnvironmentFault
+from worldmodels.games import doom, doom_engine
+from worldmodels.games.doom import DoomConfig, buttons
+from worldmodels.games.doom_engine import start_engine
+from worldmodels.games.make import make_env
 from worldmodels.seeds import episode_seeds
 
 
@@ -55,7 +57,7 @@ def test_death_ends_a_game_of_doom_and_its_last_frame_is_shown_again() -> None:
 def test_positive_actions_move_the_player_right_and_negative_ones_left() -> None:
     import vizdoom
 
-    game = start_engine(DoomConfig())
+    game = start_engine()
     variables = (vizdoom.GameVariable.POSITION_X, vizdoom.GameVariable.POSITION_Y)
     try:
         for action, sign in ((0.34, 1), (1.0, 1), (0.33, 0), (-0.33, 0), (-0.34, -1), (-1.0, -1)):
@@ -84,7 +86,7 @@ def test_doom_moves_beyond_a_third_of_the_action_and_no_sooner() -> None:
 
 
 def test_the_doom_frame_is_the_upper_five_sixths_in_rgb() -> None:
-    game = start_engine(DoomConfig())
+    game = start_engine()
     game.set_seed(5)
     game.new_episode()
     picture = np.array(game.get_state().screen_buffer)
@@ -101,9 +103,9 @@ def test_many_engines_start_at_once() -> None:
     """In a process of its own: an engine that cannot be executed takes Python with it."""
     code = (
         "from concurrent.futures import ThreadPoolExecutor\n"
-        "from worldmodels.games.doom import DoomConfig, start_engine\n"
+        "from worldmodels.games.doom_engine import start_engine\n"
         "with ThreadPoolExecutor(16) as pool:\n"
-        "    games = list(pool.map(start_engine, [DoomConfig()] * 16))\n"
+        "    games = list(pool.map(start_engine, [4] * 16))\n"
         "    list(pool.map(lambda game: game.close(), games))\n"
     )
     command = [sys.executable, "-X", "faulthandler", "-c", code]
@@ -139,12 +141,12 @@ def test_an_engine_that_dies_or_hangs_in_mid_episode_is_replaced_and_the_episode
 
 
 def test_engines_that_die_again_and_again_are_named_with_their_seed(monkeypatch) -> None:
-    start = doom.start_surely
+    start = doom_engine.start_surely
     before = set(engines())
 
-    def start_dead(config):
+    def start_dead(*settings):
         alive = set(engines())
-        game = start(config)
+        game = start(*settings)
         (engine,) = set(engines()) - alive
         os.kill(engine, signal.SIGKILL)
         return game
@@ -153,7 +155,7 @@ def test_engines_that_die_again_and_again_are_named_with_their_seed(monkeypatch)
         env.start([7])
         (engine,) = set(engines()) - before
         os.kill(engine, signal.SIGKILL)
-        monkeypatch.setattr(doom, "start_surely", start_dead)
+        monkeypatch.setattr(doom_engine, "start_surely", start_dead)
         with pytest.raises(EnvironmentFault, match=r"lane 0 \(seed 7\) died 4 times in a row"):
             env.step(np.zeros((1, 1), np.float32))
     assert set(engines()) == before
@@ -162,8 +164,8 @@ def test_engines_that_die_again_and_again_are_named_with_their_seed(monkeypatch)
 def test_a_killed_process_leaves_no_engine_no_file_and_no_shared_memory(tmp_path: Path) -> None:
     code = (
         "import glob, time\n"
-        "from worldmodels.games.doom import DoomConfig, start_engine\n"
-        "game = start_engine(DoomConfig()); game.new_episode()\n"
+        "from worldmodels.games.doom_engine import start_engine\n"
+        "game = start_engine(); game.new_episode()\n"
         "print(game.get_instance_id(), len(glob.glob('/dev/shm/*' + game.get_instance_id())), flush=True)\n"
         "time.sleep(60)\n"
     )
@@ -183,26 +185,23 @@ def test_a_killed_process_leaves_no_engine_no_file_and_no_shared_memory(tmp_path
 
 def alive(instance: str) -> bool:
     """Return whether an engine runs that has this ViZDoom instance id on its command line."""
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if f"+viz_instance_id\0{instance}\0".encode() in path.read_bytes():
-                return True
-        except OSError:
-            continue
-    return False
+    return any(
+        process.info["cmdline"] and instance in process.info["cmdline"] and process.info["name"] == "vizdoom"
+        for process in psutil.process_iter(["name", "cmdline"])
+    )
 
 
 def test_an_engine_that_never_answers_is_given_up_and_another_started(monkeypatch, capfd):
-    real, calls = doom.start_engine, []
+    real, calls = doom_engine.start_engine, []
 
-    def first_hangs(config):
-        calls.append(config)
+    def first_hangs(*settings):
+        calls.append(settings)
         if len(calls) == 1:
             threading.Event().wait()
-        return real(config)
+        return real(*settings)
 
-    monkeypatch.setattr(doom, "start_engine", first_hangs)
-    monkeypatch.setattr(doom, "START_SECONDS", 3.0)
+    monkeypatch.setattr(doom_engine, "start_engine", first_hangs)
+    monkeypatch.setattr(doom_engine, "START_SECONDS", 3.0)
     with closing(make_env(DoomConfig())) as env:
         assert env.start([1]).any()
     assert len(calls) == 2

@@ -4,17 +4,20 @@ import numpy as np
 import pytest
 import torch
 
-from worldmodels.worlds.calibration import calibrate
-from worldmodels.worlds.dream import DreamWorld, Starts
-from worldmodels.rollout.evaluation import CalibrationConfig
+from worldmodels.errors import EnvironmentFault
+from worldmodels.games.blind import RandomPolicyConfig, ScriptedConfig
+from worldmodels.games.sight import Sight
+from worldmodels.memory.lstm import LSTMConfig
+from worldmodels.rollout.collection import CollectConfig, collect_episodes
+from worldmodels.rollout.loop import run_episodes
 from worldmodels.rollout.noise import EpisodeNoise
 from worldmodels.rollout.patience import PatientWorld, cut_when_decided
-from worldmodels.rollout.policies import ExploringPolicy, RandomPolicy, RandomPolicyConfig, ScriptedConfig, ScriptedPolicy
+from worldmodels.rollout.policies import ExploringPolicy, RandomPolicy, ScriptedPolicy
 from worldmodels.rollout.recorders import EpisodeRecorder
-from worldmodels.rollout.loop import run_episodes
 from worldmodels.rollout.world import Step
-from worldmodels.memory.model import Memory, MemoryConfig
 from worldmodels.shapes import Episode, Job
+from worldmodels.worlds.calibration import CalibrationConfig, calibrate
+from worldmodels.worlds.dream import DreamWorld, Starts
 
 
 class CountingWorld:
@@ -206,21 +209,21 @@ def test_an_episode_that_was_lost_ends_where_it_was_last_paid_and_others_stay_wh
         return Episode(np.arange(steps + 1), np.arange(steps), np.array(rewards), terminal=terminal, seed=3)
 
     rewards = [1.0, -0.1, 1.0] + [-0.1] * 20
-    lost = cut_when_decided(episode(rewards, terminal=True), 20, 5, goal=9.0)
+    lost = cut_when_decided(episode(rewards, terminal=True), 20, 5, won=9.0)
     assert lost.rewards.tolist() == rewards[:8]
     assert lost.actions.tolist() == list(range(8))
     assert lost.frames.tolist() == list(range(9))
     assert (lost.terminal, lost.seed) == (True, 3)
-    assert len(cut_when_decided(episode([-0.1] * 20, terminal=True), 20, 5, goal=0.0).rewards) == 5
+    assert len(cut_when_decided(episode([-0.1] * 20, terminal=True), 20, 5, won=0.0).rewards) == 5
     for whole in (episode(rewards, terminal=False), episode(rewards[:-1], terminal=True)):
-        assert cut_when_decided(whole, 20, 5, goal=9.0) is whole
+        assert cut_when_decided(whole, 20, 5, won=9.0) is whole
 
 
 @pytest.mark.parametrize(("after", "terminal"), [([], True), ([-0.1] * 5, False), ([-0.1] * 20, True)])
 def test_a_lap_that_is_done_is_cut_off_where_it_was_last_paid_and_m_learns_no_end(after, terminal):
     rewards = np.array([5.0, -0.1, 5.0, *after])
     whole = Episode(np.arange(len(rewards) + 1), np.arange(len(rewards)), rewards, terminal=terminal, seed=3)
-    won = cut_when_decided(whole, 20, 5, goal=7.5)
+    won = cut_when_decided(whole, 20, 5, won=7.5)
     assert (won.rewards.tolist(), won.actions.tolist(), won.frames.tolist()) == ([5.0, -0.1, 5.0], [0, 1, 2], [0, 1, 2, 3])
     assert not won.terminal
 
@@ -236,14 +239,91 @@ def test_a_scripted_policy_holds_two_actions_in_turn_and_lanes_count_apart():
     assert policy.act(torch.zeros(1, 1)).tolist() == [[-1]]
 
 
-@pytest.mark.parametrize(("lived", "kind"), [(20.0, 0), (2.0, 1)])
-def test_a_dream_that_is_kinder_than_the_game_is_told(lived, kind):
-    memory = Memory(MemoryConfig(hidden=4, mixtures=1, done=True, reward=False, ending="sampled"), 2, 1)
+def dreamt(reward_of_a_step):
+    """Return a dream whose episodes last 20 steps on average and give this at every step."""
+    memory = LSTMConfig(hidden=4).build(2, 1)
     memory.head.bias.data[-1] = float(np.log(0.05 / 0.95))
-    world = DreamWorld(memory, Starts(torch.zeros(1, 2), torch.zeros(1, 2)), "z", temperature=1.0, limit=400)
-    config = CalibrationConfig(dreams=200, temperature=1.0, limit=400, margin=1.5)
+    starts = Starts(torch.zeros(1, 2), torch.zeros(1, 2))
+    return DreamWorld(memory, starts, "z", temperature=1.0, limit=400, worth=reward_of_a_step)
+
+
+@pytest.mark.parametrize(
+    ("a_step", "lived", "spread", "kind"),
+    [
+        (1.0, 20.0, 5.0, 0),
+        (1.0, 16.0, 5.0, 0),  # 1.25 times
+        (1.0, 10.0, 5.0, 1),  # twice
+        (1.0, 2.0, 1.0, 1),
+        (-1.0, -20.0, 5.0, 0),
+        (-1.0, -60.0, 5.0, 1),  # the game takes three times as much as the dream
+        (-1.0, -10.0, 5.0, 0),  # the dream is harder
+        (1.0, 0.0, 5.0, 1),  # four times the spread of a game that gives nothing on average
+        (1.0, 10.0, 60.0, 0),  # well within what one episode of the game gives and another does not
+        (0.0, 0.0, 0.0, 0),
+    ],
+)
+def test_a_dream_that_is_kinder_than_the_game_is_told_whatever_the_sign_of_returns(a_step, lived, spread, kind):
     still = ScriptedConfig(name="still", first=[0.0], second=[0.0], period=9)
-    row = calibrate(world, "still", still, {"mean": lived, "stderr": 0.1}, config)
-    assert row["dream"] == pytest.approx(20, abs=6)
-    assert row["ratio"] == pytest.approx(row["dream"] / lived)
+    real = {"mean": lived, "std": spread, "stderr": 0.1}
+    row = calibrate(dreamt(a_step), "still", still, real, CalibrationConfig(dreams=200, temperature=1.0))
+    assert row["dream"] == pytest.approx(20 * a_step, abs=6)
     assert row["kind"] == kind
+    size = max(abs(lived), spread)
+    assert row["excess"] == pytest.approx((row["dream"] - lived) / size if size else 0.0)
+
+
+class Shown:
+    """Episodes of two steps whose frames are black, save for the ``good`` seeds."""
+
+    feature_size, action_size = 0, 1
+
+    def __init__(self, good):
+        self.good, self.seeds, self.played = good, [], 0
+
+    def start(self, seeds):
+        self.seeds, self.played = list(seeds), 0
+
+    def features(self):
+        return torch.zeros(len(self.seeds), 0)
+
+    def frames(self):
+        frames = np.zeros((len(self.seeds), 64, 64, 3), np.uint8)
+        for lane, seed in enumerate(self.seeds):
+            frames[lane, : 9 * (1 + self.played)] = 255 if seed in self.good else 0
+        return frames
+
+    def step(self, actions):
+        self.played += 1
+        over = torch.full((len(self.seeds),), self.played == 2)
+        return Step(torch.ones(len(self.seeds)), over, ~over & False)
+
+    def keep(self, lanes):
+        self.seeds = [self.seeds[lane] for lane in lanes.tolist()]
+
+
+def collected(good, count):
+    kept, sight = [], Sight()
+    still = ScriptedPolicy(ScriptedConfig(name="still", first=[0.0], second=[0.0]))
+    collect_episodes(Shown(good), still, range(count), sight=sight, keep=lambda episode: kept.append(episode.seed), lanes=8)
+    sight.check("the collection")
+    return kept
+
+
+def test_a_collection_is_refused_if_no_episode_shows_anything_and_kept_if_one_does():
+    assert collected({3}, 20) == list(range(20))
+    with pytest.raises(EnvironmentFault, match="the collection: every frame is a single colour"):
+        collected(set(), 20)
+    with pytest.raises(EnvironmentFault, match="the first 100 episodes: every frame"):
+        collected({150}, 200)  # a long collection is not played to its end for nothing
+
+
+def test_collecting_needs_no_settings_and_refuses_impossible_ones():
+    config = CollectConfig()
+    assert config.random is None
+    assert config.strengths == [0.0]
+    for change in ({"random_share": 0.6, "rejected_share": 0.6}, {"episodes": -1}, {"lanes": 8}):
+        with pytest.raises(ValueError, match=r"together at most 1|greater than|not permitted"):
+            CollectConfig.model_validate(change)
+    for holds in ([0], [2**63], []):
+        with pytest.raises(ValueError, match="holds"):
+            random_config(holds=holds)

@@ -1,5 +1,8 @@
 """Every environment keeps the same promises; each game maps actions, ends and scores as the paper's does."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -8,18 +11,22 @@ import pytest
 from games import Player, constant, engines
 from PIL import Image
 
-from worldmodels.games.any_gym import GymConfig, GymEnv, make_quietly
-from worldmodels.games.base import BatchEnv, check_frames
+from worldmodels.errors import EnvironmentFault, ParamsError
+from worldmodels.games.any_gym import GymConfig, GymEnv, backend_of, make_quietly, open_game
+from worldmodels.games.base import BatchEnv, GameConfig
 from worldmodels.games.carracing import CarRacingConfig
 from worldmodels.games.doom import DoomConfig
 from worldmodels.games.frames import as_picture, resize
-from worldmodels.games.make import EnvironmentConfig, action_size, make_env
-from worldmodels.errors import EnvironmentFault, ParamsError
+from worldmodels.games.make import Game, make_env
+from worldmodels.games.sight import Sight
 from worldmodels.params import validate
+from worldmodels.rollout.bare import BareWorld
+from worldmodels.rollout.loop import run_episodes
+from worldmodels.rollout.policies import blind_policy
 
 LIMIT = 25
 STEPS_UNTIL_SEEDS_SHOW = {DoomConfig: 80, CarRacingConfig: 15, GymConfig: 15}  # monsters take 36 to 51 tics to differ
-CONFIGS: dict[str, EnvironmentConfig] = {
+CONFIGS: dict[str, GameConfig] = {
     "doom": DoomConfig(limit=LIMIT),
     "carracing-envpool": CarRacingConfig(backend="envpool", limit=LIMIT),
     "carracing-gymnasium": CarRacingConfig(backend="gymnasium", limit=LIMIT),
@@ -29,12 +36,12 @@ CONFIGS: dict[str, EnvironmentConfig] = {
 
 
 @pytest.fixture(params=CONFIGS)
-def config(request: pytest.FixtureRequest) -> EnvironmentConfig:
+def config(request: pytest.FixtureRequest) -> GameConfig:
     return CONFIGS[request.param]
 
 
 @pytest.fixture
-def env(config: EnvironmentConfig) -> Iterator[BatchEnv]:
+def env(config: GameConfig) -> Iterator[BatchEnv]:
     with closing(make_env(config, threads=2)) as env:
         yield env
 
@@ -55,11 +62,11 @@ def test_frames_rewards_and_ends_have_their_shapes_and_types(env: BatchEnv) -> N
     assert step.terminal.dtype == step.truncated.dtype == bool
 
 
-def test_the_action_size_is_known_without_a_game(config: EnvironmentConfig, env: BatchEnv) -> None:
-    assert action_size(config) == env.action_size
+def test_the_action_size_is_known_without_a_game(config: GameConfig, env: BatchEnv) -> None:
+    assert config.action_size == env.action_size
 
 
-def test_an_episode_depends_on_its_seed_and_actions_alone(config: EnvironmentConfig) -> None:
+def test_an_episode_depends_on_its_seed_and_actions_alone(config: GameConfig) -> None:
     last = 2**31 - 1  # seeds have 31 bits
     config = config.model_copy(update={"limit": 1000})
     steps = STEPS_UNTIL_SEEDS_SHOW[type(config)]
@@ -83,7 +90,7 @@ def test_an_episode_depends_on_its_seed_and_actions_alone(config: EnvironmentCon
     assert alone.ends == {k: v for k, v in crowd.ends.items() if k == last}
 
 
-def test_different_seeds_are_different_episodes_under_the_same_actions(config: EnvironmentConfig) -> None:
+def test_different_seeds_are_different_episodes_under_the_same_actions(config: GameConfig) -> None:
     with closing(make_env(config.model_copy(update={"limit": 1000}))) as env:
         env.start([21, 22])
         for _ in range(STEPS_UNTIL_SEEDS_SHOW[type(config)]):
@@ -103,7 +110,7 @@ def test_a_lane_is_truncated_at_the_limit_unless_the_game_ended_it(env: BatchEnv
     assert not player.lanes
     for seed, end in player.ends.items():
         assert len(player.rewards[seed]) == LIMIT if end == "truncated" else len(player.rewards[seed]) <= LIMIT
-    if not env.preset.startswith("cartpole"):
+    if not env.rules.startswith("cartpole"):
         assert set(player.ends.values()) == {"truncated"}
 
 
@@ -137,11 +144,13 @@ def test_frames_show_something_that_moves(env: BatchEnv) -> None:
     player = Player(env)
     player.start(41)
     player.step(12)
-    check_frames(np.stack(player.frames[41]), "seed 41")
+    sight = Sight()
+    sight.see(np.stack(player.frames[41]))
+    sight.check("seed 41")
     assert len(np.unique(player.frames[41][0].reshape(-1, 3), axis=0)) > 8
 
 
-def test_closing_twice_is_harmless_and_leaves_no_process_or_thread(config: EnvironmentConfig) -> None:
+def test_closing_twice_is_harmless_and_leaves_no_process_or_thread(config: GameConfig) -> None:
     before = set(engines())
     env = make_env(config, threads=2)
     env.start([1, 2, 3])
@@ -156,9 +165,8 @@ def test_a_score_names_its_rules_and_its_simulator() -> None:
     names = {}
     for name, config in CONFIGS.items():
         with closing(make_env(config, scoring=True)) as env:
-            names[name] = (env.preset, env.backend.split("-")[0])
-            assert env.preset == config.preset
-            assert env.limit == LIMIT
+            names[name] = (env.rules, env.backend.split("-")[0])
+            assert env.rules == config.rules
     assert names == {
         "doom": ("takecover-skill4-limit25", "vizdoom"),
         "carracing-envpool": ("carracing-v3-limit25", "gymnasium"),
@@ -166,6 +174,88 @@ def test_a_score_names_its_rules_and_its_simulator() -> None:
         "gym-box": ("pendulum-v1-limit25", "gymnasium"),
         "gym-discrete": ("cartpole-v1-limit25", "gymnasium"),
     }
+
+
+# What every game declares
+
+
+@pytest.mark.parametrize("skip", [1, 4])
+def test_a_game_declares_policies_of_its_own_action_size_with_names_that_differ(config: GameConfig, skip: int) -> None:
+    game = config.model_copy(update={"frame_skip": skip})
+    policies = game.policies
+    assert next(iter(policies)) == "random"
+    assert len(policies) == 1 + len(game.blind)
+    sizes = {len(policy.mean if hasattr(policy, "mean") else policy.first) for policy in (*policies.values(), game.random)}
+    assert sizes == {game.action_size}
+    for policy in policies.values():
+        type(policy).model_validate(policy.model_dump())  # constants too are what params may say
+
+
+def test_the_sweeps_of_take_cover_last_the_same_time_however_seldom_the_agent_looks() -> None:
+    periods = {
+        skip: {policy.name: policy.period for policy in DoomConfig(frame_skip=skip).blind if "sweep" in policy.name}
+        for skip in (1, 4)
+    }
+    assert periods[1] == {f"sweep {tics}": tics for tics in (20, 36, 48, 72, 100)}
+    assert list(periods[4].values()) == [5, 9, 12, 18, 25]
+    assert DoomConfig(frame_skip=4).random.holds == [3, 5, 10, 20, 40]
+
+
+def test_a_policy_that_does_not_look_earns_more_than_nothing_in_carracing() -> None:
+    game = CarRacingConfig()
+    with closing(BareWorld(game.make())) as world:
+        returns = {
+            name: run_episodes(world, blind_policy(policy), range(12)).total.mean() for name, policy in game.policies.items()
+        }
+    assert returns["slowly left"] > 20
+    assert returns["random"] < 0
+
+
+@pytest.mark.parametrize(
+    ("game", "survival", "worth", "steps", "rate"),
+    [
+        (DoomConfig(frame_skip=4), True, 4.0, 525, 35 / 4),
+        (DoomConfig(), True, 1.0, 2100, 35),
+        (CarRacingConfig(frame_skip=3), False, 1.0, 334, 50 / 3),
+        (GymConfig(id="CartPole-v1", action="discrete", limit=10, frame_skip=2, reward="survival"), True, 2.0, 5, 25),
+        (GymConfig(id="Pendulum-v1", action="box", limit=10, reward="none"), False, 0.0, 10, 30),
+    ],
+)
+def test_what_a_step_is_worth_and_how_many_there_are_follows_from_the_game(
+    game: GameConfig, survival: bool, worth: float, steps: int, rate: float
+) -> None:
+    assert (game.survival, game.worth, game.steps) == (survival, worth, steps)
+    assert game.frames_a_second == pytest.approx(rate)
+
+
+def test_a_game_of_fewer_steps_is_the_same_game() -> None:
+    game = DoomConfig(frame_skip=4)
+    assert game.at_most(10).limit == 40
+    assert game.at_most(10**6) == game.at_most(0) == game
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        DoomConfig(limit=10, frame_skip=4),
+        CarRacingConfig(limit=10, frame_skip=4),
+        CarRacingConfig(backend="gymnasium", limit=10, frame_skip=4),
+        GymConfig(id="Pendulum-v1", action="box", limit=10, frame_skip=4),
+    ],
+)
+def test_the_last_step_is_shorter_if_the_limit_cuts_it(config: GameConfig) -> None:
+    with closing(config.make()) as env, closing(config.model_copy(update={"frame_skip": 1}).make()) as once:
+        assert config.steps == 3
+        totals = []
+        for game, steps in ((env, 3), (once, 10)):
+            game.start([5])
+            total = 0.0
+            for _ in range(steps):
+                step = game.step(np.full((1, game.action_size), 0.2, np.float32))
+                total += float(step.rewards[0])
+            assert step.truncated[0]
+            totals.append(total)
+    assert totals[0] == pytest.approx(totals[1], rel=1e-5)
 
 
 # Frames
@@ -191,18 +281,48 @@ def test_grey_images_become_rgb() -> None:
     assert as_picture(grey[..., None]).shape == (2, 3, 3)
 
 
-def test_black_and_frozen_frames_are_refused() -> None:
-    with pytest.raises(EnvironmentFault, match=r"seed 3.*single colour \[0, 0, 0\]"):
-        check_frames(np.zeros((3, 64, 64, 3), np.uint8), "seed 3")
-    picture = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)
-    with pytest.raises(EnvironmentFault, match="same picture"):
-        check_frames(np.repeat(picture, 10, 0), "seed 3")
+def seen(*episodes: np.ndarray) -> Sight:
+    sight = Sight()
+    for frames in episodes:
+        sight.see(frames)
+    return sight
+
+
+BLACK = np.zeros((6, 64, 64, 3), np.uint8)
+PICTURE = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)
+STILL = np.repeat(PICTURE, 6, 0)
+MOVING = np.concatenate([STILL, 255 - PICTURE])
+
+
+def test_a_game_that_is_black_or_frozen_in_all_its_episodes_is_refused() -> None:
+    with pytest.raises(EnvironmentFault, match="2 episodes: every frame is a single colour"):
+        seen(BLACK, BLACK).check("2 episodes")
+    with pytest.raises(EnvironmentFault, match="in all 12 frames, no picture ever changes"):
+        seen(STILL, STILL).check("2 episodes")
+    with pytest.raises(EnvironmentFault, match="no picture ever changes"):
+        seen(STILL, np.flip(STILL, 1)).check("2 episodes")  # each another picture, and none moves
+
+
+def test_nothing_may_happen_in_an_episode_if_something_does_in_another() -> None:
+    for episodes in ((STILL, MOVING), (MOVING, STILL), (BLACK, MOVING, BLACK)):
+        seen(*episodes).check("episodes")
+    seen(STILL).check("too few frames to tell")
+    Sight().check("nothing was played")
+
+
+def test_a_sight_goes_on_where_another_one_was() -> None:
+    begun = seen(MOVING).state()
+    for more in (BLACK, STILL):
+        sight = Sight(**begun)
+        sight.see(more)
+        sight.check("episodes")
+        assert (sight.episodes, sight.frames) == (2, 13)
 
 
 def test_a_crop_that_misses_the_game_is_refused() -> None:
     corner = GymConfig(id="CartPole-v1", action="discrete", limit=20, crop=(0, 0.9, 0, 0.9))
     with closing(make_env(corner)) as env, pytest.raises(EnvironmentFault, match=r"crop in params\.yaml"):
-        check_frames(constant(env, [0.0], 5)[0], "CartPole")
+        seen(constant(env, [0.0], 5)[0]).check("CartPole")
 
 
 # Any Gymnasium environment
@@ -210,18 +330,18 @@ def test_a_crop_that_misses_the_game_is_refused() -> None:
 
 def test_any_environment_is_named_in_yaml_alone() -> None:
     node = {"kind": "gym", "id": "CarRacing-v3", "action": "discrete", "limit": 3, "crop": [0, 0.125, 0, 0]}
-    config = validate({**node, "kwargs": {"continuous": False}}, "car.environment", EnvironmentConfig)
+    config = validate({**node, "kwargs": {"continuous": False}}, "car.game", Game)
     with closing(make_env(config)) as env:
         frame = env.start([9])[0]
         assert env.action_size == 1
-        assert env.preset.startswith("carracing-v3-limit3-")
+        assert env.rules.startswith("carracing-v3-limit3-")
     with closing(make_env(CarRacingConfig(backend="gymnasium"))) as reference:
         np.testing.assert_array_equal(frame, reference.start([9])[0])
 
 
 def test_frame_skip_holds_the_action_and_sums_the_rewards() -> None:
     once, held = (GymConfig(id="Pendulum-v1", action="box", limit=20, frame_skip=skip) for skip in (1, 2))
-    assert held.preset == "pendulum-v1-limit20-skip2"
+    assert once.rules == held.rules == "pendulum-v1-limit20"
     with closing(make_env(once)) as one, closing(make_env(held)) as two:
         film_one, total_one = constant(one, [0.3], 8)
         film_two, total_two = constant(two, [0.3], 4)
@@ -232,23 +352,21 @@ def test_frame_skip_holds_the_action_and_sums_the_rewards() -> None:
 @pytest.mark.parametrize(
     ("action", "once", "held"),
     [
-        ([1.0], DoomConfig(limit=400), DoomConfig(limit=100, frame_skip=4)),  # to its death
-        ([0.1, 1.0, -1.0], CarRacingConfig(limit=48), CarRacingConfig(limit=12, frame_skip=4)),
+        ([1.0], DoomConfig(limit=400), DoomConfig(limit=400, frame_skip=4)),  # to its death
+        ([0.1, 1.0, -1.0], CarRacingConfig(limit=48), CarRacingConfig(limit=48, frame_skip=4)),
         (
             [0.1, 1.0, -1.0],
             CarRacingConfig(backend="gymnasium", limit=48),
-            CarRacingConfig(backend="gymnasium", limit=12, frame_skip=4),
+            CarRacingConfig(backend="gymnasium", limit=48, frame_skip=4),
         ),
     ],
     ids=["doom", "carracing-envpool", "carracing-gymnasium"],
 )
-def test_an_action_held_is_the_same_game_seen_less_often(
-    action: list[float], once: EnvironmentConfig, held: EnvironmentConfig
-) -> None:
+def test_an_action_held_is_the_same_game_seen_less_often(action: list[float], once: GameConfig, held: GameConfig) -> None:
     played = []
     for config in (once, held):
         with closing(make_env(config, threads=2)) as env:
-            assert (env.limit, env.preset) == (config.limit, once.preset)
+            assert env.rules == config.rules == once.rules
             film, total, over, lanes = [env.start([5, 6])[0]], 0.0, False, 2
             while not over:
                 step = env.step(np.array([action] * lanes, np.float32))
@@ -289,7 +407,7 @@ def test_a_limit_of_the_games_own_truncates() -> None:
         lambda action: action,
         1,
         limit=100,
-        preset="pendulum",
+        rules="pendulum",
     )
     with closing(env):
         env.start([1])
@@ -304,6 +422,9 @@ def test_a_limit_of_the_games_own_truncates() -> None:
         ({"action": "box"}, "set `action: discrete`"),
         ({"kwargs": {"colour": 1}}, "colour"),
         ({"id": "nosuchmodule:Game-v0"}, "nosuchmodule"),
+        ({"id": "ALE/Pong-v5"}, "`ale_py:ALE/Pong-v5`"),
+        ({"id": "HighwayFast-v0"}, "`MODULE:HighwayFast-v0`"),
+        ({"frame_skip": 10**18}, "less than or equal to 1000"),
         ({"crop": [0.5, 0.5, 0, 0]}, "no picture is left"),
         ({"limit": 0}, "greater than or equal to 1"),
     ],
@@ -311,4 +432,56 @@ def test_a_limit_of_the_games_own_truncates() -> None:
 def test_what_cannot_be_used_is_refused_with_the_remedy(change: dict[str, object], message: str) -> None:
     node = {"kind": "gym", "id": "CartPole-v1", "action": "discrete", "limit": 5, **change}
     with pytest.raises(ParamsError, match=message):
-        make_env(validate(node, "cart.environment", EnvironmentConfig))
+        make_env(validate(node, "cart.game", Game))
+
+
+@pytest.mark.parametrize(("pay", "total"), [("events", 8.0), ("survival", 8.0), ("none", 0.0)])
+def test_a_game_pays_what_is_declared(pay: str, total: float) -> None:
+    game = GymConfig.model_validate({"id": "CartPole-v1", "action": "discrete", "limit": 8, "frame_skip": 4, "reward": pay})
+    with closing(game.make()) as env:
+        assert constant(env, [0.5], 2)[1] == total  # CartPole gives 1 for each game step
+    assert game.rules == "cartpole-v1-limit8" + ("" if pay == "events" else f"-{pay}")
+
+
+def test_survival_is_paid_where_the_game_pays_otherwise() -> None:
+    game = GymConfig(id="Pendulum-v1", action="box", limit=8, reward="survival")
+    with closing(game.make()) as env:
+        assert constant(env, [0.5], 8)[1] == 8
+
+
+@pytest.mark.parametrize("fails", ["reset", "render"])
+def test_a_game_that_fails_at_its_start_is_named_with_its_seed(fails: str) -> None:
+    def broken() -> object:
+        game = open_game(GymConfig(id="Pendulum-v1", action="box", limit=8))
+
+        def fail(*_: object, **__: object) -> None:
+            raise RuntimeError("no OpenGL here")
+
+        setattr(game, fails, fail)
+        return game
+
+    env = GymEnv(broken, lambda action: action, 1, limit=8, rules="pendulum")
+    with closing(env), pytest.raises(EnvironmentFault, match=r"pendulum, lane 0 \(seed 7\): RuntimeError: no OpenGL here"):
+        env.start([7])
+
+
+def test_a_game_of_a_plugin_names_the_package_it_is_from() -> None:
+    class Spec:
+        entry_point = "PIL.games:Game"
+
+    from importlib.metadata import version
+
+    assert backend_of(Spec()) == f"gymnasium-{version('gymnasium')}+pillow-{version('pillow')}"
+    assert make_env(CONFIGS["gym-box"]).backend == f"gymnasium-{version('gymnasium')}"
+
+
+def test_without_a_display_games_are_drawn_off_screen() -> None:
+    script = (
+        "import os\n"
+        "from worldmodels.games.any_gym import GymConfig, open_game\n"
+        "open_game(GymConfig(id='CartPole-v1', action='discrete', limit=5)).reset()\n"
+        "print(os.environ['SDL_VIDEODRIVER'])\n"
+    )
+    own = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")}
+    done = subprocess.run([sys.executable, "-c", script], env=own, capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-1] == "offscreen"

@@ -1,20 +1,26 @@
 """V, M, C: the paper's sizes, and the maths against independent references and known limits."""
 
+import json
 import math
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import distributions
 
 from worldmodels.compute import precision
-from worldmodels.controller.model import ControllerConfig, Controllers, act, parameter_count
-from worldmodels.memory.features import feature_size
-from worldmodels.learning.initialisation import initialise
-from worldmodels.memory.model import Memory, MemoryConfig, MemoryLossConfig, MemoryState, memory_loss
-from worldmodels.memory.mixture import Mixture
 from worldmodels.compute.precision import cpu_flags, products_in, training_in
+from worldmodels.controller.model import ControllerConfig, Controllers, act, parameter_count
+from worldmodels.errors import ParamsError
+from worldmodels.learning.initialisation import initialise
+from worldmodels.memory.features import feature_size, select_features
+from worldmodels.memory.lstm import LSTMConfig
+from worldmodels.memory.make import MemoryConfig, memory_from_description, new_memory
+from worldmodels.memory.mixture import Mixture
+from worldmodels.memory.prediction import MemoryLossConfig, memory_loss
 from worldmodels.memory.recurrence import Recurrence
+from worldmodels.params import validate
 from worldmodels.vision.model import Vision, VisionConfig, VisionLossConfig, to_frames, to_images
 
 
@@ -32,9 +38,9 @@ def count(module):
 )
 def test_the_models_have_the_papers_parameter_counts(latent, action, hidden, done, features, bias, sizes):
     vision = Vision(VisionConfig(latent=latent))
-    memory = Memory(MemoryConfig(hidden=hidden, mixtures=5, done=done, reward=False), latent, action)
+    memory = LSTMConfig(hidden=hidden, done=done).build(latent, action)
     controller = ControllerConfig(features=features, hidden=0, bias=bias)
-    inputs = feature_size(features, latent, hidden)
+    inputs = feature_size(features, latent, memory)
     assert (count(vision), count(memory), parameter_count(controller, inputs, action)) == sizes
 
 
@@ -43,7 +49,7 @@ def test_the_papers_ablation_with_a_hidden_layer_has_1443_parameters():
 
 
 def test_m_has_one_bias_vector_and_mixture_weights_for_every_latent_dimension():
-    memory = Memory(MemoryConfig(hidden=8, mixtures=5, done=False, reward=False), 4, 1)
+    memory = LSTMConfig(hidden=8, done=False).build(4, 1)
     assert [name for name, _ in memory.named_parameters() if "bias" in name] == ["bias", "head.bias"]
     prediction = memory.predict(torch.zeros(2, 3, 8))
     assert prediction.latent.logits.shape == (2, 3, 5, 4)
@@ -93,10 +99,50 @@ def test_samples_have_the_mean_and_spread_of_the_mixture():
 
 
 def small_memory(**changes):
-    shape = {"hidden": 16, "mixtures": 3, "done": True, "reward": "value"} | changes
-    memory = Memory(MemoryConfig(**shape), latent=5, action=2)
+    shape = {"hidden": 16, "reward": "event"} | changes
+    memory = LSTMConfig(**shape).build(latent=5, action=2)
     initialise(memory, torch.Generator().manual_seed(5))
     return memory
+
+
+def test_m_is_built_again_from_what_it_says_of_itself():
+    memory = small_memory(clock=9, done=False)
+    again = memory_from_description(json.loads(json.dumps(memory.describe())))
+    again.load_state_dict(memory.state_dict())
+    assert (again.config, again.latent, again.action) == (memory.config, 5, 2)
+
+
+def test_the_kind_of_m_is_the_lstm_if_none_is_named_and_another_is_refused():
+    assert validate({"hidden": 4}, "doom.memory.model", MemoryConfig) == LSTMConfig(kind="lstm", hidden=4)
+    with pytest.raises(ParamsError, match=r"doom.memory.model.*no such `kind`"):
+        validate({"kind": "parrot", "hidden": 4}, "doom.memory.model", MemoryConfig)
+
+
+def test_the_state_is_one_tensor_that_is_zero_where_an_episode_begins():
+    memory = small_memory(hidden=8)
+    assert memory.state_size == sum(memory.parts) == 16
+    assert torch.equal(memory.initial_state(3), torch.zeros(3, 16))
+    z, action = torch.randn(3, 2, 5), torch.rand(3, 2, 2)
+    outputs, state = memory.observe(z, action, torch.zeros(3, 2, dtype=torch.bool), memory.initial_state(3))
+    assert torch.equal(memory.outputs(state), outputs[:, -1])
+    seen = {kind: select_features(kind, z[:, 0], memory, state) for kind in ("z", "zh", "zch")}
+    assert [seen[kind].shape[1] for kind in seen] == [feature_size(kind, 5, memory) for kind in seen] == [5, 13, 21]
+    assert torch.equal(seen["zh"][:, 5:], outputs[:, -1])
+    assert torch.equal(seen["zch"][:, 13:], outputs[:, -1])
+
+
+def test_a_dreamt_step_is_a_sample_of_what_the_forward_predicts():
+    memory = small_memory()
+    generator = torch.Generator().manual_seed(8)
+    z, action, state = (torch.randn(3, size, generator=generator) for size in (5, 2, memory.state_size))
+    uniform, normal = torch.rand(3, 5, generator=generator), torch.randn(3, 5, generator=generator)
+    restart = torch.tensor([False, True, False])
+    prediction, _, after = memory(z[:, None], action[:, None], restart[:, None], state)
+    dreamt, also, told = memory.dream(z, action, restart, state, uniform, normal, 0.7)
+    assert torch.equal(also, after)
+    assert torch.equal(told.done, prediction.done[:, 0])
+    assert torch.equal(dreamt, told.latent.sample(uniform, normal, 0.7))
+    assert torch.allclose(dreamt, told.latent.sample(uniform, normal, torch.tensor([[0.7]])))  # as the ONNX export says it
 
 
 def test_a_sequence_is_its_single_steps():
@@ -111,7 +157,7 @@ def test_a_sequence_is_its_single_steps():
         step, h, state = memory(z[:, t : t + 1], action[:, t : t + 1], restart[:, t : t + 1], state)
         torch.testing.assert_close(h[:, 0], hidden[:, t], rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(step.done[:, 0], whole.done[:, t], rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(state.h, last.h, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(state, last, rtol=1e-5, atol=1e-6)
 
 
 def test_the_gradient_of_the_lstm_is_the_slope():
@@ -135,7 +181,7 @@ def test_products_in_bfloat16_change_little_and_the_state_stays_single():
     with torch.inference_mode():
         exact, hidden, _ = memory(z, action, no, memory.initial_state(3))
         near, also, state = half(z, action, no, half.initial_state(3))
-    assert state.h.dtype == state.c.dtype == near.latent.mean.dtype == torch.float32
+    assert state.dtype == near.latent.mean.dtype == torch.float32
     assert 0 < (also - hidden).abs().max() < 0.03
     torch.testing.assert_close(near.latent.mean, exact.latent.mean, atol=0.05, rtol=0.05)
 
@@ -199,7 +245,7 @@ def test_a_restart_forgets_everything_before_it():
     memory = small_memory()
     z, action = torch.randn(1, 4, 5), torch.rand(1, 4, 2)
     restart = torch.tensor([[False, False, True, False]])
-    _, hidden, _ = memory(z, action, restart, MemoryState(torch.randn(1, 16), torch.randn(1, 16)))
+    _, hidden, _ = memory(z, action, restart, torch.randn(1, 32))
     _, fresh, _ = memory(z[:, 2:], action[:, 2:], restart[:, 2:], memory.initial_state(1))
     torch.testing.assert_close(hidden[:, 2:], fresh, rtol=1e-5, atol=1e-6)
 
@@ -232,7 +278,7 @@ def test_the_end_of_an_episode_weighs_ten_times_and_has_no_next_latent():
     alive, dead = prediction.done[0].sigmoid()
     expected = (-(1 - alive).log() - 10 * dead.log()) / 2
     torch.testing.assert_close(loss.done, expected, rtol=1e-5, atol=1e-6)
-    of_reward = prediction.reward.square().mean()
+    of_reward = F.softplus(prediction.event).mean()  # no event came
     torch.testing.assert_close(loss.total, 5 * first + of_reward + 3 * expected, rtol=1e-5, atol=1e-5)
 
 
@@ -329,10 +375,8 @@ def test_a_linear_controller_is_a_matrix_product():
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
 def test_the_clock_counts_the_steps_of_an_episode_and_is_not_learned(kind):
-    config = MemoryConfig(hidden=16, mixtures=3, done=True, reward=False, clock=100)
-    memory = Memory(config, latent=5, action=2)
-    initialise(memory, torch.Generator().manual_seed(0))
-    memory.set_clock()
+    config = LSTMConfig(hidden=16, clock=100)
+    memory = new_memory(config, latent=5, action=2, seed=0)
     generator = torch.Generator().manual_seed(1)
     z, action = torch.randn(2, 70, 5, generator=generator), torch.rand(2, 70, 2, generator=generator)
     restart = torch.zeros(2, 70, dtype=torch.bool)
@@ -341,10 +385,10 @@ def test_the_clock_counts_the_steps_of_an_episode_and_is_not_learned(kind):
     with training_in(kind, torch.device("cpu")):
         for _ in range(3):
             prediction, _, state = memory(z, action, restart, memory.initial_state(2))
-            torch.testing.assert_close(state.c[:, -1], torch.tensor([0.7, 0.4]), rtol=5e-3, atol=0)
+            torch.testing.assert_close(state[:, -1], torch.tensor([0.7, 0.4]), rtol=5e-3, atol=0)
             optimiser.zero_grad()
             (prediction.latent.mean.square().sum() + prediction.done.square().sum()).backward()
             optimiser.step()
         assert memory.head.weight.grad[:, -1].abs().max() > 0
         _, state = memory.observe(z[:, :3], action[:, :3], restart[:, 1:4], memory.initial_state(2, torch.tensor([20, 30])))
-    torch.testing.assert_close(state.c[:, -1], torch.tensor([0.23, 0.33]), rtol=5e-3, atol=0)
+    torch.testing.assert_close(state[:, -1], torch.tensor([0.23, 0.33]), rtol=5e-3, atol=0)

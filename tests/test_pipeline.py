@@ -13,67 +13,87 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from closure import ROOT, closure
+from closure import ROOT, closure, outside
 from lab import environment, make_project, run
-from tiny import tiny_params
+from tiny import SEARCH, tiny_params
 
-from pipeline.trial import begin_at
 from worldmodels.agent.agent import load_agent
+from worldmodels.agent.begin import begin_at
+from worldmodels.cli.project import load_project
+from worldmodels.controller.basis import played_features, principal_directions
+from worldmodels.controller.model import ControllerConfig
 from worldmodels.games.carracing import CarRacingConfig
 from worldmodels.games.make import make_env
-from worldmodels.controller.model import ControllerConfig
-from worldmodels.memory.model import Memory
+from worldmodels.memory.make import memory_from_description
 from worldmodels.storage.episodes import FrameReader
+from worldmodels.storage.layout import STAGES
 from worldmodels.storage.weights import load_model, load_tensors
-from worldmodels.controller.phases.basis import played_features, principal_directions
 
 DAG = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-STAGES = ["initialise", "collect", "vision", "encode", "memory", "calibrate", "controller", "evaluate", "trial", "report"]
+WORLD_MODELS, AGENTS = ("doom-1", "doom-2", "carracing-1"), (
+    "doom-1", "doom-2", "doom-2-game", "carracing-1", "carracing-1-game", "carracing-untrained",
+)  # fmt: skip
 
 
 def body(name):
     return DAG[name].get("do", DAG[name])
 
 
+def test_the_dag_names_the_stages_in_their_order_and_is_short():
+    assert list(DAG) == list(STAGES)
+    assert all(DAG[stage].get("foreach", "") == (f"${{{section}}}" if section else "") for stage, section in STAGES.items())
+    assert len((ROOT / "dvc.yaml").read_text().splitlines()) <= 260
+
+
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_depends_on_exactly_the_sources_it_imports(stage):
-    listed = {dep for dep in body(stage)["deps"] if dep.startswith(("src/", "pipeline/"))}
-    assert listed == closure(ROOT / "pipeline" / f"{stage}.py")
+def test_a_stage_imports_nothing_outside_the_rooms_that_it_depends_on(stage):
+    code = [dep for dep in body(stage)["deps"] if dep.startswith(("src/", "pipeline/"))]
+    assert not outside(closure(ROOT / "pipeline" / f"{stage}.py"), code)
+    assert all((ROOT / dep).exists() for dep in code)
 
 
-def test_nothing_before_memory_depends_on_the_code_of_m():
-    for stage in ("initialise", "collect", "vision", "encode"):
-        assert not {"src/worldmodels/models/memory.py", "src/worldmodels/training/memory.py"} & set(body(stage)["deps"])
-    for stage in ("memory", "calibrate", "controller", "evaluate"):
-        assert "src/worldmodels/models/memory.py" in body(stage)["deps"]
+@pytest.mark.parametrize(
+    ("room", "first"), [("memory", "memory"), ("vision", "vision"), ("controller", "controller"), ("report", "film")]
+)
+def test_nothing_before_a_room_depends_on_its_code(room, first):
+    stages = list(STAGES)
+    dependent = [stage for stage in stages if f"src/worldmodels/{room}" in body(stage)["deps"]]
+    assert dependent[0] == first
 
 
 @pytest.mark.parametrize("stage", [stage for stage in STAGES if stage != "report"])
 def test_a_stage_reads_only_the_params_it_declares(stage):
     own = [path for path in closure(ROOT / "pipeline" / f"{stage}.py") if path.startswith("pipeline/")]
     source = "".join((ROOT / path).read_text() for path in own if path != "pipeline/stage.py")
-    read = {"compute.threads"} | ({"trials.${key}"} if 'f"trials.' in source else set())
-    read |= {f"ENV.{section}" for section in re.findall(r'stage\.params\("([\w.]+)"', source)}
+    read = {"compute"} | {f"ENV.{section}" for section in re.findall(r'stage\.params\("([\w.]+)"', source)}
     read |= set(re.findall(r'stage\.value\("([\w.]+)"', source))
-    read |= {"compute.device"} if "stage.device" in source else set()
-    read |= {"compute.precision"} if re.search(r"stage\.(products|training)", source) else set()
-    if "stage.seed" in source or "stage.stream" in source:
-        read.add("seed")
-    declared = {re.sub(r"\$\{item(\.env)?\}", "ENV", name) for name in body(stage)["params"]}
+    read |= {"agents.KEY"} if 'f"agents.' in source else set()
+    read |= {"ENV.controllers.NAME"} if 'f"controllers.' in source else set()
+    read |= {"seed"} if re.search(r"stage\.(project_seed|stream)", source) else set()
+    names = {"${item}": "ENV", "${item.env}": "ENV", "${key}": "KEY", "${item.controller}": "NAME"}
+    declared = {re.sub(r"\$\{[\w.]+\}", lambda found: names[found[0]], name) for name in body(stage)["params"]}
     assert declared == read
 
 
-def test_presets_hold_the_same_keys_and_params_yaml_is_a_preset():
-    def keys(node, prefix=""):
-        if isinstance(node, dict) and prefix not in (".chain", ".trials"):
-            return {key for name, child in node.items() for key in keys(child, f"{prefix}.{name}")}
-        return {prefix}
+@pytest.mark.parametrize("name", ["quick", "laptop", "paper"])
+def test_a_preset_is_valid_short_and_called_as_its_file(name):
+    path = ROOT / "presets" / f"{name}.yaml"
+    project = load_project(path)
+    assert project.preset == name
+    assert name != "quick" or len(path.read_text().splitlines()) <= 120
+    for section in yaml.safe_load(path.read_text()).values():
+        if isinstance(section, dict) and "controllers" in section:
+            section["controllers"] = dict([next(iter(section["controllers"].items()))])
+            assert leaves(section) <= 60
 
-    presets = {path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / "presets").glob("*.yaml")}
-    assert set(presets) == {"quick", "laptop", "paper"}
-    assert all(content["preset"] == name for name, content in presets.items())
-    assert len({frozenset(keys(content)) for content in presets.values()}) == 1
-    assert yaml.safe_load((ROOT / "params.yaml").read_text()) in presets.values()
+
+def leaves(node):
+    return sum(map(leaves, node.values())) if isinstance(node, dict) else 1
+
+
+def test_params_yaml_is_a_preset():
+    presets = [yaml.safe_load(path.read_text()) for path in (ROOT / "presets").glob("*.yaml")]
+    assert yaml.safe_load((ROOT / "params.yaml").read_text()) in presets
 
 
 def ran(output: str) -> set[str]:
@@ -82,70 +102,83 @@ def ran(output: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """The chain doom-1, doom-2, carracing-1, run with tiny params on the real games."""
+    """Two world models of Take Cover and one of CarRacing with all their agents, run with tiny params on the real games."""
     folder = make_project(tmp_path_factory.mktemp("project") / "one", tiny_params())
     run(folder, "dvc", "repro")
     return folder
 
 
+def scores_of(folder, key):
+    return yaml.safe_load((folder / f"metrics/{key}.json").read_text())
+
+
 def test_the_chain_runs_and_leaves_scores_a_report_and_a_clean_status(project):
     lock = yaml.safe_load((project / "dvc.lock").read_text())["stages"]
-    assert len(lock) == 2 + 3 * 7 + 2 + 1
-    for key in ("doom-1", "doom-2", "carracing-1"):
-        scores = yaml.safe_load((project / f"artifacts/{key}/scores.json").read_text())
-        assert scores["preset"] == "tiny"
-        assert scores["real"]["n"] == 2
-        assert scores["baseline"]["n"] == 2
+    assert len(lock) == 2 + 5 * len(WORLD_MODELS) + 3 * len(AGENTS) + 1
+    for key in AGENTS:
+        scores = scores_of(project, key)
+        assert (scores["key"], scores["preset"], scores["real"]["n"], scores["random"]["n"]) == (key, "tiny", 2, 2)
         assert scores["gap"] == pytest.approx(scores["dream"]["mean"] - scores["real"]["mean"])
-        table = pd.read_parquet(project / f"artifacts/{key}/returns.parquet")
+        table = pd.read_parquet(project / f"artifacts/agents/{key}/returns.parquet")
         assert table.groupby("world")["total"].mean()["real"] == pytest.approx(scores["real"]["mean"])
         assert set(table[table["world"] != "dream"]["seed"]) == {0, 1}
-    assert "gymnasium" in yaml.safe_load((project / "artifacts/carracing-1/scores.json").read_text())["backend"]
-    trial = yaml.safe_load((project / "artifacts/trials/untrained-0/trial.json").read_text())
-    assert trial["real"]["n"] == 2
-    assert trial["steps"]["real"] > 0 == trial["steps"]["dream"]
-    assert "envpool" in trial["backend"]
-    made, chained = (
-        load_model(project / f"artifacts/{at}/agent/memory.safetensors", Memory.from_description)
-        for at in ("trials/untrained-0", "carracing-1")
-    )
-    assert made.config == chained.config.model_copy(update={"ending": "threshold"})
-    assert any((tensor != chained.state_dict()[name]).any() for name, tensor in made.state_dict().items())
-    same, begun = (
-        [load_tensors(project / f"artifacts/trials/{key}/agent/{part}.safetensors")[0] for key in ("untrained-0", "onward-0")]
-        for part in ("memory", "controller")
-    )
-    assert all((tensor == same[1][name]).all() for name, tensor in same[0].items())  # M of the trial that it goes on from
-    wide = ControllerConfig(features="zh", hidden=5, bias=True)
-    agent = load_agent(project / "artifacts/trials/untrained-0/agent")
-    rows, _ = load_tensors(project / "artifacts/carracing-1/latents.safetensors")
-    expected = begin_at(agent, agent.memory, rows, wide, key="onward-0", seed=0)
-    assert len(begun[1]["parameters"]) == len(expected)
-    np.testing.assert_allclose(begun[1]["parameters"][-18:], expected[-18:], atol=0.01)  # near what acts as C of that trial
-    assert (begun[1]["parameters"].numpy() != expected.astype(np.float32)).any()
-    onward = yaml.safe_load((project / "artifacts/trials/onward-0/trial.json").read_text())
-    assert onward["steps"] == {"dream": 0, "real": 2 * 2 * 20}
+        film = {path.name for path in (project / f"artifacts/agents/{key}/film").iterdir()}
+        assert film == {"agent.mp4", "vision.png", "dream.png", "traversal.png", "temperatures.png"}
+    assert "gymnasium" in scores_of(project, "carracing-1")["backend"]
+    assert scores_of(project, "carracing-untrained")["study"] == "ablation"
     assert (project / "reports/index.html").stat().st_size > 10_000
     assert "up to date" in run(project, "dvc", "status").stdout
     assert not ran(run(project, "dvc", "repro").stdout)
 
 
+def test_scores_say_where_c_learned_and_for_how_long(project):
+    assert scores_of(project, "doom-2-game")["steps"] == {"dream": 0, "game": 2 * 2 * 20}
+    assert scores_of(project, "carracing-1-game")["steps"] == {"dream": 0, "game": 2 * 2 * 20}
+    both = scores_of(project, "doom-1")["steps"]
+    assert both["dream"] > 2 * 2 * 20  # of CMA-ES and PPO
+    assert both["game"] == 0
+    assert scores_of(project, "carracing-untrained")["steps"]["game"] > 0
+
+
+def test_an_untrained_m_is_of_the_same_shape_and_other_weights(project):
+    made, trained = (
+        load_model(project / f"artifacts/agents/{at}/agent/memory.safetensors", memory_from_description)
+        for at in ("carracing-untrained", "carracing-1")
+    )
+    assert made.config == trained.config
+    assert any((tensor != trained.state_dict()[name]).any() for name, tensor in made.state_dict().items())
+
+
+def test_an_agent_of_another_shape_begins_at_what_acts_as_the_agent_before_it(project):
+    begun = load_tensors(project / "artifacts/agents/carracing-1-game/agent/controller.safetensors")[0]["parameters"]
+    agent = load_agent(project / "artifacts/agents/carracing-1/agent")
+    rows, _ = load_tensors(project / "artifacts/world_models/carracing-1/latents.safetensors")
+    wide = ControllerConfig(features="zh", hidden=5, bias=True)
+    expected = begin_at(agent, agent.memory, rows, wide, None, seed=0)
+    assert len(begun) == len(expected)
+    x = played_features("zh", agent.memory, rows)[:500]
+    said = [np.tanh(np.tanh(x @ c[: 5 * x.shape[1]].reshape(5, -1).T + c[-23:-18]) @ c[-18:-3].reshape(3, 5).T + c[-3:])
+            for c in (begun.double().numpy(), expected)]  # fmt: skip
+    assert np.abs(said[0] - said[1]).mean() < 0.2  # two updates away from it
+
+
 def test_the_second_iteration_collects_with_the_agent_and_with_what_its_selection_rejected(project):
-    found, _ = load_tensors(project / "artifacts/doom-1/controller.safetensors")
-    kept, rejected = found["parameters"], found["rejected"]
+    kept = load_tensors(project / "artifacts/agents/doom-1/agent/controller.safetensors")[0]["parameters"]
+    rejected = load_tensors(project / "artifacts/agents/doom-1/rejected.safetensors")[0]["rejected"]
     assert rejected.shape[1:] == kept.shape
-    assert len(rejected) >= 2  # of the means of at least three generations
+    assert len(rejected) >= 2  # of the contestants of at least three generations
     assert (rejected != kept).any(1).all()
-    played = pd.read_parquet(project / "artifacts/doom-2/episodes/episodes.parquet")["policy"]
+    played = pd.read_parquet(project / "artifacts/world_models/doom-2/episodes/episodes.parquet")["policy"]
     by = played.str.split(", strength").str[0].value_counts().to_dict()
     assert by == {"random, walk 0": 1, "doom-1 rejected": 2, "doom-1": 1}
 
 
 def test_some_episodes_are_collected_on_the_back_end_that_scores(project, monkeypatch):
     monkeypatch.chdir(project)
-    game = CarRacingConfig(backend="envpool", limit=60)
-    episodes = pd.read_parquet("artifacts/carracing-1/episodes/episodes.parquet")
-    frames = FrameReader(Path("artifacts/carracing-1/data.json"))
+    game = CarRacingConfig(limit=60)
+    folder = Path("artifacts/world_models/carracing-1")
+    episodes = pd.read_parquet(folder / "episodes/episodes.parquet")
+    frames = FrameReader(folder / "data.json")
     begin = np.flatnonzero(np.concatenate([frames.rows(chunk)["first"] for chunk in range(len(frames))]))
     shown = np.concatenate([frames.rows(chunk)["frame"] for chunk in range(len(frames))])[begin]
     for scoring, these in ((False, slice(0, 2)), (True, slice(2, 4))):
@@ -153,26 +186,18 @@ def test_some_episodes_are_collected_on_the_back_end_that_scores(project, monkey
             np.testing.assert_array_equal(env.start(episodes["seed"].tolist()[these]), shown[these])
 
 
-def test_a_warm_search_goes_along_its_own_number_of_components(project):
+def test_a_search_goes_along_its_own_number_of_components(project):
     """Two means of a search in the dream differ along the components that it was given, and along no others."""
-
-    def outside(key: str, directions: np.ndarray) -> float:
-        found, _ = load_tensors(project / f"artifacts/{key}/controller.safetensors")
-        curve = pd.read_csv(project / f"artifacts/{key}/controller.csv")
-        judged = curve[curve["phase"] == "selection"].set_index("generation")["mean"]
-        others = [generation for generation in judged.index if generation not in (judged.idxmax(), -1)]
-        means = dict(zip(others, found["rejected"].double().numpy(), strict=True))
-        means[judged.idxmax()] = found["parameters"].double().numpy()
-        moved = (means[1] - means[0])[: units * directions.shape[1]].reshape(units, -1)  # what reads the features
-        return float(np.linalg.norm(moved - moved @ directions.T @ directions) / np.linalg.norm(moved))
-
-    section = tiny_params()["doom"]["controller"]
-    units, few, many = section["model"]["hidden"], *(section["evolution"][name] for name in ("warm_components", "components"))
-    for key, count, along in (("doom-1", many, True), ("doom-1", few, False), ("doom-2", few, True)):
-        memory = load_model(project / f"artifacts/{key}/memory.safetensors", Memory.from_description)
-        rows, _ = load_tensors(project / f"artifacts/{key}/latents.safetensors")
-        directions = principal_directions(played_features("zch", memory, rows), count)
-        assert (outside(key, directions) < 1e-4) is along, (key, count)
+    found, _ = load_tensors(project / "artifacts/agents/carracing-1/rejected.safetensors")
+    kept = load_tensors(project / "artifacts/agents/carracing-1/agent/controller.safetensors")[0]["parameters"]
+    rows, _ = load_tensors(project / "artifacts/world_models/carracing-1/latents.safetensors")
+    folder = project / "artifacts/world_models/carracing-1"
+    memory = load_model(folder / "memory.safetensors", memory_from_description)
+    moved = (kept - found["rejected"][0]).double().numpy()[:-3].reshape(3, -1)
+    for count, along in ((SEARCH["components"], True), (3, False)):
+        directions = principal_directions(played_features("zh", memory, rows), count)
+        outside = np.linalg.norm(moved - moved @ directions.T @ directions) / np.linalg.norm(moved)
+        assert (outside < 1e-4) is along, count
 
 
 def test_everything_comes_back_from_the_run_cache(project):
@@ -190,26 +215,71 @@ def test_computing_it_all_again_gives_the_same_lock_byte_for_byte(project, tmp_p
     assert (again / "dvc.lock").read_text() == (project / "dvc.lock").read_text()
 
 
-def test_a_change_in_m_reruns_m_and_what_depends_on_it(project):
-    params = yaml.safe_load((project / "params.yaml").read_text())
-    params["doom"]["memory"]["optimiser"]["learning_rate"] *= 2
+def changed(project, *edits):
+    params = tiny_params()
+    for path, value in edits:
+        *inner, last = path.split(".")
+        node = params
+        for part in inner:
+            node = node[part]
+        node[last] = value
     (project / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-    stages = ran(run(project, "dvc", "repro", "evaluate@doom-1").stdout)
+
+
+def would_run(project, target):
+    """Return the stages that DVC would run for a target; its dry run tells what depends on what runs, too."""
+    return ran(run(project, "dvc", "repro", "--dry", target).stdout)
+
+
+def test_a_change_in_m_reruns_m_and_what_depends_on_it(project):
+    changed(project, ("doom.memory.optimiser.learning_rate", 0.004))
+    try:
+        stages = ran(run(project, "dvc", "repro", "evaluate@doom-1").stdout)
+    finally:
+        changed(project)
     assert stages == {"memory@doom-1", "controller@doom-1", "evaluate@doom-1"}
+
+
+def test_another_order_of_the_phases_is_another_search(project):
+    changed(project, ("doom.controllers.dream.order", ["learn", "search"]))
+    try:
+        assert "controller@doom-1" in would_run(project, "controller@doom-1")
+    finally:
+        changed(project)
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        ("src/worldmodels/controller/phases/ppo.py", {"controller", "evaluate", "film"}),
+        ("src/worldmodels/report/style.py", {"film", "report"}),
+        ("src/worldmodels/tracking/live.py", set()),
+    ],
+)
+def test_a_change_of_code_reruns_the_stages_of_its_room_and_below_only(project, file, expected):
+    path = project / file
+    text = path.read_text()
+    path.write_text(text + "\n# changed\n")
+    try:
+        status = run(project, "dvc", "status").stdout
+    finally:
+        path.write_text(text)
+    stages = {line.split("@")[0].rstrip(":") for line in status.splitlines() if line and not line[0].isspace()}
+    assert stages - {"Data and pipelines are up to date."} == expected
 
 
 def test_a_target_runs_only_what_it_needs(project):
     stages = ran(run(project, "dvc", "repro", "--dry", "--force", "evaluate@doom-2").stdout)
-    rounds = {f"{stage}@doom-{k}" for k in (1, 2) for stage in ("collect", "vision", "encode", "memory", "controller")}
-    assert stages == {"initialise@doom", "evaluate@doom-2"} | rounds
+    chain = {f"{stage}@doom-{k}" for k in (1, 2) for stage in ("collect", "vision", "encode", "memory", "controller")}
+    assert stages == {"initialise@doom", "evaluate@doom-2"} | chain
 
 
 LONGER = {
-    "collect": {"collect.first_episodes": 60},
-    "vision": {"vision.optimiser.updates": 60},
-    "memory": {"memory.optimiser.updates": 1500},
-    "controller": {"controller.dream.generations": 700, "controller.dream.limit": 60, "controller.selection.every": 350},
-    "evaluate": {"evaluate.real.episodes": 24},
+    "collect": ("collect.first_episodes", 60),
+    "vision": ("vision.optimiser.updates", 60),
+    "memory": ("memory.optimiser.updates", 1500),
+    "controller": ("controllers.dream.phases.search.generations", 500),
+    "evaluate": ("evaluate.episodes", 24),
 }
 """What makes a stage of the tiny project last long enough to be killed."""
 
@@ -218,26 +288,31 @@ LONGER = {
 def test_a_stage_killed_at_random_moments_goes_on_and_gives_the_same_bytes(project, tmp_path, stage):
     folder = tmp_path / "killed"
     shutil.copytree(project, folder, ignore=shutil.ignore_patterns(".dvc", ".git", "mlartifacts", "mlflow.db"))
-    params = tiny_params()
-    for name, value in LONGER[stage].items():
-        *path, last = name.split(".")
-        node = params["doom"]
-        for part in path:
-            node = node[part]
-        node[last] = value
-    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-    command = [sys.executable, "-m", f"pipeline.{stage}", "doom-1", "doom", "doom-0"]
-    outs = [folder / out.replace("${key}", "doom-1") for out in body(stage)["outs"] if "." in out]
-    outs += sorted((folder / "artifacts/doom-1/episodes").iterdir()) if stage == "collect" else []
+    name, value = LONGER[stage]
+    changed(folder, (f"doom.{name}", value))
+    called = tiny_params()[STAGES[stage]]["doom-1"] | {"key": "doom-1"}
+    wanted = re.findall(r"(\w+)=\$", body(stage)["cmd"])
+    command = [sys.executable, "-m", f"pipeline.{stage}", *(f"{key}={called[key]}" for key in wanted)]
+    listed = [
+        *body(stage).get("outs", []),
+        *(key for part in ("metrics", "plots") for out in body(stage).get(part, []) for key in out),
+    ]
+    places = [folder / out.replace("${key}", "doom-1") for out in listed]
+
+    def files():
+        return sorted(file for place in places for file in ([place] if place.is_file() else place.rglob("*")) if file.is_file())
+
+    def clear():
+        for file in files():
+            file.unlink()
+
     often = {"WM_TRACKING": "off", "WM_CHECKPOINT_SECONDS": "0.2"}
-    for out in outs:
-        out.unlink()
+    clear()
     run(folder, *command, **often)
-    expected = [out.read_bytes() for out in outs]
-    for out in outs:
-        out.unlink()
+    expected = {file: file.read_bytes() for file in files()}
+    clear()
     state = folder / f".state/{stage}-doom-1.safetensors"
-    random = np.random.default_rng()
+    random = np.random.default_rng(sum(map(ord, stage)))
     for _ in range(3):
         before = state.stat().st_mtime_ns if state.exists() else 0
         process = subprocess.Popen(command, cwd=folder, env=environment(folder) | often, stderr=subprocess.DEVNULL)
@@ -246,9 +321,9 @@ def test_a_stage_killed_at_random_moments_goes_on_and_gives_the_same_bytes(proje
         time.sleep(random.uniform(0, 0.5))
         process.kill()
         process.wait()
-    assert not any(out.exists() for out in outs), "killed too late to show anything"
+    assert not files(), "killed too late to show anything"
     assert "going on from" in run(folder, *command, **often).stderr
-    assert [out.read_bytes() for out in outs] == expected
+    assert {file: file.read_bytes() for file in files()} == expected
     assert not state.exists()
 
 
@@ -256,7 +331,7 @@ def test_a_stage_says_what_is_wrong_with_its_params_and_exits_with_2(project):
     params = tiny_params()
     params["doom"]["vision"]["model"] = {"latnt": 64}
     folder = make_project(project.parent / "bad", params)
-    done = run(folder, sys.executable, "-m", "pipeline.vision", "doom-1", "doom", "doom-0", check=False)
+    done = run(folder, sys.executable, "-m", "pipeline.vision", "key=doom-1", "env=doom", "after=doom-0", check=False)
     assert done.returncode == 2
     assert "`doom.vision.model.latnt`. Did you mean `latent`?" in done.stderr
     assert "Traceback" not in done.stderr

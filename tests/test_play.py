@@ -18,14 +18,15 @@ import torch
 from lab import answers, free_port, page_at, serving
 from test_cli import make_agent
 
-from worldmodels.agent.agent import load_agent, save_agent
-from worldmodels.rollout.recorders import EpisodeRecorder
-from worldmodels.rollout.loop import run_episodes
+from worldmodels.agent.agent import DreamRules, load_agent, save_agent
+from worldmodels.errors import ParamsError, WorldModelsError
 from worldmodels.games.doom import DoomConfig
 from worldmodels.games.make import make_env
-from worldmodels.errors import ParamsError, WorldModelsError
 from worldmodels.learning.initialisation import initialise
+from worldmodels.memory.features import select_features
 from worldmodels.play.session import Session, widest_latents
+from worldmodels.rollout.loop import run_episodes
+from worldmodels.rollout.recorders import EpisodeRecorder
 
 TAU = 0.7
 
@@ -61,6 +62,15 @@ class TestSession:
         assert session.now.total == kept[0].rewards.sum()
         frames = session.frames(session.moments)
         assert np.abs(frames[: len(kept[0].frames)].astype(int) - kept[0].frames[: len(frames)]).max() <= 1
+
+    def test_it_is_over_where_the_dream_has_earned_the_goal_of_the_game(self, agent, monkeypatch):
+        for module in ("worldmodels.agent.agent", "worldmodels.play.session"):
+            monkeypatch.setattr(f"{module}.dream_rules", lambda card: DreamRules(limit=99, goal=22.0, worth=4.0))
+        returns = run_episodes(agent.dream_world(temperature=TAU), agent.policy(), [5])
+        session = Session(agent, temperature=TAU, seed=5)
+        while not session.now.ended:
+            session.step()
+        assert (session.now.step, session.now.total) == (returns.length[0, 0], returns.total[0, 0]) == (6, 24.0)
 
     def test_taken_back_it_goes_on_as_before_and_bent_it_does_not(self, agent):
         session = Session(agent, temperature=TAU, seed=1)
@@ -113,7 +123,7 @@ class TestSession:
                 seen, state = session.now.seen
                 session.wake()
                 assert torch.equal(session.now.z, seen)
-                assert torch.equal(session.now.state.h, state.h)
+                assert torch.equal(session.now.state, state)
             session.back(2)
             with pytest.raises(ParamsError, match="no game"):
                 session.wake()
@@ -366,24 +376,23 @@ def test_the_exported_page_plays_and_computes_what_torch_computes(browser, site,
         for step in range(20):
             normal, uniform = random.normal(size=4).astype(np.float32), random.uniform(size=4).astype(np.float32)
             found = page.evaluate(
-                """async ([step, z, h, c, normal, uniform]) => {
-                    const f = (x) => Float32Array.from(x), before = { step, z: f(z), h: f(h), c: f(c) };
+                """async ([step, z, state, normal, uniform]) => {
+                    const f = (x) => Float32Array.from(x), before = { step, z: f(z), state: f(state) };
                     const action = Array.from(await dream.source.agent(before));
                     const after = await dream.source.predict(before, action, { normal: f(normal), uniform: f(uniform) }, 1.3);
                     const rest = Object.fromEntries(Object.entries(after).map(([k, v]) => [k, v.length ? Array.from(v) : v]));
                     return { action, ...rest, frame: Array.from(await dream.source.decode(f(z))) };
                 }""",
-                [step, z[0].tolist(), state.h[0].tolist(), state.c[0].tolist(), normal.tolist(), uniform.tolist()],
+                [step, z[0].tolist(), state[0].tolist(), normal.tolist(), uniform.tolist()],
             )
             frame = agent.vision.decode(z)[0].permute(1, 2, 0).mul(255).round().flatten().numpy()
             assert np.abs(np.array(found["frame"]) - frame).max() <= 1
-            seen = torch.cat([z, state.c, state.h], 1)
+            seen = select_features("zch", z, memory, state)
             action = torch.tanh(seen @ agent.parameters[:, None])
             prediction, _, state = memory(z[:, None], action[:, None], torch.tensor([[step == 0]]), state)
             latent = type(prediction.latent)(*(part[:, 0] for part in prediction.latent))
             z = latent.sample(torch.from_numpy(uniform)[None], torch.from_numpy(normal)[None], 1.3)
-            hazard = (prediction.done > 0).float() if memory.config.ending == "threshold" else torch.sigmoid(prediction.done)
-            pairs = [("action", action), ("z", z), ("h", state.h), ("c", state.c), ("hazard", hazard)]
+            pairs = [("action", action), ("z", z), ("state", state), ("hazard", memory.hazard(prediction.done))]
             pairs += [("spread", latent.mean_and_std()[1].mean())]
             error = max(error, *(float(np.abs(np.ravel(found[name]) - value.numpy().ravel()).max()) for name, value in pairs))
         print(f"largest difference between the page and torch over 20 steps: {error:.1e}")

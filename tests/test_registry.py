@@ -22,12 +22,10 @@ from lab import answers, free_port, serving
 from scipy import stats
 from typer.testing import CliRunner
 
-from worldmodels.cli.main import app
 from worldmodels.agent.agent import Agent, load_agent, save_agent
-from worldmodels.worlds.dream import Starts
+from worldmodels.cli.main import app
 from worldmodels.controller.model import ControllerConfig, parameter_count
-from worldmodels.memory.model import Memory, MemoryConfig
-from worldmodels.vision.model import Vision, VisionConfig
+from worldmodels.memory.lstm import LSTMConfig
 from worldmodels.report.pictures import write_png
 from worldmodels.storage.agents import AgentCard
 from worldmodels.storage.files import write_table
@@ -35,6 +33,8 @@ from worldmodels.storage.layout import Iteration
 from worldmodels.tracking.registry import RETURNS, register, set_aliases
 from worldmodels.tracking.release import Outcome, judge, sign_flip_p
 from worldmodels.tracking.store import connect
+from worldmodels.vision.model import Vision, VisionConfig
+from worldmodels.worlds.dream import Starts
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 HIDDEN, EPISODES = 8, 20
@@ -62,10 +62,10 @@ def make_agent(folder, environment):
     """A small untrained agent whose real episodes are short."""
     torch.manual_seed(0)
     vision = Vision(VisionConfig(latent=4))
-    memory = Memory(MemoryConfig(hidden=HIDDEN, mixtures=2, done=True, reward=False), 4, 1)
+    memory = LSTMConfig(hidden=HIDDEN).build(4, 1)
     torch.nn.init.normal_(memory.input_weight)
     shape = ControllerConfig(features="zch", hidden=0, bias=False)
-    game = {"kind": "doom", "skill": 4, "limit": 25, "resolution": "160x120"}
+    game = {"kind": "vizdoom", "skill": 4, "limit": 25, "resolution": "160x120"}
     card = AgentCard(kind="world-model", environment=environment, game=game, controller=shape.model_dump())
     starts = Starts(torch.zeros(1, 4), torch.zeros(1, 4))
     save_agent(folder, Agent(card, vision, memory, torch.randn(parameter_count(shape, 20, 1)), starts))
@@ -417,7 +417,7 @@ def test_streams_act_over_http_as_the_agent_does_and_none_knows_of_another(serve
         assert status == 200
         expected, state = agent.act(seen, state)
         np.testing.assert_allclose(answer["action"], expected, atol=1e-5)
-        np.testing.assert_allclose(answer["memory"], torch.cat(state, 1), atol=1e-5)
+        np.testing.assert_allclose(answer["memory"], state, atol=1e-5)
         memory = answer["memory"]
         actions.append(answer["action"])
     assert np.shape(actions) == (3, 3, 1)

@@ -18,6 +18,7 @@ from PIL import Image
 from written_run import curve_of, episode, returns, score_of, write_run, written_params
 
 from worldmodels.errors import ArtifactError, ParamsError
+from worldmodels.games.make import references
 from worldmodels.report import pictures
 from worldmodels.report.build import build_report
 from worldmodels.report.comparisons import agent_bars, search_rounds, standing_bars
@@ -255,6 +256,11 @@ class TestVerdict:
 
 
 class TestTable:
+    def test_references_are_the_papers_figures(self) -> None:
+        assert [(r.mean, r.std, r.n) for r in references("carracing-v3-limit1000")] == [(906, 21, 100)]
+        assert [(r.mean, r.std) for r in references("takecover-skill4-limit2100")] == [(1092, 556), (210, 108)]
+        assert references("takecover-skill5-limit2100") == ()
+
     def test_rows_are_ordered_by_environment_then_as_given_and_a_missing_dream_is_nan(self, project: Path) -> None:
         table = score_table(scores(project))
         assert table["key"].tolist() == KEYS

@@ -1,31 +1,26 @@
 """A computation that is cut off and goes on gives the same bytes as one that was left alone."""
 
 from functools import partial
-from itertools import count
 
 import numpy as np
 import pytest
 import torch
+from fakes import FakeWorlds
 
-from worldmodels.worlds.dream import DreamWorld, Starts
-from worldmodels.controller.model import ControllerConfig
-from worldmodels.learning.initialisation import initialise
-from worldmodels.memory.model import Memory, MemoryConfig, MemoryLossConfig
-from worldmodels.vision.model import VisionConfig, VisionLossConfig
+from worldmodels.controller.arena import WorldArena
+from worldmodels.controller.config import ControllerSection
+from worldmodels.controller.training import train_controller
+from worldmodels.learning.fit import OptimiserConfig
+from worldmodels.memory.lstm import LSTMConfig
+from worldmodels.memory.make import new_memory
+from worldmodels.memory.training import MemoryTraining, train_memory
 from worldmodels.shapes import Episode
 from worldmodels.storage.checkpoint import Checkpoint
 from worldmodels.storage.episodes import EpisodeWriter, FrameReader
 from worldmodels.storage.files import write_json
-from worldmodels.controller.arena import WorldArena
-from worldmodels.controller.training import ControllerTraining, train_controller
-from worldmodels.controller.phases.cmaes import EvolutionConfig
-from worldmodels.learning.fit import OptimiserConfig
-from worldmodels.controller.phases.value_gradient import ValueGradients
-from worldmodels.memory.training import MemoryTraining, new_memory, train_memory
-from worldmodels.controller.phases.config import DreamPhase, GradientPhase, MomentsConfig, PPOPhase, RealPhase
-from worldmodels.controller.phases.ppo import Refinement
-from worldmodels.controller.selection import SelectionConfig
+from worldmodels.vision.model import VisionConfig, VisionLossConfig
 from worldmodels.vision.training import VisionTraining, new_vision, train_vision
+from worldmodels.worlds.dream import DreamWorld, Starts
 
 UPDATES = 12
 
@@ -35,14 +30,14 @@ class CutOff(Exception):
 
 
 def killer(at):
-    def observe(metrics, step):
-        if step == at:
+    def observe(row):
+        if next(iter(row.values())) == at:
             raise CutOff
 
     return observe
 
 
-def quiet(metrics, step):
+def quiet(row):
     """Observe nothing."""
 
 
@@ -52,15 +47,7 @@ def always_due(monkeypatch):
 
 
 def optimiser():
-    return OptimiserConfig(
-        updates=UPDATES,
-        warm_updates=1,
-        batch=8,
-        learning_rate=1e-2,
-        warm_learning_rate=1e-3,
-        final_learning_rate=1e-3,
-        clip=100.0,
-    )
+    return OptimiserConfig(updates=UPDATES, batch=8, learning_rate=1e-2, final_learning_rate=1e-3)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +65,7 @@ def frames(tmp_path_factory):
 
 def vision(frames, checkpoint, observe):
     loss = VisionLossConfig(kl_tolerance=0.5, pixel_weight=1.0)
-    config = VisionTraining(model=VisionConfig(latent=4), loss=loss, optimiser=optimiser(), warm_start=False, refresh=0.0)
+    config = VisionTraining(model=VisionConfig(latent=4), loss=loss, optimiser=optimiser())
     model = new_vision(config.model, 1)
     curve = train_vision(
         model, FrameReader(frames), config, seed=1, updates=range(UPDATES), observe=observe, checkpoint=checkpoint
@@ -96,13 +83,7 @@ def memory(_, checkpoint, observe):
         "terminal": time % 60 == 58,
         "first": time % 60 == 0,
     }
-    config = MemoryTraining(
-        model=MemoryConfig(hidden=8, mixtures=2, done=True, reward="event"),
-        loss=MemoryLossConfig(done_weight=1.0, end_weight=1.0, reward_weight=1.0),
-        optimiser=optimiser(),
-        sequence=12,
-        warm_start=False,
-    )
+    config = MemoryTraining(model=LSTMConfig(hidden=8, reward="event"), optimiser=optimiser(), sequence=12)
     model = new_memory(config.model, 3, 1, 1)
     curve = train_memory(model, rows, config, seed=1, updates=range(UPDATES), observe=observe, checkpoint=checkpoint)
     return model.state_dict(), curve
@@ -122,96 +103,53 @@ class Nightfall:
         return self.arena.play(config, candidates, seeds, lanes)
 
 
-def controller(_, checkpoint, observe, learned=0, runs=1, risk=0.0, game=None, gradient=False):
-    shape = ControllerConfig(features="zh", hidden=0, bias=True)
-    alike = {
-        "critic_generations": 1,
-        "lanes": 2,
-        "limit": 10,
-        "patience": 0,
-        "epochs": 2,
-        "batch": 5,
-        "learning_rate": 0.01,
-        "final_learning_rate": 0.0,
-        "discount": 0.9,
-        "noise": 0.5,
-    }
-    graded = GradientPhase(
-        generations=learned if gradient else 0,
-        runs=1,
-        goal=0,
-        updates=2,
-        horizon=3,
-        pay=0.0,
-        drought=0.0,
-        drought_steps=1,
-        risk=1.0,
-        loss=1.0,
-        hard=0.5,
-        peril=0.5,
-        remembered=2,
-        **alike,
-    )
-    ppo = PPOPhase(world="real", generations=0 if gradient else learned // runs, runs=runs, risk=risk, **alike)
-    config = ControllerTraining(
-        model=shape,
-        evolution=EvolutionConfig(
-            population=5, sigma=0.5, warm_sigma=0.5, covariance="full", components=2, warm_components=2, seed=0
-        ),
-        dream=DreamPhase(
-            generations=UPDATES // 2 - learned,
-            rollouts=2,
-            limit=20,
-            temperature=1.0,
-            survival=0.0,
-            goal=0.0,
-            moments=MomentsConfig(share=0.5, random_play=False, context=3, newest=1000),
-        ),
-        real=RealPhase(generations=UPDATES // 2, rollouts=2, limit=30, lanes=10, patience=0, sigma=0.1),
-        ppo=ppo,
-        gradient=graded,
-        selection=SelectionConfig(episodes=8 if runs > 1 else 0, every=3, halvings=2, limit=30, lanes=10),
-        games="training",
-        warm_start=False,
-    )
-    dreamer = Memory(MemoryConfig(hidden=4, mixtures=2, done=True, reward=False, ending="sampled"), 3, 1)
-    initialise(dreamer, torch.Generator().manual_seed(0))
+class SmallWorlds(FakeWorlds):
+    """Dreams of a tiny M, wherever a phase plays; ``game`` wraps the places of the selection."""
 
-    def open_world(limit, features="zh"):
+    def __init__(self, game=None):
+        dreamer = new_memory(LSTMConfig(hidden=4), 3, 1, 0)
         starts = Starts(torch.zeros(1, 3), torch.zeros(1, 3))
-        return DreamWorld(dreamer, starts, features, temperature=1.0, limit=limit)
+        super().__init__(
+            lambda steps: DreamWorld(dreamer, starts, "zh", temperature=1.0, limit=steps or 30),
+            memory=dreamer,
+            seen=np.random.default_rng(0).normal(size=(30, 7)),
+        )
+        self._game = game
 
-    def open_learner(start, run):
-        begin = np.full(8, 0.1 * run) if start is None else start
-        seed = partial(int.__add__, 5 + 100 * run)
-        if gradient:
-            seen = np.random.default_rng(0).normal(size=(30, 7))
-            how = {"seed": seed, "episodes": lambda g: count(100 * g)}
-            return ValueGradients(graded, shape, open_world(7, "zch"), dreamer, begin, seen, **how)
-        return Refinement(ppo, shape, open_world(7), begin, seed=seed, episodes=lambda g: count(100 * g))
+    def arena(self, open_world):
+        arena = WorldArena(open_world())
+        return self._game(arena) if self._game and not open_world.args[0] else arena
 
-    def open_arena(of):
-        arena = WorldArena(open_world(of.limit))
-        return game(arena) if game and isinstance(of, SelectionConfig) else arena
 
+SEARCH = {"kind": "cmaes", "population": 5, "rollouts": 2, "sigma": 0.5, "components": 2, "num_steps": 20}
+LEARN = {"critic_updates": 1, "num_envs": 2, "num_steps": 10, "learning_rate": 0.01, "discount": 0.9}
+PPO = {**LEARN, "kind": "ppo", "world": "game", "epochs": 2, "batch_size": 5, "noise": 0.5}
+GRADIENT = {**LEARN, "kind": "value_gradient", "gradient_steps": 2, "drought_cost": 0.0, "hazard_cost": 1.0, "remembered": 2}
+GRADIENT |= {"reward_weight": 0.0, "loss_cost": 1.0, "peril_share": 0.5, "noise": 0.5}
+
+
+def controller(_, checkpoint, observe, phases=None, episodes=0, game=None, worlds=None):
+    phases = phases or {"dream": {**SEARCH, "generations": 6}, "play": {**SEARCH, "world": "game", "generations": 6}}
+    selection = {"episodes": episodes, "every": 3, "halvings": 2 if episodes else 0}
+    config = ControllerSection(model={"features": "zh"}, order=list(phases), phases=phases, selection=selection)
     parameters, rejected, curve = train_controller(
         config,
-        open_arena,
+        worlds or SmallWorlds(game),
         None,
-        np.eye(2, 7),
         seed=1,
         stream="s",
-        generations=range(UPDATES),
+        controller_seed=0,
+        generations=range(UPDATES + 9),
         observe=observe,
         checkpoint=checkpoint,
-        open_learner=open_learner,
     )
     return {"parameters": parameters, "rejected": rejected}, curve
 
 
-refined = partial(controller, learned=4)
-several = partial(controller, learned=4, runs=2)
-derived = partial(controller, learned=4, gradient=True)
+SEARCHES = {"dream": {**SEARCH, "generations": 2}, "play": {**SEARCH, "world": "game", "generations": 6}}
+refined = partial(controller, phases=SEARCHES | {"learn": {**PPO, "updates": 4}})
+several = partial(controller, phases=SEARCHES | {"learn": {**PPO, "updates": 2, "runs": 2}}, episodes=8)
+derived = partial(controller, phases=SEARCHES | {"learn": {**GRADIENT, "updates": 4}})
 
 
 @pytest.mark.parametrize("train", [vision, memory, controller, refined, several, derived])
@@ -221,7 +159,7 @@ def test_cut_off_twice_and_resumed_it_ends_with_the_same_bytes(train, frames, tm
         with pytest.raises(CutOff):
             train(frames, Checkpoint(tmp_path / "state", "same"), killer(at))
     seen = []
-    weights, curve = train(frames, Checkpoint(tmp_path / "state", "same"), lambda _, step: seen.append(step))
+    weights, curve = train(frames, Checkpoint(tmp_path / "state", "same"), lambda row: seen.append(next(iter(row.values()))))
     assert train not in (vision, memory) or min(seen) >= 8, "the updates before the last checkpoint were not done again"
     assert weights.keys() == expected.keys()
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
@@ -241,34 +179,31 @@ def test_a_selection_that_was_cut_off_goes_on_with_the_round_that_it_was_in(tmp_
         several(None, Checkpoint(tmp_path / "state", "same"), quiet, game=closing_after(2))
     learned = []
     weights, curve = several(
-        None, Checkpoint(tmp_path / "state", "same"), lambda _, g: learned.append(g), game=closing_after(9)
+        None, Checkpoint(tmp_path / "state", "same"), lambda row: learned.append(row["generation"]), game=closing_after(9)
     )
     seeds = [[seed for _, seeds in game.played for seed in seeds] for game in games]
-    # Contestants after generations 2, 5, 8, 9 (a run ends), 11; of 5, 3 and 2 play 2, 4 and 8 episodes in all.
-    assert [[many for many, _ in game.played] for game in games] == [[5, 3], [2]]
+    # Contestants after generations 1 (a phase ends), 2, 5, 7 (a phase ends), 8, 9 (a run ends), 11; 7, 4, 2 play 2, 4, 8 episodes.
+    assert [[many for many, _ in game.played] for game in games] == [[7, 4], [2]]
     assert [len(each) for each in seeds] == [4, 4]
     assert not set(seeds[0]) & set(seeds[1])
-    assert max(learned) == 7, "PPO learned anew"
+    assert not learned, "what was learned is not learned anew"
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
-    assert curve == expected_curve
-    assert sorted(row["episodes"] for row in curve[UPDATES:]) == [2, 2, 4, 8, 8]
+    np.testing.assert_equal(curve, expected_curve)
+    assert sorted(row["episodes"] for row in curve[UPDATES:]) == [2, 2, 2, 4, 4, 8, 8]
 
 
-@pytest.mark.parametrize("risk", [0.0, 1.0])
-def test_what_risks_cost_is_no_return(risk):
-    _, curve = controller(None, None, quiet, learned=4, risk=risk)
-    assert [("mean" in row, "reward" in row) for row in curve if row["phase"] == "ppo"] == [(risk == 0, True)] * 4
+@pytest.mark.parametrize("pay", ["return", "hazard"])
+def test_what_the_hazard_costs_is_no_return(pay):
+    _, curve = controller(None, None, quiet, phases=SEARCHES | {"learn": {**PPO, "updates": 4, "pay": pay}})
+    assert [("mean" in row, "reward" in row) for row in curve if row["phase"] == "learn"] == [(pay == "return", True)] * 4
 
 
 def test_every_phase_and_run_closes_its_world(monkeypatch):
-    closed = []
-
-    def close(world):
-        closed.append(world)
-
-    monkeypatch.setattr(DreamWorld, "close", close)
-    several(None, None, quiet)
-    assert len(set(map(id, closed))) == len(closed) == 5  # dream, game, two runs of PPO, selection
+    closed, worlds = [], SmallWorlds()
+    monkeypatch.setattr(DreamWorld, "close", closed.append)
+    several(None, None, quiet, worlds=worlds)
+    assert list(map(id, closed)) == list(map(id, worlds.opened))
+    assert len(closed) == 5  # dream, game, two runs of PPO, selection
 
 
 def test_generations_that_were_played_are_not_played_again(tmp_path, monkeypatch):

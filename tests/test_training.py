@@ -1,31 +1,25 @@
 """Training: the same seed gives the same bytes, losses fall, data survive the disk, damage is named."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from worldmodels.errors import ArtifactError, EnvironmentFault, WorldModelsError
-from worldmodels.controller.model import ControllerConfig, Controllers, act, parameter_count
-from worldmodels.learning.initialisation import initialise
-from worldmodels.memory.model import Memory, MemoryConfig, MemoryLossConfig
 from worldmodels.compute.precision import training_in
-from worldmodels.vision.model import Vision, VisionConfig, VisionLossConfig
-from worldmodels.params import load_yaml
+from worldmodels.errors import ArtifactError, WorldModelsError
+from worldmodels.learning.fit import OptimiserConfig, fit
+from worldmodels.memory.lstm import LSTMConfig
+from worldmodels.memory.make import new_memory
+from worldmodels.memory.prediction import MemoryLossConfig
+from worldmodels.memory.training import MemoryTraining, train_memory
 from worldmodels.seeds import episode_seeds, purpose_of
-from worldmodels.shapes import Episode, Returns
+from worldmodels.shapes import Episode
 from worldmodels.storage.episodes import EpisodeWriter, FrameReader
 from worldmodels.storage.files import write_bytes, write_json
 from worldmodels.storage.weights import load_model, load_tensors, save_model
-from worldmodels.controller.phases.basis import SAMPLES, SKIPPED, Basis, played_features, principal_directions
-from worldmodels.controller.training import ControllerTraining, train_controller
 from worldmodels.vision.encode import encode_rows
-from worldmodels.controller.phases.cmaes import Evolution, EvolutionConfig
-from worldmodels.learning.fit import OptimiserConfig, fit
-from worldmodels.memory.training import MemoryTraining, new_memory, train_memory
-from worldmodels.controller.selection import SelectionConfig, choose
+from worldmodels.vision.model import Vision, VisionConfig, VisionLossConfig
 from worldmodels.vision.training import VisionTraining, new_vision, novelty, train_vision
 
 
@@ -241,13 +235,12 @@ def test_m_learns_a_regular_world_and_the_same_seed_gives_the_same_weights():
         "terminal": time % 100 == 98,
         "first": time % 100 == 0,
     }
-    shape = MemoryConfig(hidden=16, mixtures=2, done=True, reward="event")
+    shape = LSTMConfig(hidden=16, reward="event")
     config = MemoryTraining(
         model=shape,
         loss=MemoryLossConfig(done_weight=1.0, end_weight=10.0, reward_weight=1.0),
         optimiser=optimiser(learning_rate=1e-2, updates=40),
         sequence=16,
-        warm_start=False,
     )
 
     def train():
@@ -264,11 +257,10 @@ def test_m_learns_a_regular_world_and_the_same_seed_gives_the_same_weights():
 def test_too_little_data_for_m_is_said_plainly(manifest):
     rows = {"first": torch.zeros(10, dtype=torch.bool), "mean": torch.zeros(10, 4)}
     config = MemoryTraining(
-        model=MemoryConfig(hidden=4, mixtures=2, done=False, reward=False),
+        model=LSTMConfig(hidden=4, done=False),
         loss=MemoryLossConfig(done_weight=1.0, end_weight=1.0, reward_weight=1.0),
         optimiser=optimiser(),
         sequence=64,
-        warm_start=False,
     )
     with pytest.raises(WorldModelsError, match="collect more"):
         train_memory(new_memory(config.model, 4, 2, 1), rows, config, seed=1, updates=range(1), observe=quiet)
@@ -284,26 +276,6 @@ def test_a_loss_that_is_not_a_number_stops_with_what_to_lower():
         fit(model, loss, optimiser(), updates=range(30), observe=quiet, validate=dict)
 
 
-@pytest.mark.parametrize("covariance", ["full", "diagonal"])
-def test_the_search_depends_on_its_seed_and_the_fitness_alone(covariance):
-    config = EvolutionConfig(
-        population=6, sigma=0.5, warm_sigma=0.5, covariance=covariance, components=0, warm_components=0, seed=0
-    )
-
-    def run(seed, disturb):
-        search = Evolution(config, config.sigma, np.zeros(4), seed)
-        for _ in range(10):
-            if disturb:
-                np.random.seed(1)
-                np.random.rand()
-            candidates = search.ask()
-            search.tell(-((candidates - 1) ** 2).sum(1))
-        return search.mean
-
-    np.testing.assert_array_equal(run(1, False), run(1, True))
-    assert (run(1, False) != run(2, False)).any()
-
-
 def test_no_seed_serves_two_purposes():
     purposes = ("test", "selection", "evolution", "collection", "dream", "demonstration")
     seen = {}
@@ -315,186 +287,9 @@ def test_no_seed_serves_two_purposes():
                 assert purpose_of(seed) == purpose
 
 
-def test_black_and_frozen_frames_are_refused_at_collection(tmp_path):
-    from worldmodels.rollout.collection import collect_episodes
-    from worldmodels.rollout.policies import RandomPolicy, RandomPolicyConfig
-    from worldmodels.rollout.world import Step
-
-    class Black:
-        feature_size, action_size = 0, 1
-
-        def start(self, seeds):
-            self.lanes = len(seeds)
-
-        def features(self):
-            return torch.zeros(self.lanes, 0)
-
-        def frames(self):
-            return np.zeros((self.lanes, 64, 64, 3), np.uint8)
-
-        def step(self, actions):
-            over = torch.ones(self.lanes, dtype=torch.bool)
-            return Step(torch.ones(self.lanes), over, ~over)
-
-        def keep(self, lanes):
-            self.lanes = len(lanes)
-
-    policy = RandomPolicy(RandomPolicyConfig(holds=[1], walks=[0.0], mean=[0.0], scale=[1.0], bias=[0.0]))
-    with pytest.raises(EnvironmentFault, match="single colour"):
-        collect_episodes(Black(), policy, [1], lanes=1, name="random", keep=lambda _: None)
-
-
 def test_a_manifest_says_what_is_in_the_data(manifest):
     summary = json.loads(manifest.read_text())
     assert summary["episodes"] == 2
     assert summary["frames"] == 105 + 106
     assert summary["all_frames"] == 520
     assert len(summary["shards"]) == 3
-
-
-@pytest.mark.parametrize("hidden", [0, 3])
-@pytest.mark.parametrize("bias", [False, True])
-def test_in_a_basis_C_acts_on_the_components_of_its_features(hidden, bias):
-    random = np.random.default_rng(0)
-    directions = np.linalg.qr(random.standard_normal((7, 4)))[0].T
-    config = ControllerConfig(features="zh", hidden=hidden, bias=bias)
-    basis = Basis(directions, config, actions=2)
-    coordinates = random.standard_normal((5, parameter_count(config, 4, 2)))
-    parameters = basis.expand(coordinates)
-    assert basis.size == coordinates.shape[1]
-    features = torch.randn(5, 7, dtype=torch.float64)
-    each = torch.arange(5)
-    whole = act(features, Controllers(config, torch.from_numpy(parameters), 7, 2).weights(each))
-    small = act(
-        features @ torch.from_numpy(directions.T), Controllers(config, torch.from_numpy(coordinates), 4, 2).weights(each)
-    )
-    torch.testing.assert_close(whole, small)
-
-
-def test_principal_directions_are_those_of_most_variance():
-    random = np.random.default_rng(0)
-    axes = np.linalg.qr(random.standard_normal((6, 6)))[0]
-    features = random.standard_normal((5000, 6)) * [5, 3, 1, 0.1, 0.1, 0.1] @ axes + 7
-    found = principal_directions(features, 3)
-    np.testing.assert_allclose(found @ found.T, np.eye(3), atol=1e-12)
-    assert (np.abs((found * axes[:3]).sum(1)) > 0.99).all()
-    assert principal_directions(features, 99).shape == (6, 6)
-
-
-def test_features_of_the_data_are_those_that_a_player_would_have_seen():
-    memory = Memory(MemoryConfig(hidden=4, mixtures=2, done=True, reward=False), 3, 1)
-    initialise(memory, torch.Generator().manual_seed(0))
-    length = 50  # every stretch is all of it
-    rows = {"mean": torch.randn(length, 3).half(), "action": torch.randn(length, 1), "first": torch.arange(length) % 20 == 0}
-    rows["log_variance"] = torch.tensor([0.0, 0.0, -40.0]).repeat(length, 1)
-    seen = played_features("zch", memory, rows).reshape(length - 1 - SKIPPED, SAMPLES, 11)[:, 0]
-    state, expected = memory.initial_state(1), []
-    for row in range(length):
-        if rows["first"][row]:
-            state = memory.initial_state(1)
-        z = rows["mean"][row].float()[None]
-        expected.append(torch.cat([z, state.c, state.h], 1)[0])
-        _, state = memory.observe(z[None], rows["action"][row][None, None], rows["first"][row][None, None], state)
-    np.testing.assert_allclose(seen, torch.stack(expected)[SKIPPED + 1 :].detach(), atol=1e-5)
-    sampled = played_features("z", memory, rows, seed=3).reshape(length - 1 - SKIPPED, SAMPLES, 3)
-    noise = sampled - seen[:, None, :3]
-    np.testing.assert_allclose(noise.std((0, 1)), [1.0, 1.0, 0.0], atol=0.05)
-    np.testing.assert_array_equal(played_features("z", memory, rows, seed=3).ravel(), sampled.ravel())
-
-
-class Ground:
-    """An arena whose returns grow with C's only weight, or fall with its distance from a place."""
-
-    feature_size, action_size = 1, 1
-
-    def __init__(self, best=None):
-        self.best = best
-
-    def play(self, config, candidates, seeds, lanes):
-        total = candidates[:, :1] if self.best is None else -np.abs(candidates[:, :1] - self.best)
-        total = total.repeat(len(seeds), 1)
-        return Returns(total, np.ones_like(total, int), np.zeros_like(total, bool), np.array(seeds))
-
-    def close(self):
-        """Nothing to free."""
-
-
-@pytest.mark.parametrize(("best", "kept"), [(2.0, -1), (1000.0, 9)])
-def test_a_dream_that_misleads_leaves_the_C_that_the_search_began_with(best, kept):
-    controller = load_yaml(Path("presets/quick.yaml"))["doom"]["controller"]
-    controller["model"] |= {"features": "z", "hidden": 0, "bias": False}
-    controller["dream"]["generations"], controller["ppo"]["generations"] = 10, 0
-    controller["selection"] |= {"episodes": 2, "every": 5}
-    start = np.array([2.0])
-    chosen, _, curve = train_controller(
-        ControllerTraining.model_validate(controller),
-        lambda of: Ground(best if isinstance(of, SelectionConfig) else None),
-        start,
-        seed=0,
-        stream="s",
-        generations=range(10),
-        observe=quiet,
-    )
-    selected = {row["generation"]: row["mean"] for row in curve if row["phase"] == "selection"}
-    assert list(selected) == [-1, 4, 9]
-    assert all(row["stderr"] == row["std"] / 2**0.5 for row in curve if row["phase"] == "selection")
-    assert max(selected, key=selected.get) == kept
-    assert (float(chosen[0]) == start[0]) == (kept == -1)
-
-
-def test_halvings_keep_the_best_at_a_part_of_the_cost_and_say_on_how_many_episodes():
-    class Luck(Ground):
-        played = 0
-
-        def play(self, config, candidates, seeds, lanes):
-            self.played += len(candidates) * len(seeds)
-            noise = np.random.default_rng(len(candidates)).normal(0, 30, (len(candidates), len(seeds)))
-            return Returns(candidates[:, :1] + noise, np.ones(noise.shape, int), np.zeros(noise.shape, bool), np.array(seeds))
-
-    config = SelectionConfig(episodes=256, every=1, halvings=3, limit=1, lanes=1)
-    model, arena, rounds = ControllerConfig(features="z", hidden=0, bias=False), Luck(), []
-    contestants = {generation: np.array([10.0 * (generation % 16)]) for generation in range(16)}
-    chosen = choose(contestants, config, model, arena, range(256), played=[], observe=lambda: rounds.append(1))
-    assert chosen.kept == 15
-    assert len(rounds) == 4
-    assert arena.played == 16 * 32 + 8 * 32 + 4 * 64 + 2 * 128 < 16 * 256 / 3
-    episodes = {row["generation"]: row["episodes"] for row in chosen.rows}
-    assert list(episodes) == list(contestants)
-    assert sorted(episodes.values()) == [32] * 8 + [64] * 4 + [128] * 2 + [256] * 2
-    assert all(row["stderr"] == row["std"] / row["episodes"] ** 0.5 for row in chosen.rows)
-    assert chosen.rejected == [generation for generation in contestants if episodes[generation] > 32 and generation != 15]
-    two = {generation: contestants[generation] for generation in (3, 9)}
-    alone = choose(two, config, model, Luck(), range(256), played=[], observe=lambda: None)
-    assert (alone.kept, [row["episodes"] for row in alone.rows]) == (9, [32, 32])  # who is alone has nothing to prove
-    with pytest.raises(ValueError, match="at least 512 episodes"):
-        SelectionConfig(episodes=256, every=1, halvings=9, limit=1, lanes=1)
-
-
-def test_runs_of_ppo_need_a_selection_that_tells_them_apart():
-    controller = load_yaml(Path("presets/quick.yaml"))["doom"]["controller"]
-    controller["ppo"]["runs"], controller["selection"]["episodes"] = 2, 0
-    with pytest.raises(ValueError, match="runs are told apart by the selection"):
-        ControllerTraining.model_validate(controller)
-
-
-def test_what_of_C_lies_outside_the_components_stays_as_it_was():
-    class Plain(Ground):
-        feature_size = 3
-
-    controller = load_yaml(Path("presets/quick.yaml"))["doom"]["controller"]
-    controller["model"] |= {"features": "z", "hidden": 0, "bias": False}
-    controller["dream"]["generations"], controller["real"]["generations"], controller["ppo"]["generations"] = 8, 3, 0
-    controller["selection"]["episodes"] = 0
-    start = np.array([0.5, 2.0, -7.0])
-    chosen, *_ = train_controller(
-        ControllerTraining.model_validate(controller),
-        lambda of: Plain(),
-        start,
-        np.eye(1, 3),
-        seed=0,
-        stream="s",
-        generations=range(11),
-        observe=quiet,
-    )
-    assert chosen[0] > start[0]
-    np.testing.assert_array_equal(chosen[1:], start[1:])

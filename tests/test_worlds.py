@@ -1,33 +1,39 @@
 """The dream and the real world, with networks: no episode depends on the lanes beside it."""
 
 from copy import deepcopy
+from functools import partial
+from itertools import product
 
 import numpy as np
 import pytest
 import torch
 
-from worldmodels.worlds.dream import DreamWorld, Replay, Starts
-from worldmodels.controller.policy import ControllerPolicy
-from worldmodels.rollout.policies import ScriptedConfig, ScriptedPolicy
-from worldmodels.worlds.real import RealWorld
-from worldmodels.rollout.loop import run_episodes
-from worldmodels.games.base import EnvStep
-from worldmodels.errors import ParamsError
 from worldmodels.compute.compiled import compiled
 from worldmodels.controller.model import ControllerConfig, Controllers, parameter_count
+from worldmodels.controller.policy import ControllerPolicy
+from worldmodels.errors import ParamsError
+from worldmodels.games.base import EnvStep
 from worldmodels.learning.initialisation import initialise
-from worldmodels.memory.model import Memory, MemoryConfig
+from worldmodels.memory.lstm import LSTMConfig
+from worldmodels.memory.make import new_memory
+from worldmodels.rollout.loop import run_episodes
+from worldmodels.rollout.patience import PatientWorld
+from worldmodels.rollout.policies import ScriptedConfig, ScriptedPolicy
 from worldmodels.vision.model import Vision, VisionConfig
+from worldmodels.worlds.dream import DreamWorld, Replay, Starts
+from worldmodels.worlds.pay import SurvivalPay, paid
+from worldmodels.worlds.real import RealWorld
 
 
 @pytest.fixture(scope="module")
 def models():
     generator = torch.Generator().manual_seed(0)
     vision = Vision(VisionConfig(latent=4))
-    memory = Memory(MemoryConfig(hidden=8, mixtures=3, done=True, reward=False), 4, 1)
+    memory = LSTMConfig(hidden=8).build(4, 1)
     initialise(vision, generator)
     initialise(memory, generator)
-    memory.head.bias.data[-1] = -0.3  # so that dreams end, but not at once
+    memory.head.weight.data[-1] *= 8  # hazards that differ from step to step
+    memory.head.bias.data[-1] = -3.0  # so that dreams end, but not at once
     return vision.eval(), memory.eval()
 
 
@@ -64,8 +70,9 @@ def test_all_candidates_dream_the_same_episodes(models):
 
 
 def test_a_dream_without_a_done_head_lasts_to_its_limit(models):
-    memory = Memory(MemoryConfig(hidden=8, mixtures=3, done=False, reward="value"), 4, 1)
+    memory = LSTMConfig(hidden=8, done=False, reward="event").build(4, 1)
     initialise(memory, torch.Generator().manual_seed(0))
+    memory.rewards.copy_(torch.tensor([-0.1, 3.0, 0.0]))
     world = DreamWorld(memory, Starts(torch.zeros(1, 4), torch.zeros(1, 4)), "zh", temperature=1.0, limit=12)
     returns = run_episodes(world, controllers(1, 12, "zh"), [1, 2, 3])
     assert (returns.length == 12).all()
@@ -82,7 +89,7 @@ def test_temperature_changes_the_dream_and_the_same_temperature_does_not(models)
 def test_a_sampled_end_comes_as_often_as_it_is_predicted_and_a_threshold_never_below_one_half():
     lengths = {}
     for ending in ("sampled", "threshold"):
-        memory = Memory(MemoryConfig(hidden=4, mixtures=1, done=True, reward=False, ending=ending), 2, 1)
+        memory = LSTMConfig(hidden=4, ending=ending).build(2, 1)
         memory.head.bias.data[-1] = float(np.log(0.05 / 0.95))
         world = DreamWorld(memory, Starts(torch.zeros(1, 2), torch.zeros(1, 2)), "zh", temperature=1.0, limit=400)
         returns = run_episodes(world, controllers(1, 6, "zh"), range(600))
@@ -92,34 +99,34 @@ def test_a_sampled_end_comes_as_often_as_it_is_predicted_and_a_threshold_never_b
 
 
 def test_expected_returns_have_the_mean_of_sampled_ones_and_less_noise():
-    memory = Memory(MemoryConfig(hidden=8, mixtures=2, done=True, reward=False, ending="sampled"), 4, 1)
+    memory = LSTMConfig(hidden=8).build(4, 1)
     initialise(memory, torch.Generator().manual_seed(0))
     memory.head.weight.data[-1] *= 8  # risks that differ from step to step
     memory.head.bias.data[-1] = -3.0
     starts = Starts(torch.zeros(1, 4), torch.zeros(1, 4))
     total = {}
-    for survival in (0.0, 1e-6):
-        world = DreamWorld(memory, starts, "zch", temperature=1.0, limit=400, survival=survival)
-        total[survival] = run_episodes(world, controllers(1, 20), range(600)).total
+    for name, wrapped in {"sampled": lambda world: world, "expected": partial(SurvivalPay, floor=1e-6)}.items():
+        world = wrapped(DreamWorld(memory, starts, "zch", temperature=1.0, limit=400))
+        total[name] = run_episodes(world, controllers(1, 20), range(600)).total
     sampled, expected = total.values()
     assert expected.mean() == pytest.approx(sampled.mean(), abs=4 * sampled.std() / 600**0.5)
     assert 0 < expected.std() < 0.5 * sampled.std()
 
 
 def test_a_step_that_lasts_four_tics_is_worth_four_in_the_dream_too():
-    memory = Memory(MemoryConfig(hidden=4, mixtures=1, done=True, reward=False, ending="sampled"), 2, 1)
+    memory = LSTMConfig(hidden=4).build(2, 1)
     memory.head.bias.data[-1] = -30.0  # nobody dies
     starts = Starts(torch.zeros(1, 2), torch.zeros(1, 2))
-    for survival in (0.0, 0.1):
-        world = DreamWorld(memory, starts, "zch", temperature=1.0, limit=25, survival=survival, worth=4)
+    for pay in ("return", "survival"):
+        world = paid(DreamWorld(memory, starts, "zch", temperature=1.0, limit=25, worth=4), pay)
         assert run_episodes(world, controllers(1, 10), range(2)).total == pytest.approx(100.0)
 
 
-def test_with_a_risk_nobody_dies_and_a_step_costs_its_hazard():
-    memory = Memory(MemoryConfig(hidden=8, mixtures=2, done=True, reward=False, ending="sampled"), 4, 1)
+def test_if_the_hazard_is_paid_nobody_dies_and_a_step_costs_its_hazard():
+    memory = LSTMConfig(hidden=8).build(4, 1)
     memory.head.bias.data[-1] = float(np.log(0.2 / 0.8))  # one in five dies at every step
     starts = Starts(torch.zeros(1, 4), torch.zeros(1, 4))
-    world = DreamWorld(memory, starts, "zch", temperature=1.0, limit=25, risk=10.0, worth=4)
+    world = paid(DreamWorld(memory, starts, "zch", temperature=1.0, limit=25, worth=4), "hazard", hazard_cost=10.0)
     returns = run_episodes(world, controllers(1, 20), range(6))
     assert (returns.length == 25).all()
     assert not returns.terminal.any()
@@ -127,29 +134,30 @@ def test_with_a_risk_nobody_dies_and_a_step_costs_its_hazard():
 
 
 def test_a_dream_is_over_where_it_has_earned_its_goal_whether_deaths_are_sampled_or_expected():
-    memory = Memory(MemoryConfig(hidden=4, mixtures=1, done=True, reward="value", ending="sampled"), 2, 1)
-    memory.head.bias.data[-2:] = torch.tensor([2.0, -4.0])  # 2 points a step, an end in 2 % of them
+    memory = LSTMConfig(hidden=4, reward="event").build(2, 1)
+    memory.head.bias.data[-2:] = torch.tensor([30.0, -4.0])  # every step is an event, with an end in 2 % of them
+    memory.rewards.copy_(torch.tensor([0.0, 2.0, 2.0]))
     starts = Starts(torch.zeros(1, 2), torch.zeros(1, 2))
-    for survival in (0.0, 0.1):
+    for pay in ("return", "survival"):
         limited = {}
         for goal in (0.0, 21.0):
-            world = DreamWorld(memory, starts, "zh", temperature=1.0, limit=50, survival=survival, goal=goal)
+            world = paid(DreamWorld(memory, starts, "zh", temperature=1.0, limit=50), pay, goal=goal)
             limited[goal] = run_episodes(world, controllers(1, 6, "zh"), range(60))
         free, won = limited.values()
         assert won.length.max() == 11
         assert free.length.max() == 50
         np.testing.assert_array_equal(won.length, np.minimum(free.length, 11))  # nothing else changes
         assert won.terminal[won.length == 11].all()
-        if survival:
+        if pay == "survival":
             assert won.total == pytest.approx(sum(2 * (1 - 1 / (1 + np.exp(4))) ** k for k in range(11)))
 
 
 def test_what_every_step_costs_does_not_keep_a_dream_from_its_goal_but_counts_in_its_return():
-    memory = Memory(MemoryConfig(hidden=4, mixtures=1, done=False, reward="event", ending="sampled"), 2, 1)
+    memory = LSTMConfig(hidden=4, done=False, reward="event").build(2, 1)
     memory.head.bias.data[-1] = 30.0  # every step is an event
     memory.rewards.copy_(torch.tensor([-0.5, 1.5, -0.5]))
     starts = Starts(torch.zeros(1, 2), torch.zeros(1, 2))
-    world = DreamWorld(memory, starts, "zh", temperature=1.0, limit=50, goal=20.0)
+    world = paid(DreamWorld(memory, starts, "zh", temperature=1.0, limit=50), "return", goal=20.0)
     returns = run_episodes(world, controllers(1, 6, "zh"), range(3))
     assert (returns.length == 10).all()  # 2 points each for what is found, not the 1.5 that is left of them
     assert returns.total == pytest.approx(15.0)
@@ -178,13 +186,13 @@ def test_a_dream_from_the_middle_of_an_episode_begins_with_what_m_remembers_of_i
         past = slice(row[lane] - 12, row[lane])
         restart = torch.zeros(1, 12, dtype=torch.bool)
         _, state = memory.observe(latents["mean"][None, past], latents["action"][None, past], restart, memory.initial_state(1))
-        torch.testing.assert_close(features[lane, 4:], torch.cat([state.c, state.h], 1)[0])
+        torch.testing.assert_close(features[lane, 4:], memory.features("zch", state)[0])
     with pytest.raises(ParamsError, match="context"):
         Replay.of(latents, share=1.0, context=21, newest=50)
 
 
 def test_dreams_begin_at_first_frames_and_at_moments_by_their_share():
-    memory = Memory(MemoryConfig(hidden=8, mixtures=2, done=True, reward=False), latent=4, action=1)
+    memory = LSTMConfig(hidden=8).build(latent=4, action=1)
     initialise(memory, torch.Generator().manual_seed(0))
     latents = {"mean": torch.arange(40.0)[:, None] * torch.ones(4), "action": torch.zeros(40, 1)}
     latents |= {"log_variance": torch.full((40, 4), -60.0), "first": torch.arange(40) % 20 == 0}
@@ -248,37 +256,85 @@ def test_reality_does_not_depend_on_the_lane_layout(models, features):
     np.testing.assert_array_equal(whole.total[:, 3:4], one.total)
 
 
-def test_with_a_risk_the_game_costs_what_m_fears_and_a_death_is_cut_off(models):
+def test_if_the_hazard_is_paid_the_game_costs_what_m_fears_and_a_death_is_cut_off(models):
     vision, memory = models
     memory = deepcopy(memory)
     memory.head.weight.data[-1] = 0
     memory.head.bias.data[-1] = float(np.log(0.2 / 0.8))  # M fears one death in five steps, whatever it sees
     seeds = list(range(12))
     plain, told = (
-        run_episodes(RealWorld(MovingPicture(), vision, memory, "zch", risk=risk), controllers(1, 20), seeds)
-        for risk in (0, 10)
+        run_episodes(paid(RealWorld(MovingPicture(), vision, memory, "zch"), pay, hazard_cost=10), controllers(1, 20), seeds)
+        for pay in ("return", "hazard")
     )
     np.testing.assert_array_equal(told.length, plain.length)
     assert plain.terminal.all()
     assert not told.terminal.any()
     np.testing.assert_allclose(told.total, -10.0 * 0.2 * told.length, rtol=1e-5)
-    with pytest.raises(ValueError, match="done"):
-        RealWorld(MovingPicture(), vision, memory, "z", risk=10)
+
+
+def test_what_m_does_not_foretell_is_not_paid(models):
+    vision, memory = models
+    endless = LSTMConfig(hidden=8, done=False).build(4, 1)
+    dreamt = DreamWorld(endless, Starts(torch.zeros(1, 4), torch.zeros(1, 4)), "zh", temperature=1.0, limit=9)
+    blind, played = RealWorld(MovingPicture(), vision, memory, "z"), RealWorld(MovingPicture(), vision, endless, "zh")
+    for world, pay in product((dreamt, blind, played), ("survival", "hazard")):
+        with pytest.raises(ValueError, match="done head"):
+            paid(world, pay, hazard_cost=10)
+    with pytest.raises(ValueError, match="above 0"):
+        paid(RealWorld(MovingPicture(), vision, memory, "zh"), "hazard")
+
+
+@pytest.mark.parametrize(("pay", "goal"), [("return", 9.0), ("survival", 0.0), ("survival", 9.0), ("hazard", 9.0)])
+def test_what_c_is_paid_does_not_depend_on_the_lanes_beside_it(models, pay, goal):
+    def play(seeds, lanes=None):
+        return run_episodes(
+            paid(dream(models), pay, hazard_cost=3.0, goal=goal), controllers(2, 20), seeds, candidates=2, lanes=lanes
+        )
+
+    whole, few, one = play(range(20)), play(range(20), 7), play([13])
+    assert len(np.unique(whole.total)) > 3, "the episodes must differ for this to show anything"
+    for name in ("total", "length", "terminal"):
+        np.testing.assert_array_equal(getattr(whole, name), getattr(few, name))
+        np.testing.assert_array_equal(getattr(whole, name)[:, 13:14], getattr(one, name))
+
+
+def test_an_episode_is_over_where_it_is_as_good_as_sure_that_it_has_ended():
+    memory = LSTMConfig(hidden=4).build(2, 1)
+    memory.head.bias.data[-1] = 0.0  # one in two dies at every step
+    world = DreamWorld(memory, Starts(torch.zeros(1, 2), torch.zeros(1, 2)), "zh", temperature=1.0, limit=50)
+    returns = run_episodes(paid(world, "survival"), controllers(1, 6, "zh"), range(3))
+    assert (returns.length == 5).all()  # 1/32 is less than 0.05
+    assert returns.terminal.all()
+    assert returns.total == pytest.approx(1 + 1 / 2 + 1 / 4 + 1 / 8 + 1 / 16)
+
+
+def test_a_wrapped_world_tells_what_m_sees_and_fears(models):
+    for open_world in (lambda: dream(models), lambda: RealWorld(MovingPicture(), *models, "zch")):
+        plain, wrapped = open_world(), PatientWorld(paid(open_world(), "survival", goal=99.0), 50)
+        for world in (plain, wrapped):
+            world.start([3, 4, 5])
+            world.step(torch.tensor([[1.0], [-1.0], [0.5]]))
+            world.keep(torch.tensor([0, 2]))
+        for name in ("latents", "state", "hazard", "features"):
+            assert torch.equal(getattr(plain, name)(), getattr(wrapped, name)())
+        assert torch.equal(plain.features(), torch.cat([plain.latents(), models[1].features("zch", plain.state())], 1))
+        assert bool((plain.hazard() >= 0).all())
 
 
 def test_a_compiled_dream_is_the_same_dream():
-    memory = Memory(MemoryConfig(hidden=16, mixtures=3, done=True, reward="value", ending="sampled"), latent=16, action=1)
+    memory = LSTMConfig(hidden=16, reward="event").build(latent=16, action=1)
     initialise(memory, torch.Generator().manual_seed(2))
+    memory.rewards.copy_(torch.tensor([-0.1, 3.0, 0.0]))
     starts = Starts(torch.zeros(1, 16), torch.zeros(1, 16))
-    options = {"temperature": 1.1, "limit": 30, "survival": 0.1}
+    options = {"temperature": 1.1, "limit": 30}
     policy = ScriptedPolicy(ScriptedConfig(name="x", first=[1.0], second=[-1.0], period=3))
     plain, fused = (
-        run_episodes(DreamWorld(memory, starts, "zch", fused=fused, **options), policy, range(24)).total
+        run_episodes(paid(DreamWorld(memory, starts, "zch", fused=fused, **options), "survival"), policy, range(24)).total
         for fused in (False, True)
     )
     assert not (plain == 0).all()
     np.testing.assert_allclose(fused, plain, rtol=1e-3)
-    alone = run_episodes(DreamWorld(memory, starts, "zch", fused=True, **options), policy, [17]).total
+    alone = run_episodes(paid(DreamWorld(memory, starts, "zch", fused=True, **options), "survival"), policy, [17]).total
     assert alone[0, 0] == fused[0, 17]
 
 
@@ -296,8 +352,7 @@ def test_what_cannot_be_compiled_runs_as_it_is(capsys, monkeypatch):
 
 
 def test_a_dream_that_begins_in_the_middle_ends_with_the_episode():
-    memory = Memory(MemoryConfig(hidden=8, mixtures=3, done=False, reward=False, clock=10), latent=4, action=1)
-    memory.set_clock()
+    memory = new_memory(LSTMConfig(hidden=8, done=False, clock=10), latent=4, action=1, seed=0)
     latents = {"mean": torch.zeros(9, 4), "log_variance": torch.zeros(9, 4), "action": torch.zeros(9, 1)}
     latents["first"] = torch.arange(9) == 0
     world = DreamWorld(memory, Replay.of(latents, share=1.0, context=6, newest=9), "zch", temperature=1.0, limit=12)

@@ -12,20 +12,32 @@ import torch
 import yaml
 
 from worldmodels.agent.agent import Agent, save_agent
-from worldmodels.worlds.dream import Starts
 from worldmodels.controller.model import ControllerConfig, parameter_count
-from worldmodels.memory.model import Memory, MemoryConfig
-from worldmodels.vision.model import Vision, VisionConfig
+from worldmodels.memory.lstm import LSTMConfig
 from worldmodels.report.pictures import write_png
 from worldmodels.storage.agents import AgentCard, write_card
 from worldmodels.storage.files import write_curve, write_json
-from worldmodels.storage.layout import PRIMARY
+from worldmodels.storage.layout import STAGES, AgentFiles, WorldModelFiles, primary_out
 from worldmodels.tracking.lineage import artifact_hash
 from worldmodels.tracking.live import stage_run
 from worldmodels.tracking.store import EXPERIMENT, connect
+from worldmodels.vision.model import Vision, VisionConfig
+from worldmodels.worlds.dream import Starts
 
 SOURCES = Path(__file__).resolve().parent.parent / "src"
-STAGES = ("collect", "vision", "encode", "memory", "calibrate", "controller", "evaluate")
+OF_WORLD_MODELS = tuple(stage for stage, section in STAGES.items() if section == "world_models")
+OF_AGENTS = tuple(stage for stage, section in STAGES.items() if section == "agents")
+WORLD_MODELS = {"doom-1": "doom-0", "doom-2": "doom-1"}
+"""World model -> the one that it goes on from, whose agent plays for it."""
+AGENTS = {
+    "doom-1": ("doom-1", "doom-0", "none"),
+    "doom-2-game": ("doom-2", "doom-2", "none"),
+    "doom-2-flat": ("doom-2", "doom-0", "ablation"),
+    "doom-2": ("doom-2", "doom-1", "none"),
+}
+"""Agent -> its world model, the agent at whose C it begins, its study. In the order of dvc.lock, which is not theirs."""
+REAL = {"doom-1": 6.0, "doom-2": 7.0, "doom-2-game": 8.0, "doom-2-flat": 3.0}
+"""Agent -> mean return in the game."""
 
 
 def summary(mean):
@@ -34,7 +46,7 @@ def summary(mean):
 
 def make_agent(folder, seed):
     torch.manual_seed(seed)
-    vision, memory = Vision(VisionConfig(latent=2)), Memory(MemoryConfig(hidden=4, mixtures=1, done=True, reward=False), 2, 1)
+    vision, memory = Vision(VisionConfig(latent=2)), LSTMConfig(hidden=4).build(2, 1)
     shape = ControllerConfig(features="zch", hidden=0, bias=False)
     torch.nn.init.normal_(memory.input_weight)
     card = AgentCard(kind="world-model", environment="doom", game={"kind": "doom"}, controller=shape.model_dump())
@@ -42,65 +54,118 @@ def make_agent(folder, seed):
     save_agent(folder, Agent(card, vision, memory, torch.randn(parameter_count(shape, 10, 1)), starts))
 
 
-def make_memory(folder, seed):
-    (folder / "memory.safetensors").write_bytes(b"M %d" % seed)
-    rows = [{"update": i, "split": s, "loss": 3.0 - i + seed} for i in range(3) for s in ("train", "validation")]
-    write_curve(folder / "memory.csv", rows)
+def make_memory(files, number):
+    files.memory.write_bytes(b"M %d" % number)
+    rows = [{"update": i, "split": s, "loss": 3.0 - i + number} for i in range(3) for s in ("train", "validation")]
+    write_curve(files.memory_curve, rows)
 
 
-def make_iteration(folder, key, number):
-    write_json(folder / "data.json", {"shards": [], "episodes": 4, "frames": 40, "mean_return": 7.0, "mean_length": 10.0})
-    (folder / "episodes").mkdir()
-    (folder / "episodes" / "shard-000.arrow").write_bytes(b"frames")
-    (folder / "vision.safetensors").write_bytes(b"V %d" % number)
-    write_curve(folder / "vision.csv", [{"update": i, "split": "train", "loss": 9.0 - i, "kl": 1.0} for i in range(3)])
-    (folder / "latents.safetensors").write_bytes(b"z %d" % number)
-    make_memory(folder, number)
-    (folder / "controller.safetensors").write_bytes(b"C %d" % number)
+def make_world_model(root, key, number):
+    files = WorldModelFiles(key, root)
+    write_json(files.data, {"shards": [], "episodes": 4, "frames": 40, "mean_return": 7.0, "mean_length": 10.0, "of": number})
+    files.episodes.mkdir()
+    (files.episodes / "shard-000.arrow").write_bytes(b"frames")
+    files.vision.write_bytes(b"V %d" % number)
+    write_curve(files.vision_curve, [{"update": i, "split": "train", "loss": 9.0 - i, "kl": 1.0} for i in range(3)])
+    files.latents.write_bytes(b"z %d" % number)
+    make_memory(files, number)
+    write_curve(files.calibration, [{"policy": "random", "real": 4.0, "dream": 6.0, "ratio": 1.5, "kind": 0}])
+
+
+def make_scores(root, key, world_model, study, mean):
+    told = {"key": key, "environment": "doom", "world_model": world_model, "controller": "dream", "study": study}
+    told |= {"preset": "quick", "seed": 0, "controller_seed": 0, "rules": "takecover", "backend": "vizdoom", "block": "test"}
+    told |= {"parameters": 10, "steps": {"dream": 60, "game": 0}, "real": summary(mean), "random": summary(4.0)}
+    told |= {"dream": {"temperature": 1.0, **summary(9.0)}, "blind": {"policy": "sweep 100", **summary(5.0)}}
+    write_json(AgentFiles(key, root).scores, told | {"gap": 9.0 - mean})
+
+
+def make_film(files, shade=0):
+    for path in (files.reconstructions, files.filmstrip, files.traversal, files.temperatures):
+        write_png(path, np.full((8, 8, 3), shade, np.uint8))
+    files.video.write_bytes(b"film %d" % shade)
+
+
+def make_agent_files(root, key, world_model, study, mean):
+    files = AgentFiles(key, root)
+    make_agent(files.agent, int(mean))
+    files.rejected.write_bytes(b"C %d" % int(mean))
     search = {"best": 3.0, "std": 0.5, "sigma": 0.1, "steps": 60}
-    rows = [{"generation": i, "phase": "dream", "mean": 1.0 + i, **search} for i in range(3)]
-    write_curve(folder / "controller.csv", [*rows, {"generation": 2, "phase": "selection", "mean": 8.0, "std": 1.0}])
-    make_agent(folder / "agent", number)
-    scores = {
-        "key": key,
-        "environment": "doom",
-        "iteration": number,
-        "preset": "quick",
-        "rules": "takecover",
-        "backend": "vizdoom",
-    }
-    worlds = {"real": summary(5.0 + number), "dream": summary(9.0), "baseline": summary(4.0), "gap": 4.0 - number}
-    write_json(folder / "scores.json", {**scores, "temperature": 1.0, **worlds})
-    (folder / "returns.parquet").write_bytes(b"returns")
-    write_curve(folder / "calibration.csv", [{"policy": "random", "real": 4.0, "dream": 6.0, "ratio": 1.5}])
-    for name in ("vision.png", "dream.png", "traversal.png", "temperatures.png", "calibration.png"):
-        write_png(folder / name, np.full((8, 8, 3), 30 * number, np.uint8))
+    rows = [{"generation": i, "phase": "search", "world": "dream", "mean": 1.0 + i, **search} for i in range(3)]
+    write_curve(files.curve, [*rows, {"generation": 2, "phase": "selection", "mean": 8.0, "std": 1.0}])
+    make_scores(root, key, world_model, study, mean)
+    files.returns.write_bytes(b"returns %d" % int(mean))
+    make_film(files)
+
+
+def make_beginning(root):
+    files = AgentFiles("doom-0", root)
+    write_card(files.agent, AgentCard(kind="random", environment="doom", game={}))
+    told = {"key": "doom-0", "environment": "doom", "real": summary(4.0), "blind": {"policy": "sweep 100", **summary(5.0)}}
+    write_json(files.scores, told)
+    for path in (files.rejected, files.returns, files.blind):
+        path.write_bytes(b"nothing")
+    empty = WorldModelFiles("doom-0", root)
+    write_json(empty.data, {"shards": []})
+    for path in (empty.vision, empty.latents, empty.memory):
+        path.write_bytes(b"nothing")
 
 
 OUTS = {
-    "initialise": ["agent", "baseline.json"],
-    "collect": ["data.json", "episodes"],
-    "vision": ["vision.csv", "vision.safetensors"],
-    "encode": ["latents.safetensors"],
-    "memory": ["memory.csv", "memory.safetensors"],
-    "calibrate": ["calibration.csv", "calibration.png"],
-    "controller": ["agent", "controller.csv", "controller.safetensors"],
-    "evaluate": ["dream.png", "returns.parquet", "scores.json", "temperatures.png", "traversal.png", "vision.png"],
+    "collect": ("data", "episodes"),
+    "vision": ("vision", "vision_curve"),
+    "encode": ("latents",),
+    "memory": ("memory", "memory_curve"),
+    "calibrate": ("calibration",),
+    "controller": ("agent", "rejected", "curve"),
+    "evaluate": ("returns", "scores"),
+    "film": ("film",),
 }
 
 
-def write_lock(root, without=(), keys=("doom-1", "doom-2")):
-    def entry(stage, key):
-        paths = [f"artifacts/{key}/{name}" for name in OUTS[stage]] if stage in OUTS else ["reports"]
-        params = {"seed": 0, "doom.memory": {"model": {"hidden": 4}, "sequence": 64}} if stage == "memory" else {}
-        outs = [{"path": path, "hash": "md5", "md5": artifact_hash(root / path), "size": 1} for path in paths]
-        deps = [{"path": f"artifacts/{key}/data.json", "md5": "0" * 32}, {"path": "src/x.py", "md5": "1" * 32}]
-        return {"cmd": f"python -m pipeline.{stage}", "deps": deps, "params": {"params.yaml": params}, "outs": outs}
+def write_lock(root, without=(), world_models=None, agents=None):
+    """Write the dvc.lock of what is on disk, with the dependencies of dvc.yaml."""
+    world_models, agents = world_models or WORLD_MODELS, agents or AGENTS
+    zero, random = WorldModelFiles("doom-0"), AgentFiles("doom-0")
 
-    stages = {"initialise@doom": entry("initialise", "doom-0")}
-    for key in keys:
-        stages |= {f"{stage}@{key}": entry(stage, key) for stage in STAGES if f"{stage}@{key}" not in without}
-    stages["report"] = entry("report", "")
+    def entry(stage, outs, deps=(), params=None):
+        paths = [path.as_posix() for path in outs]
+        read = [{"path": path.as_posix(), "md5": artifact_hash(root / path)} for path in deps]
+        read.append({"path": "src/x.py", "md5": "1" * 32})
+        made = [{"path": path, "hash": "md5", "md5": artifact_hash(root / path), "size": 1} for path in paths]
+        told = {"params.yaml": params or {}}
+        return {"cmd": f"python -m pipeline.{stage}", "deps": read, "params": told, "outs": made}
+
+    beginning = [random.agent, random.rejected, random.returns, random.blind, random.scores]
+    beginning += [zero.data, zero.vision, zero.latents, zero.memory]
+    stages = {"initialise@doom": entry("initialise", beginning)}
+    memory = {"seed": 0, "doom.memory": {"model": {"hidden": 4}, "optimiser": {"updates": 3}}}
+    for key, after in world_models.items():
+        files, earlier, player = WorldModelFiles(key), WorldModelFiles(after), AgentFiles(after)
+        deps = {
+            "collect": [player.agent, player.rejected, earlier.data],
+            "vision": [files.data, earlier.data, earlier.vision],
+            "encode": [files.data, files.vision, earlier.latents],
+            "memory": [files.latents, earlier.memory],
+            "calibrate": [random.blind, files.latents, files.memory],
+        }
+        for stage in OF_WORLD_MODELS:
+            outs = [getattr(files, name) for name in OUTS[stage]]
+            stages[f"{stage}@{key}"] = entry(stage, outs, deps[stage], memory if stage == "memory" else None)
+    for key, (world_model, begin, study) in agents.items():
+        files, model = AgentFiles(key), WorldModelFiles(world_model)
+        line = {"env": "doom", "world_model": world_model, "begin": begin, "controller": "dream", "seed": 0, "study": study}
+        deps = {
+            "controller": [AgentFiles(begin).agent, model.data, model.latents, model.memory, model.vision],
+            "evaluate": [files.agent, files.curve, random.returns, random.scores],
+            "film": [files.agent],
+        }
+        for stage in OF_AGENTS:
+            outs = [getattr(files, name) for name in OUTS[stage]]
+            params = {f"agents.{key}": line} if stage == "evaluate" else None
+            stages[f"{stage}@{key}"] = entry(stage, outs, deps[stage], params)
+    stages["report"] = entry("report", [Path("reports")])
+    stages = {name: content for name, content in stages.items() if name not in without}
     (root / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}, sort_keys=False))
 
 
@@ -109,11 +174,11 @@ def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("made") / "project"
     root.mkdir()
     (root / "dvc.yaml").touch()
-    start = root / "artifacts" / "doom-0"
-    write_card(start / "agent", AgentCard(kind="random", environment="doom", game={}))
-    write_json(start / "baseline.json", summary(4.0))
-    for number in (1, 2):
-        make_iteration(root / "artifacts" / f"doom-{number}", f"doom-{number}", number)
+    make_beginning(root)
+    for number, key in enumerate(WORLD_MODELS, 1):
+        make_world_model(root, key, number)
+    for key, (world_model, _, study) in AGENTS.items():
+        make_agent_files(root, key, world_model, study, REAL[key])
     (root / "reports").mkdir()
     (root / "reports" / "index.html").write_text("<p>report")
     write_lock(root)
@@ -149,11 +214,11 @@ def mirror(client):
         (
             run.info.run_name,
             run.info.status,
-            names.get(run.data.tags.get("mlflow.parentRunId")),
+            names.get(run.data.tags.get("mlflow.parentRunId"), ""),
             sorted((k, v) for k, v in run.data.tags.items() if k.startswith(("wm.", "git."))),
             sorted(run.data.params.items()),
             sorted(run.data.metrics.items()),
-            sorted(file.path for file in client.list_artifacts(run.info.run_id, "pictures")),
+            files_of(client, run),
         )
         for run in runs(client)
     )
@@ -164,8 +229,22 @@ def mirror(client):
     return shown, versions, aliases_of(client)
 
 
+def files_of(client, run, path=None):
+    """All files of a run that are no model."""
+    found = []
+    for file in client.list_artifacts(run.info.run_id, path):
+        found += files_of(client, run, file.path) if file.is_dir else [file.path]
+    return sorted(found)
+
+
 def aliases_of(client):
     return {name: int(version) for name, version in client.get_registered_model("worldmodels-doom").aliases.items()}
+
+
+def version_of(client, key):
+    """The version of an agent that is the newest."""
+    found = client.search_model_versions("name='worldmodels-doom'")
+    return max((v for v in found if v.tags.get("wm.key") == key), key=lambda v: int(v.version))
 
 
 def stage_process(root, body, **environment):
@@ -179,7 +258,13 @@ def stage_process(root, body, **environment):
     return subprocess.Popen([sys.executable, "-c", code], cwd=root, env=own, text=True, stdout=-1, stderr=-1)
 
 
-def live_iteration(root, key, stages=STAGES):
+def live_world_model(root, key, stages=OF_WORLD_MODELS):
     for stage in stages:
         with stage_run(stage, key, {"live": 1}) as run:
-            run.done(root / "artifacts" / key / PRIMARY[stage])
+            run.done(root / primary_out(stage, key))
+
+
+def live_agent(root, key, stages=OF_AGENTS):
+    for stage in stages:
+        with stage_run(stage, key, {"live": 1}, world_model=AGENTS[key][0]) as run:
+            run.done(root / primary_out(stage, key))

@@ -5,7 +5,6 @@ import reprlib
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from worldmodels.errors import ParamsError
@@ -29,16 +28,17 @@ def load_yaml(path: Path = PARAMS_FILE) -> dict[str, Any]:
     """Read a params file without validating its values.
 
     Raises:
-        ParamsError: where it is missing, is not YAML, is not a mapping, or is larger than any params are.
+        ParamsError: the file is missing, is not YAML, is not a mapping, or is larger than any params are.
     """
     try:
-        data = yaml.safe_load(path.read_text())
-        size = _size(data, {})
-    except FileNotFoundError:
+        data = parse_yaml(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
         raise ParamsError(f"{path} does not exist. `wm preset quick` writes it.") from None
-    except (yaml.YAMLError, ValueError) as error:
+    except (ValueError, OSError) as error:
         raise ParamsError(f"{path} is not valid YAML: {error}") from None
-    except RecursionError:
+    try:
+        size = _size(data, {})
+    except RecursionError:  # it holds itself
         size = MOST_VALUES + 1
     if size > MOST_VALUES:
         raise ParamsError(f"{path} is nested too deeply, or its aliases make it larger than {MOST_VALUES:,} values.")
@@ -47,8 +47,27 @@ def load_yaml(path: Path = PARAMS_FILE) -> dict[str, Any]:
     return data
 
 
+def parse_yaml(text: str) -> Any:
+    """Return what a text says, read as DVC reads it: YAML 1.2, in which ``2e-05`` is a number and ``yes`` a text.
+
+    Raises:
+        ValueError: it is no YAML, has a key twice, or is nested too deeply to be read.
+    """
+    from ruamel.yaml import YAML, YAMLError  # here: an agent that is served needs no params
+
+    try:
+        return YAML(typ="safe").load(text)
+    except YAMLError as error:
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+        raise ValueError(f"line {mark.line + 1}: {problem.splitlines()[0]}" if mark and problem else str(error)) from None
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except (TypeError, AttributeError, LookupError, ArithmeticError, AssertionError) as error:  # a value with a wrong tag
+        raise ValueError(f"a value cannot be read ({error})") from None
+
+
 def _size(node: Any, known: dict[int, int]) -> int:
-    """Return how many values a node holds, aliases written out. RecursionError where it holds itself."""
+    """Return how many values a node holds, aliases written out. RecursionError if it holds itself."""
     if id(node) not in known:
         inside = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
         known[id(node)] = 1 + sum(_size(child, known) for child in inside)

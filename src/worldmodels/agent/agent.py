@@ -8,27 +8,32 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worldmodels.worlds.dream import DreamWorld, Starts
-from worldmodels.controller.policy import ControllerPolicy
-from worldmodels.worlds.real import RealWorld
-from worldmodels.games.base import BatchEnv
-from worldmodels.errors import ArtifactError
 from worldmodels.controller import model as controller_module
 from worldmodels.controller import policy as driver
-from worldmodels.memory import features
-from worldmodels.memory import model as memory_module
-from worldmodels.rollout import noise, world
-from worldmodels.vision import model as vision_module
-from worldmodels.worlds import real
 from worldmodels.controller.model import ControllerConfig, Controllers, act
-from worldmodels.memory.features import feature_size
-from worldmodels.memory.model import Memory, MemoryState
-from worldmodels.vision.model import Vision, sample_latent, to_images
+from worldmodels.controller.policy import ControllerPolicy
+from worldmodels.errors import ArtifactError
+from worldmodels.games.base import BatchEnv, GameConfig
+from worldmodels.games.make import Game
+from worldmodels.memory import base as memory_module
+from worldmodels.memory.base import Memory
+from worldmodels.memory.features import feature_size, select_features
+from worldmodels.memory.make import memory_from_description
+from worldmodels.params import validate
+from worldmodels.rollout import noise, world
+from worldmodels.rollout.world import ModelWorld
 from worldmodels.storage.agents import AgentCard, code_fingerprint, read_card, read_part, write_card
 from worldmodels.storage.layout import damaged
 from worldmodels.storage.weights import load_model, load_tensors, save_model, save_tensors
+from worldmodels.vision import model as vision_module
+from worldmodels.vision.model import Vision, sample_latent, to_images
+from worldmodels.worlds import real
+from worldmodels.worlds.dream import DreamWorld, Starts
+from worldmodels.worlds.pay import paid
+from worldmodels.worlds.real import RealWorld
 
-_ACTING_CODE = (world, noise, features, real, driver, vision_module, memory_module, controller_module)
+_ACTING_CODE = (world, noise, real, driver, vision_module, controller_module)
+"""Modules that turn frames into actions, beside those of M's folder."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +59,15 @@ class Agent:
         """Shape of C."""
         return ControllerConfig(**(self.card.controller or {}))
 
+    @property
+    def game(self) -> GameConfig:
+        """The game that the agent was made for."""
+        game: GameConfig = validate(self.card.game, "game", Game)
+        return game
+
     def controllers(self, parameters: Tensor | None = None) -> Controllers:
         """Return a stack of controllers on this V and M: the agent's own, or those of ``parameters`` (P, N)."""
-        inputs = feature_size(self.config.features, self.vision.config.latent, self.memory.config.hidden)
+        inputs = feature_size(self.config.features, self.vision.config.latent, self.memory)
         stack = self.parameters[None] if parameters is None else parameters
         return Controllers(self.config, stack, inputs, self.memory.action)
 
@@ -68,18 +79,33 @@ class Agent:
         """Return the games as this agent knows them."""
         return RealWorld(env, self.vision, self.memory, self.config.features)
 
-    def dream_world(self, *, temperature: float, limit: int, goal: float = 0.0) -> DreamWorld:
-        """Return this agent's dream."""
-        how: dict[str, Any] = {"temperature": temperature, "limit": limit, "goal": goal, "worth": self.card.frame_skip}
-        return DreamWorld(self.memory, self.starts, self.config.features, vision=self.vision, **how)
+    def dream_world(self, *, temperature: float, limit: int | None = None, starts: Starts | None = None) -> ModelWorld:
+        """Return this agent's dream, by the rules of its game.
+
+        Args:
+            temperature: tau.
+            limit: steps after which a dream is truncated; None: as many as an episode of the game has at most.
+            starts: where episodes can begin; None: at the agent's own.
+        """
+        game = self.game
+        world = DreamWorld(
+            self.memory,
+            self.starts if starts is None else starts,
+            self.config.features,
+            temperature=temperature,
+            limit=game.steps if limit is None else limit,
+            worth=game.worth,
+            vision=self.vision,
+        )
+        return paid(world, "return", goal=game.goal)
 
     @torch.inference_mode()
-    def act(self, frames: np.ndarray, state: MemoryState, *, noise: Tensor | None = None) -> tuple[np.ndarray, MemoryState]:
+    def act(self, frames: np.ndarray, state: Tensor, *, noise: Tensor | None = None) -> tuple[np.ndarray, Tensor]:
         """Choose actions for B streams of frames, statelessly: memory in, memory out.
 
         Args:
             frames: (B, 64, 64, 3) uint8.
-            state: M's state before these frames; zeros at the start of an episode (``initial_state``).
+            state: M's state before these frames, (B, S); a row of zeros says that an episode begins (``initial_state``).
             noise: (B, Z) standard normal for z; None takes V's mean.
 
         Returns:
@@ -88,20 +114,21 @@ class Agent:
         images = to_images(torch.from_numpy(frames))
         mean, log_variance = self.vision.encode(images)
         z = mean if noise is None else sample_latent(mean, log_variance, noise)
-        seen = features.select_features(self.config.features, z, state)
+        seen = select_features(self.config.features, z, self.memory, state)
         actions = act(seen, self.controllers().weights(torch.zeros(len(frames), dtype=torch.int64)))
-        restart = (state.h == 0).all(1) & (state.c == 0).all(1)
+        restart = (state == 0).all(1)
         _, after = self.memory.observe(z[:, None], actions[:, None], restart[:, None], state)
         return actions.numpy(), after
 
-    def initial_state(self, streams: int) -> MemoryState:
-        """Return M's state at the start of an episode."""
+    def initial_state(self, streams: int) -> Tensor:
+        """Return M's state at the start of an episode: zeros, (streams, S)."""
         return self.memory.initial_state(streams)
 
 
 def save_agent(folder: Path, agent: Agent) -> None:
     """Write agent.json and the weights of V, M and C."""
-    code = code_fingerprint([Path(str(module.__file__)) for module in _ACTING_CODE])
+    of_memory = sorted(Path(str(memory_module.__file__)).parent.glob("*.py"))
+    code = code_fingerprint([*(Path(str(module.__file__)) for module in _ACTING_CODE), *of_memory])
     write_card(folder, agent.card.model_copy(update={"code": code}))
     save_model(folder / "vision.safetensors", agent.vision)
     save_model(folder / "memory.safetensors", agent.memory)
@@ -114,14 +141,15 @@ def load_agent(folder: Path) -> Agent:
     """Read an agent's folder.
 
     Raises:
-        ArtifactError: where something is missing or damaged, or the agent is the random policy.
+        ArtifactError: something is missing or damaged, or the agent is the random policy.
     """
     card = read_card(folder)
     if card.kind == "random":
         raise ArtifactError(f"{folder} is the random policy: it has no V, M and C. Name a later iteration.")
+    read_part(folder, card.game, "game", Game)
     read_part(folder, card.controller, "controller", ControllerConfig)
     vision = load_model(folder / "vision.safetensors", Vision.from_description)
-    memory = load_model(folder / "memory.safetensors", Memory.from_description)
+    memory = load_model(folder / "memory.safetensors", memory_from_description)
     path = folder / "controller.safetensors"
     tensors, _ = load_tensors(path)
     try:

@@ -11,14 +11,21 @@ from worldmodels.controller.basis import played_features, stretches
 from worldmodels.controller.carry import carry_over
 from worldmodels.controller.imitation import imitate
 from worldmodels.controller.model import ControllerConfig, Controllers
-from worldmodels.memory.base import Memory, steps_so_far
+from worldmodels.memory.base import Memory
+from worldmodels.memory.prediction import steps_so_far
 from worldmodels.storage.episodes import CHUNK, FrameReader
 from worldmodels.vision.encode import encode_chunk
 from worldmodels.vision.model import Vision
 
 
 def begin_at(
-    earlier: Agent, memory: Memory, rows: Mapping[str, Tensor], model: ControllerConfig, reader: FrameReader | None, *, seed: int
+    earlier: Agent,
+    memory: Memory,
+    rows: Mapping[str, Tensor],
+    model: ControllerConfig,
+    reader: FrameReader | None,
+    *,
+    seed: int,
 ) -> np.ndarray:
     """Return parameters (N,) of a C that acts as an earlier agent does.
 

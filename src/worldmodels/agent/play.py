@@ -5,23 +5,21 @@ from collections.abc import Sequence
 import torch
 
 from worldmodels.agent.agent import Agent
-from worldmodels.rollout.evaluation import DreamTestConfig
+from worldmodels.games.base import GameConfig
 from worldmodels.rollout.loop import run_episodes
-from worldmodels.games.make import EnvironmentConfig, make_env
 from worldmodels.shapes import Returns
 
 
-def play_real(agent: Agent, game: EnvironmentConfig, seeds: Sequence[int], lanes: int, scoring: bool = True) -> Returns:
+def play_real(agent: Agent, game: GameConfig, seeds: Sequence[int], lanes: int, scoring: bool = True) -> Returns:
     """Play episodes of the real game with an agent, on the back end that scores or the one that trains. A task for a worker."""
     torch.set_num_threads(1)
-    world = agent.real_world(make_env(game, scoring=scoring))
+    world = agent.real_world(game.make(scoring=scoring))
     try:
         return run_episodes(world, agent.policy(), seeds, lanes=lanes)
     finally:
         world.close()
 
 
-def play_dream(agent: Agent, config: DreamTestConfig, seeds: Sequence[int]) -> Returns:
-    """Play episodes in the agent's own dream."""
-    world = agent.dream_world(temperature=config.temperature, limit=config.limit, goal=config.goal)
-    return run_episodes(world, agent.policy(), seeds)
+def play_dream(agent: Agent, temperature: float, seeds: Sequence[int]) -> Returns:
+    """Play episodes in the agent's own dream, by the limit and the goal of its game."""
+    return run_episodes(agent.dream_world(temperature=temperature), agent.policy(), seeds)

@@ -13,13 +13,15 @@ from typing import Literal, NamedTuple
 Status = Literal["ok", "warn", "fail"]
 
 REQUIRED = (
-    "torch", "numpy", "pandas", "pyarrow", "pydantic", "PyYAML", "safetensors", "cma", "gymnasium", "Box2D",
+    "torch", "numpy", "pandas", "pyarrow", "pydantic", "ruamel.yaml", "safetensors", "cma", "gymnasium", "Box2D",
     "pygame-ce", "vizdoom", "matplotlib", "pillow", "Jinja2", "av", "tqdm", "typer", "dvc", "mlflow",
 )  # fmt: skip
 OPTIONAL = {"envpool": "CarRacing eight times as fast in training"}
-MIN_PYTHON = (3, 11)
+PYTHONS = ((3, 11), (3, 13))
+"""First and last version of Python that the games have packages for."""
 DISK_NEEDED, DISK_WANTED = 2, 10  # GB: preset quick; laptop and the DVC cache of several runs
 PROBE_SECONDS = 120
+GC = "`dvc gc -w --all-experiments` drops what no run and no experiment uses"
 
 
 class Verdict(NamedTuple):
@@ -29,7 +31,7 @@ class Verdict(NamedTuple):
         name: what was checked.
         status: ``ok``; ``warn``: works, but something is worth knowing; ``fail``: the pipeline cannot run.
         detail: what was found.
-        advice: what to do; empty where all is well.
+        advice: what to do; empty if all is well.
     """
 
     name: str
@@ -49,7 +51,7 @@ def examine(root: Path) -> Iterator[Verdict]:
         check_python,
         check_packages,
         lambda: check_params(root),
-        lambda: check_rendering("ViZDoom", {"kind": "doom"}),
+        lambda: check_rendering("ViZDoom", {"kind": "vizdoom"}),
         lambda: check_rendering("CarRacing", {"kind": "carracing", "backend": "gymnasium"}),
         check_gpu,
         lambda: check_disk(root),
@@ -68,10 +70,11 @@ def failed(verdicts: Sequence[Verdict]) -> bool:
 def check_python() -> Iterator[Verdict]:
     """Python's version."""
     found = sys.version.split()[0]
-    if sys.version_info >= MIN_PYTHON:
+    first, last = (f"{major}.{minor}" for major, minor in PYTHONS)
+    if PYTHONS[0] <= sys.version_info[:2] <= PYTHONS[1]:
         yield Verdict("Python", "ok", f"{found}, {os.cpu_count()} cores")
     else:
-        yield Verdict("Python", "fail", found, f"install Python {MIN_PYTHON[0]}.{MIN_PYTHON[1]} or later")
+        yield Verdict("Python", "fail", found, f"install Python {first} to {last}: the games have packages for these")
 
 
 def check_packages() -> Iterator[Verdict]:
@@ -92,11 +95,11 @@ def check_packages() -> Iterator[Verdict]:
 
 def check_params(root: Path) -> Iterator[Verdict]:
     """The params file."""
-    from worldmodels.cli.show import check_params
+    from worldmodels.cli.presets import check_params
     from worldmodels.errors import ParamsError
 
     try:
-        yield Verdict("params", "ok", check_params(root))
+        yield Verdict("params", "ok", check_params(root).splitlines()[0])
     except ParamsError as error:
         first, *rest = str(error).splitlines()
         yield Verdict("params", "fail", first + (f" (and {len(rest)} more)" if rest else ""), "`wm check` shows them all")
@@ -120,16 +123,18 @@ def check_rendering(name: str, game: dict[str, str]) -> Iterator[Verdict]:
 
 
 def probe(game: dict[str, str]) -> None:
-    """Play 12 random steps of a game, and print what was seen. Raises where frames show nothing."""
+    """Play 12 random steps of a game, and print what was seen. Raises if the frames show nothing."""
     import time
 
     import numpy as np
     from pydantic import TypeAdapter
 
-    from worldmodels.games.base import check_frames
-    from worldmodels.games.make import EnvironmentConfig, make_env
+    from worldmodels.games.base import GameConfig
+    from worldmodels.games.make import Game
+    from worldmodels.games.sight import Sight
 
-    env = make_env(TypeAdapter(EnvironmentConfig).validate_python(game), scoring=True)
+    config: GameConfig = TypeAdapter(Game).validate_python(game)
+    env = config.make(scoring=True)
     random = np.random.default_rng(0)
     try:
         frames = [env.start([0])[0].copy()]
@@ -138,7 +143,9 @@ def probe(game: dict[str, str]) -> None:
             action = random.uniform(-1, 1, (1, env.action_size)).astype(np.float32)
             frames.append(env.step(action).frames[0].copy())
         rate = 12 / (time.perf_counter() - began)
-        check_frames(np.stack(frames), env.preset)
+        sight = Sight()
+        sight.see(np.stack(frames))
+        sight.check(env.rules)
     finally:
         env.close()
     print(f"{env.backend}: frames show a picture (brightness {np.mean(frames):.0f}/255), {rate:.0f} steps/s in one game")
@@ -158,20 +165,20 @@ def check_gpu() -> Iterator[Verdict]:
 
 
 def check_disk(root: Path) -> Iterator[Verdict]:
-    """Free space where the project lies."""
+    """Free space on the project's disk."""
     free = shutil.disk_usage(root).free / 1e9
     detail = f"{free:.1f} GB free"
     if free < DISK_NEEDED:
-        yield Verdict("disk", "fail", detail, f"free {DISK_NEEDED} GB at least; `dvc gc --workspace` drops old artifacts")
+        yield Verdict("disk", "fail", detail, f"free {DISK_NEEDED} GB at least; {GC}")
     elif free < DISK_WANTED:
-        yield Verdict("disk", "warn", detail, f"enough for quick; laptop wants {DISK_WANTED} GB")
+        yield Verdict("disk", "warn", detail, f"enough for quick; laptop wants {DISK_WANTED} GB; {GC}")
     else:
         yield Verdict("disk", "ok", detail)
 
 
 def check_store(root: Path) -> Iterator[Verdict]:
     """MLflow's store answers."""
-    from worldmodels.cli.show import sqlite_file
+    from worldmodels.cli.folder import sqlite_file
     from worldmodels.tracking.store import tracking_uri
 
     uri = tracking_uri(root)
@@ -200,6 +207,14 @@ def check_dvc(root: Path) -> Iterator[Verdict]:
     if not (root / ".dvc").is_dir() or not (root / "dvc.yaml").is_file():
         yield Verdict("DVC", "fail", "no pipeline in this folder or above", "run `wm` inside a clone of the project")
         return
+    if not any((folder / ".git").exists() for folder in (root.resolve(), *root.resolve().parents)):
+        advice = "clone the project with git instead of downloading it; or `git init`, then commit everything"
+        yield Verdict("DVC", "fail", "no git repository here: DVC does not run without one", advice)
+        return
+    odd = sorted({letter for letter in str(root.resolve()) if letter == "#" or not letter.isascii()})
+    if odd:
+        advice = "`wm sweep` and `dvc exp run --temp` fail there, all else works: move the project to a plainer folder"
+        yield Verdict("folder", "warn", f"its path holds {' '.join(odd)}", advice)
     locked = "dvc.lock is there" if (root / "dvc.lock").is_file() else "no dvc.lock yet: `make repro` runs the pipeline"
     yield Verdict("DVC", "ok", f"dvc {_version('dvc')}; {locked}")
 

@@ -13,9 +13,10 @@ from worldmodels.games.make import Game
 from worldmodels.memory.training import MemoryTraining
 from worldmodels.params import PARAMS_FILE, Config, load_yaml, validate
 from worldmodels.rollout.collection import CollectConfig
-from worldmodels.rollout.evaluation import CalibrationConfig, EvaluationConfig
+from worldmodels.rollout.evaluation import EvaluationConfig
 from worldmodels.storage.layout import KEY
 from worldmodels.vision.training import VisionTraining
+from worldmodels.worlds.calibration import CalibrationConfig
 
 NO_STUDY = "none"
 """`study` of an agent that is part of the chain."""
@@ -98,7 +99,7 @@ class Project(Config):
     seed: int = Field(ge=0, lt=2**31)
     compute: ComputeConfig
     cluster: ClusterConfig
-    measured: list[Measured] = []
+    measured: list[Measured] = Field(default=[])
     environments: list[str] = Field(min_length=1)
     world_models: dict[str, WorldModelEntry] = Field(min_length=1)
     agents: dict[str, AgentEntry] = Field(min_length=1)
@@ -260,10 +261,14 @@ def _section(name: str, section: EnvironmentSection) -> list[str]:
             dreams |= phase.world == "dream"
             pays = getattr(phase, "pay", "return")
             if pays in ("hazard", "survival") and not memory.done:
-                wrong.append(f"{where}.phases.{phase_name}.pay`: {pays} is told by M's done head: set {name}.memory.model.done: true.")
+                wrong.append(
+                    f"{where}.phases.{phase_name}.pay`: {pays} is told by M's done head: set {name}.memory.model.done: true."
+                )
             wrong += [f"{where}.phases.{phase_name}`: {problem}" for problem in phase.check(memory)]
         if controller.selection.every > controller.generations:
-            wrong.append(f"{where}.selection.every` is more than the {controller.generations} generations: no C would be chosen from.")
+            wrong.append(
+                f"{where}.selection.every` is more than the {controller.generations} generations: no C would be chosen from."
+            )
     if dreams and not game.survival and memory.reward == "none":
         wrong.append(f"`{name}.memory.model.reward` must be `event`: a dream of {name} has no reward without it.")
     if dreams and game.survival and not memory.done:

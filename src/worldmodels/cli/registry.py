@@ -1,12 +1,12 @@
-"""The registry's commands: find a version by what a person calls it; list, compare, promote, roll back."""
+"""The registry's commands: find a version by what a person calls it; list, compare, promote, roll back, tell the history."""
 
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from worldmodels.cli.show import nearest, sqlite_file
-from worldmodels.errors import ArtifactError, ParamsError
-from worldmodels.tracking.store import lock, opened, tracking_uri
+from worldmodels.cli.folder import nearest
+from worldmodels.errors import ParamsError
+from worldmodels.tracking.store import lock, opened, require_store
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
 PREFIX = "worldmodels-"
-HEADINGS = ("version", "aliases", "iteration", "preset", "real ± std. error", "n", "rules", "gate")
+HEADINGS = ("version", "agent", "study", "aliases", "preset", "real ± std. error", "n", "rules", "gate")
 
 
 def list_versions(root: Path, model: str | None) -> list[dict[str, Any]]:
@@ -39,9 +39,10 @@ def list_text(rows: list[dict[str, Any]]) -> str:
             if row["model"] == name:
                 score = "-" if row["mean"] is None else with_error(row["mean"], row["stderr"] or math.nan)
                 gate = (row["gate"] or "-").partition(" ")[0]
-                cells = (row["iteration"], row["preset"], score, str(row["n"] or "-"), row["rules"], gate)
-                lines.append((row["version"], ", ".join(row["aliases"]) or "-", *cells))
-        parts.append(f"{name}\n{align(lines, right=(0, 4, 5))}")
+                count = "-" if row["n"] is None else str(row["n"])
+                named = (row["version"], row["agent"], row["study"], ", ".join(row["aliases"]) or "-")
+                lines.append((*named, row["preset"], score, count, row["rules"], gate))
+        parts.append(f"{name}\n{align(lines, right=(0, 5, 6))}")
     return "\n\n".join(parts)
 
 
@@ -84,17 +85,45 @@ def promote_version(root: Path, text: str, alpha: float) -> str:
 
 
 def roll_back(root: Path, model: str, *, retire: bool) -> str:
-    """Point ``champion`` at the champion before this one; return a sentence, or raise RefusedError where there is none."""
+    """Point ``champion`` at the champion before this one; return a sentence, or raise RefusedError if there is none."""
     from worldmodels.tracking.release import rollback
 
     with _registry(root) as (client, _), lock(root):
         return rollback(client, _model(_models(client), model), retire=retire)
 
 
+def champions(root: Path, model: str) -> list[dict[str, Any]]:
+    """Return the changes of a model's champion as plain data, the last one first.
+
+    Keys: time, version (None if there is no champion from then on), agent, gate, reason, champion (whether it still is).
+    """
+    from worldmodels.tracking.champions import history
+    from worldmodels.tracking.release import champion_of
+
+    with _registry(root) as (client, _):
+        name = _model(_models(client), model)
+        agents = {str(version.version): version.tags.get("wm.key", "-") for version in _versions(client, name)}
+        now, rows = champion_of(client, name), [vars(change) for change in history(client, name)]
+    told = [row | {"agent": agents.get(row["version"], "-"), "champion": False} for row in reversed(rows)]
+    if told and told[0]["version"] is not None:
+        told[0]["champion"] = told[0]["version"] == now
+    return told
+
+
+def champions_text(rows: list[dict[str, Any]]) -> str:
+    """Return ``champions`` as text: a line for each change, and the reason below it."""
+    if not rows:
+        return "No version was ever promoted. `wm registry promote` makes a champion."
+    lines = []
+    for row in rows:
+        what = "no champion" if row["version"] is None else f"version {row['version']} ({row['agent']})"
+        mark = ", the champion now" if row["champion"] else ""
+        lines.append(f"{row['time']}  {row['gate']}: {what}{mark}\n  {row['reason']}")
+    return "\n".join(lines)
+
+
 def _registry(root: Path) -> "AbstractContextManager[tuple[MlflowClient, str]]":
-    file = sqlite_file(tracking_uri(root))
-    if file is not None and not file.exists():  # asking would make an empty one
-        raise ArtifactError(f"{file.name} does not exist. `make repro` trains and registers; `wm track sync` rebuilds it.")
+    require_store(root)
     return opened(root)
 
 
@@ -109,15 +138,21 @@ def _versions(client: "MlflowClient", name: str) -> "list[ModelVersion]":
 
 def _row(model: "RegisteredModel", version: "ModelVersion") -> dict[str, Any]:
     def number(name: str) -> float | None:
-        value = float(tags.get(name, "nan"))
+        try:
+            value = float(tags.get(name, "nan"))
+        except ValueError:  # written by hand
+            return None
         return value if math.isfinite(value) else None
 
-    tags, count = version.tags, version.tags.get("real.n")
+    tags, count = version.tags, number("real.n")
     return {
         "model": model.name,
         "version": str(version.version),
         "aliases": sorted(alias for alias, each in model.aliases.items() if str(each) == str(version.version)),
-        "iteration": tags.get("wm.key", "-"),
+        "agent": tags.get("wm.key", "-"),
+        "world_model": tags.get("wm.world_model", "-"),
+        "controller": tags.get("wm.controller", "-"),
+        "study": tags.get("wm.study", "-"),
         "preset": tags.get("wm.preset", "-"),
         "rules": tags.get("wm.rules", "-"),
         "backend": tags.get("wm.backend", "-"),
@@ -132,7 +167,7 @@ def _model(models: "dict[str, RegisteredModel]", text: str) -> str:
     """Return the name of the model that a person calls ``text``: its own, or the environment's.
 
     Raises:
-        ParamsError: where there is none, with what is near.
+        ParamsError: there is none; the message names what is near.
     """
     name = PREFIX + text.removeprefix("models:/").removeprefix(PREFIX)
     if name in models:
@@ -142,22 +177,42 @@ def _model(models: "dict[str, RegisteredModel]", text: str) -> str:
 
 
 def _find(client: "MlflowClient", text: str) -> "ModelVersion":
-    """Find a version: ``doom@champion``, ``doom/3``, ``doom-2`` (its iteration), ``doom`` (its candidate), also as a model URI.
+    """Find a version: ``doom@champion``, ``doom/3``, ``doom-2`` (an agent), ``doom`` (its candidate), also as a model URI.
 
     Raises:
-        ParamsError: where nothing is called so, with what is near.
+        ParamsError: nothing is called so; the message names what is near.
     """
-    from worldmodels.tracking.registry import CANDIDATE
+    from worldmodels.tracking.registry import CANDIDATE, alias_of
 
     models, bare = _models(client), text.removeprefix("models:/").removeprefix(PREFIX)
+    if not any(mark in bare for mark in "/@") and PREFIX + bare not in models:
+        return _agent(client, models, bare)
     game, mark, label = next((bare.partition(mark) for mark in "/@" if mark in bare), (bare, "@", CANDIDATE))
-    before, _, number = game.rpartition("-")
-    if game == bare and number.isdigit() and PREFIX + before in models:
-        game, label = before, f"iteration-{number}"
     name = _model(models, game)
     aliases, versions = models[name].aliases, {str(version.version): version for version in _versions(client, name)}
-    found = label if mark == "/" else str(aliases.get(label))
+    found = label if mark == "/" else str(aliases.get(label, aliases.get(alias_of(label))))
     if found in versions:
         return versions[found]
     wanted, known = f"{name}{mark}{label}", [f"{name}{mark}{each}" for each in (versions if mark == "/" else sorted(aliases))]
     raise ParamsError(f"there is no version `{wanted}`.{nearest(wanted, known)}")
+
+
+def _agent(client: "MlflowClient", models: "dict[str, RegisteredModel]", key: str) -> "ModelVersion":
+    """Return the version of an agent: the one of dvc.lock, else the newest.
+
+    Raises:
+        ParamsError: no agent and no model is called so; the message names what is near.
+    """
+    from worldmodels.tracking.registry import alias_of
+
+    known: dict[str, ModelVersion] = {}
+    for model in models.values():
+        for version in _versions(client, model.name):
+            agent = version.tags.get("wm.key")
+            if agent and (agent not in known or str(model.aliases.get(alias_of(agent))) == str(version.version)):
+                known[agent] = version
+    if key in known:
+        return known[key]
+    hint = nearest(key, [*known, *(name.removeprefix(PREFIX) for name in models)])
+    hint = hint or " The registry is empty: `wm track sync` registers what `make repro` trained."
+    raise ParamsError(f"there is no registered agent or model `{key}`.{hint}")

@@ -2,26 +2,35 @@
 
 import os
 import select
+import sys
 import threading
 from collections.abc import Callable
-from pathlib import Path
+
+import psutil
 
 
 def when_gone(pid: int, act: Callable[[], object]) -> None:
     """Call ``act``, in a thread of its own, as soon as the process ``pid`` has ended."""
     try:
-        process = os.pidfd_open(pid)
-    except ProcessLookupError:
+        wait = _end_of(pid)
+    except (ProcessLookupError, psutil.NoSuchProcess):
         act()
         return
 
-    def wait() -> None:
-        ended = select.poll()
-        ended.register(process, select.POLLIN)
-        ended.poll()
+    def watch() -> None:
+        wait()
         act()
 
-    threading.Thread(target=wait, daemon=True, name=f"lifeline {pid}").start()
+    threading.Thread(target=watch, daemon=True, name=f"lifeline {pid}").start()
+
+
+def _end_of(pid: int) -> Callable[[], object]:
+    """Return what waits until a process has ended: by Linux at once, even if nobody has asked for its exit status yet."""
+    if sys.platform != "linux":
+        return psutil.Process(pid).wait
+    ended = select.poll()
+    ended.register(os.pidfd_open(pid), select.POLLIN)
+    return ended.poll
 
 
 def callers() -> list[int]:
@@ -33,15 +42,18 @@ def callers() -> list[int]:
     pending: list[int] = []
     pid = os.getppid()
     while pid > 1:
-        process = Path("/proc") / str(pid)
-        command = process.joinpath("cmdline").read_bytes().split(b"\0")
-        shell = command[1:2] == [b"-c"]
+        process = psutil.Process(pid)
+        try:
+            command = process.cmdline()
+        except psutil.AccessDenied:  # of another user
+            command = []
+        shell = command[1:2] == ["-c"]
         pending.append(pid)
         if not found and not shell:
             found, pending = pending, []
-        elif os.path.basename(command[0]) in (b"make", b"gmake"):
+        elif command and os.path.basename(command[0]) in ("make", "gmake"):
             return found + pending
         elif not shell:
             break
-        pid = int(process.joinpath("stat").read_text().rpartition(")")[2].split()[1])
+        pid = process.ppid()
     return found or pending

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worldmodels.memory.features import select_features
 from worldmodels.controller.model import ControllerConfig, first_layer, parameter_count
-from worldmodels.memory.features import Features
-from worldmodels.memory.model import Memory, MemoryState, steps_so_far
+from worldmodels.memory.base import Memory
+from worldmodels.memory.features import Features, select_features
+from worldmodels.memory.prediction import steps_so_far
 from worldmodels.vision.model import sample_latent
 
 SAMPLES = 600
@@ -58,6 +58,12 @@ def principal_directions(features: np.ndarray, count: int) -> np.ndarray:
     return np.asarray(directions * np.sign(directions[np.arange(len(directions)), strongest])[:, None])
 
 
+def stretches(rows: int) -> Tensor:
+    """Return the rows that ``played_features`` reads of so many, (SAMPLES, T) int64: stretches, spread evenly."""
+    length = min(LENGTH, rows)
+    return torch.linspace(0, rows - length, SAMPLES).long()[:, None] + torch.arange(length)
+
+
 @torch.inference_mode()
 def played_features(kind: Features, memory: Memory, rows: Mapping[str, Tensor], seed: int | None = None) -> np.ndarray:
     """Return what C would have seen, (N, F) float64, in stretches spread evenly over the data.
@@ -65,9 +71,8 @@ def played_features(kind: Features, memory: Memory, rows: Mapping[str, Tensor], 
     z is V's mean: what varies then is what V tells. With a ``seed`` it is a sample, as C sees it in the game, where a dimension
     that tells nothing is noise of variance 1.
     """
-    length = min(LENGTH, len(rows["first"]))
-    begin = torch.linspace(0, len(rows["first"]) - length, SAMPLES).long()
-    at = begin[:, None] + torch.arange(length)
+    at = stretches(len(rows["first"]))
+    begin, length = at[:, 0], at.shape[1]
     z, action, log_variance = (rows[name][at].float().to(memory.device) for name in ("mean", "action", "log_variance"))
     if seed is not None:
         noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(seed % 2**63)).to(memory.device)
@@ -80,5 +85,5 @@ def played_features(kind: Features, memory: Memory, rows: Mapping[str, Tensor], 
         _, state = memory.observe(z[:, now], action[:, now], first[:, now], state)
         if step >= min(SKIPPED, length - 2):  # where an episode begins at the next step, M remembers nothing
             carry = (~first[:, step + 1 : step + 2]).float()
-            seen.append(select_features(kind, z[:, step + 1], MemoryState(*(s * carry for s in state))))
+            seen.append(select_features(kind, z[:, step + 1], memory, state * carry))
     return torch.cat(seen).double().cpu().numpy()

@@ -32,7 +32,7 @@ class ControllerSection(Config):
     @property
     def generations(self) -> int:
         """Generations of all phases and their runs."""
-        return sum(self.phases[name].generations * self.phases[name].runs_of_it for name in self.order)
+        return sum(self.phases[name].per_run * self.phases[name].repeats for name in self.order)
 
     @model_validator(mode="after")
     def _order_names_the_phases(self) -> "ControllerSection":
@@ -44,7 +44,7 @@ class ControllerSection(Config):
     def _phases_can_run(self) -> "ControllerSection":
         for name in self.order:
             phase = self.phases[name]
-            if phase.runs_of_it > 1 and (name != self.order[-1] or not self.selection.episodes):
+            if phase.repeats > 1 and (name != self.order[-1] or not self.selection.episodes):
                 raise ValueError(f"`{name}` has several runs: it must be the last phase, and the selection needs episodes")
             if phase.needs_bias and not self.model.bias:
                 raise ValueError(f"`{name}` needs a C with biases: set model.bias: true")

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from worldmodels.controller.model import ControllerConfig, Controllers, act, first_layer, first_parameters
-from worldmodels.controller.phases.perceptron import perceptron
-from worldmodels.controller.phases.whitening import Whitening
+from worldmodels.controller.perceptron import perceptron
+from worldmodels.controller.whitening import Whitening
 
 UPDATES, BATCH, RATE = 6000, 512, 2e-3
 """Of Adam; the rate falls to nothing along a cosine."""

@@ -1,6 +1,7 @@
 """C: the tiny policy on V's and M's features, and a stack of many of them (paper, section 2.3 and appendix A.3)."""
 
 import math
+
 import numpy as np
 import torch
 from pydantic import Field
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from worldmodels.memory.features import Features
 from worldmodels.params import Config
+
 
 class ControllerConfig(Config):
     """The shape of C.

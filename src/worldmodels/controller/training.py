@@ -56,8 +56,8 @@ def steps_of(config: ControllerSection) -> list[Step]:
     steps = []
     for name in config.order:
         phase = config.phases[name]
-        for run in range(phase.runs_of_it):
-            steps += [Step(name, run, number, number == phase.generations - 1) for number in range(phase.generations)]
+        for run in range(phase.repeats):
+            steps += [Step(name, run, number, number == phase.per_run - 1) for number in range(phase.per_run)]
     return steps
 
 
@@ -144,7 +144,14 @@ class _Search:
                 next(self.counter)
                 result = learner.generation(step.number)
                 summary = {name: float(of(result.returns)) for name, of in _SUMMARY.items()} if len(result.returns) else {}
-                row = {"generation": generation, "phase": step.phase, "world": phase.world, **summary, **result.told, "steps": result.steps}
+                row = {
+                    "generation": generation,
+                    "phase": step.phase,
+                    "world": phase.world,
+                    **summary,
+                    **result.told,
+                    "steps": result.steps,
+                }
                 self._after(row, result.parameters if generation in wanted else None)
                 due = self.checkpoint is not None and self.checkpoint.due()
                 state = learner.state if due and not step.last else {}
@@ -201,4 +208,3 @@ class _Search:
             tensors["begin"] = torch.from_numpy(np.asarray(self.begin, np.float64))
         values = {"curve": self.curve, "played": self.played, "generations": list(found)}
         self.checkpoint.save({**state, **tensors}, values)
-

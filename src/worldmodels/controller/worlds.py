@@ -13,12 +13,12 @@ from torch import Tensor
 from worldmodels.compute.engine import Engine
 from worldmodels.controller.arena import Arena, SpreadArena, WorldArena
 from worldmodels.controller.basis import played_features
-from worldmodels.games.make import Game, make_env
+from worldmodels.games.base import GameConfig
 from worldmodels.memory.base import Memory
 from worldmodels.memory.features import Features, feature_size
 from worldmodels.params import Config
 from worldmodels.rollout.patience import PatientWorld
-from worldmodels.rollout.world import World
+from worldmodels.rollout.world import ModelWorld, World
 from worldmodels.vision.model import Vision
 from worldmodels.worlds.dream import DreamWorld, Replay, Starts
 from worldmodels.worlds.pay import Pay, paid
@@ -74,7 +74,7 @@ class Worlds:
         vision: Vision,
         memory: Memory,
         rows: Mapping[str, Tensor],
-        game: Game,
+        game: GameConfig,
         features: Features,
         *,
         engine: Engine,
@@ -87,7 +87,7 @@ class Worlds:
         self._judge = deepcopy(memory).to(device)  # with the weights as they are, for what C has seen
         self.vision, self.memory = deepcopy(vision).to(device, products), deepcopy(memory).to(device, products)
         self._engine, self._threads, self._compiled = engine, threads, compiled
-        self.feature_size, self.action_size = feature_size(features, memory), memory.action
+        self.feature_size, self.action_size = feature_size(features, memory.latent, memory), memory.action
 
     def dream(self, reward: Reward, moments: MomentsConfig, *, num_steps: int, temperature: float) -> Callable[[], World]:
         """Return what opens a dream of at most ``num_steps`` steps."""
@@ -100,18 +100,16 @@ class Worlds:
 
     def play(self, reward: Reward, *, num_steps: int = 0) -> Callable[[], World]:
         """Return what opens the game; an episode is cut off after ``num_steps``; 0: at the game's own limit."""
-        return partial(
-            _open_game, self.vision, self.memory, self.features, self._rules(num_steps), self._threads, reward, patience=0
-        )
+        return partial(_open_game, self.vision, self.memory, self.features, self._rules(num_steps), self._threads, reward)
 
-    def patient_game(self, num_steps: int) -> tuple[World, RealWorld]:
-        """Open the game on the processor, where an episode that is lost ends; return it, and the game inside.
+    def patient_game(self, num_steps: int) -> ModelWorld:
+        """Open the game on the processor; an episode that is lost ends.
 
         Value gradients learn on the processor whatever ``compute.device`` says: their products are too small for a GPU.
         """
         vision, memory = deepcopy(self.vision).cpu(), deepcopy(self.memory).cpu()
-        real = RealWorld(make_env(self._rules(num_steps), threads=self._threads), vision, memory, self.features)
-        return (PatientWorld(real, self.game.patience) if self.game.patience else real), real
+        real = RealWorld(self._rules(num_steps).make(threads=self._threads), vision, memory, self.features)
+        return PatientWorld(real, self.game.patience) if self.game.patience else real
 
     def arena(self, open_world: Callable[[], World]) -> Arena:
         """Return a place to play with many candidates: here, or on the workers of the engine."""
@@ -123,16 +121,15 @@ class Worlds:
         """Return what C would have seen in the data, (n, F) float64; see ``played_features``."""
         return played_features(self.features, self._judge, self.rows, seed)
 
-    def _rules(self, num_steps: int) -> Game:
-        game_steps = num_steps * self.game.frame_skip
-        return self.game.model_copy(update={"limit": min(game_steps or self.game.limit, self.game.limit)})
+    def _rules(self, num_steps: int) -> GameConfig:
+        return self.game.at_most(num_steps)
 
 
 def _open_dream(
     memory: Memory,
     places: Starts | Replay,
     features: Features,
-    game: Game,
+    game: GameConfig,
     reward: Reward,
     num_steps: int,
     temperature: float,
@@ -144,8 +141,6 @@ def _open_dream(
     return paid(dream, reward.pay, hazard_cost=reward.hazard_cost, goal=game.goal)
 
 
-def _open_game(
-    vision: Vision, memory: Memory, features: Features, game: Game, threads: int, reward: Reward, *, patience: int
-) -> World:
-    world = RealWorld(make_env(game, threads=threads), vision, memory, features)
+def _open_game(vision: Vision, memory: Memory, features: Features, game: GameConfig, threads: int, reward: Reward) -> World:
+    world = RealWorld(game.make(threads=threads), vision, memory, features)
     return paid(world, reward.pay, hazard_cost=reward.hazard_cost)

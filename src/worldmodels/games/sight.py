@@ -14,16 +14,17 @@ class Sight:
     Attributes:
         pictured: whether a frame had more than one colour.
         moved: whether a frame was another one than the first of its episode.
-        frames: how many were seen.
+        frames, episodes: how many were seen.
     """
 
-    def __init__(self, pictured: bool = False, moved: bool = False, frames: int = 0) -> None:
+    def __init__(self, pictured: bool = False, moved: bool = False, frames: int = 0, episodes: int = 0) -> None:
         """Begin, or go on with what another one has seen (``state``)."""
-        self.pictured, self.moved, self.frames = pictured, moved, frames
+        self.pictured, self.moved, self.frames, self.episodes = pictured, moved, frames, episodes
 
     def see(self, frames: np.ndarray) -> None:
         """Look at an episode, (T, 64, 64, 3) uint8."""
         self.frames += len(frames)
+        self.episodes += 1
         if not self.pictured:
             flat = frames.reshape(len(frames), -1, 3)
             self.pictured = bool((flat != flat[:, :1]).any())
@@ -32,7 +33,7 @@ class Sight:
 
     def state(self) -> dict[str, bool | int]:
         """Return the arguments with which another one goes on from here."""
-        return {"pictured": self.pictured, "moved": self.moved, "frames": self.frames}
+        return {"pictured": self.pictured, "moved": self.moved, "frames": self.frames, "episodes": self.episodes}
 
     def check(self, source: str) -> None:
         """Refuse a game that showed nothing; ``source`` is named in the message.

@@ -8,9 +8,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from worldmodels.errors import WorldModelsError
+from worldmodels.learning.resume import restore, state_of
 from worldmodels.params import Config
 from worldmodels.storage.checkpoint import Checkpoint
-from worldmodels.learning.resume import restore, state_of
 
 POINTS = 200
 """Points of a logged curve, about."""

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from worldmodels.memory.model import Memory, MemoryState, Prediction
+from worldmodels.memory.base import Memory
 from worldmodels.memory.mixture import Mixture
+from worldmodels.memory.prediction import Prediction
 
 
 def coverage(latent: Mixture, z: Tensor, counted: Tensor, share: float = 0.9) -> float:
@@ -24,7 +25,7 @@ def coverage(latent: Mixture, z: Tensor, counted: Tensor, share: float = 0.9) ->
 
 
 def event_figures(name: str, logit: Tensor, happened: Tensor, counted: Tensor) -> dict[str, float]:
-    """Return how well events are foreseen; NaN where a figure has no cases.
+    """Return how well events are foreseen; NaN if a figure has no cases.
 
     Args:
         name: begins the names of the figures.
@@ -47,7 +48,7 @@ def event_figures(name: str, logit: Tensor, happened: Tensor, counted: Tensor) -
 
 
 def open_loop_error(
-    model: Memory, z: Tensor, action: Tensor, state: MemoryState, warm_up: int, horizons: Sequence[int]
+    model: Memory, z: Tensor, action: Tensor, state: Tensor, warm_up: int, horizons: Sequence[int]
 ) -> dict[str, float]:
     """Return how far dreams stay real: the squared error of k-step predictions over the variance of z, by k.
 
@@ -57,7 +58,7 @@ def open_loop_error(
         model: M.
         z: (B, T + 1, Z), latents of stretches within one episode.
         action: (B, T, A).
-        state: M's before the first of them.
+        state: M's before the first of them, (B, S).
         warm_up: real steps, at least 1.
         horizons: k, each at most T - warm_up + 1; others are left out.
     """

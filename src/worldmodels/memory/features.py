@@ -1,28 +1,28 @@
 """What C sees of V and M."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
-from worldmodels.memory.model import MemoryState
+if TYPE_CHECKING:
+    from worldmodels.memory.base import Memory
 
 Features = Literal["z", "zh", "zch"]
+"""z alone, z with the output of M, or z with all that C can see of M's state."""
 
 
-def feature_size(features: Features, latent: int, hidden: int) -> int:
-    """Return F for Z ``latent`` and H ``hidden``.
-
-    >>> feature_size("zch", 64, 512)
-    1088
-    """
-    return latent + hidden * {"z": 0, "zh": 1, "zch": 2}[features]
+def feature_size(kind: Features, latent: int, memory: "Memory | None") -> int:
+    """Return F for Z ``latent``; M may be None for ``z``."""
+    return latent + _of(kind, memory).feature_size(kind) if kind != "z" else latent
 
 
-def select_features(kind: Features, z: Tensor, state: MemoryState | None) -> Tensor:
-    """Return (B, F): z alone, [z, h], or [z, c, h]."""
-    if kind == "z":
-        return z
-    if state is None:
-        raise ValueError(f"features {kind!r} need the state of M")
-    return torch.cat([z, state.h] if kind == "zh" else [z, state.c, state.h], 1)
+def select_features(kind: Features, z: Tensor, memory: "Memory | None", state: Tensor) -> Tensor:
+    """Return (B, F): z (B, Z), and behind it what C sees of M's state (B, S); M may be None for ``z``."""
+    return torch.cat([z, _of(kind, memory).features(kind, state)], 1) if kind != "z" else z
+
+
+def _of(kind: Features, memory: "Memory | None") -> "Memory":
+    if memory is None:
+        raise ValueError(f"features {kind!r} need M")
+    return memory

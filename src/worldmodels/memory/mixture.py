@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+MIXTURES = 5
+"""K, Gaussians for each dimension of z in every M (paper, appendix A.2)."""
 LOG_SQRT_TWO_PI = 0.5 * math.log(2 * math.pi)
 
 
@@ -35,7 +37,7 @@ class Mixture(NamedTuple):
         deviation = (z.unsqueeze(-2) - self.mean) * (-self.log_std).exp()
         return (self.logits.softmax(-2) * torch.special.ndtr(deviation)).sum(-2)
 
-    def sample(self, uniform: Tensor, normal: Tensor, temperature: float) -> Tensor:
+    def sample(self, uniform: Tensor, normal: Tensor, temperature: float | Tensor) -> Tensor:
         """Return z' (..., Z): a component by logits / tau, then its Gaussian with the noise scaled by sqrt(tau).
 
         Args:
@@ -53,7 +55,8 @@ class Mixture(NamedTuple):
             beyond = passed <= reached
             mean, log_std = torch.where(beyond, means[k], mean), torch.where(beyond, log_stds[k], log_std)
             passed = passed + weights[k]
-        return mean + log_std.exp() * normal * math.sqrt(temperature)
+        scale = temperature.sqrt() if isinstance(temperature, Tensor) else math.sqrt(temperature)
+        return mean + log_std.exp() * normal * scale
 
     def mean_and_std(self) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation of the whole mixture, (..., Z) each."""

@@ -7,15 +7,18 @@ from pydantic import Field
 from torch import Tensor
 
 from worldmodels.errors import WorldModelsError
-from worldmodels.learning.initialisation import initialise
-from worldmodels.memory.model import Memory, MemoryConfig, MemoryLossConfig, MemoryState, Prediction, memory_loss, steps_so_far
-from worldmodels.vision.model import sample_latent
+from worldmodels.learning.fit import Observe, OptimiserConfig, Row, fit
+from worldmodels.memory.base import Memory
+from worldmodels.memory.diagnostics import memory_figures, open_loop_error
+from worldmodels.memory.make import MemoryConfig
+from worldmodels.memory.prediction import MemoryLossConfig, Prediction, memory_loss, steps_so_far
 from worldmodels.params import Config
 from worldmodels.seeds import stream_seed
 from worldmodels.storage.checkpoint import Checkpoint
-from worldmodels.memory.diagnostics import memory_figures, open_loop_error
-from worldmodels.learning.fit import Observe, OptimiserConfig, Row, fit
+from worldmodels.vision.model import sample_latent
 
+CLIP = 10.0
+"""Greatest norm of the gradient."""
 HORIZONS = (1, 5, 10, 20, 30)
 """Steps ahead for which open-loop predictions are judged."""
 JUDGED = 128
@@ -32,23 +35,12 @@ class MemoryTraining(Config):
         loss: weights of its terms.
         optimiser: how it is trained; a batch is of sequences.
         sequence: T, steps of a training sequence.
-        warm_start: begin with the M of the previous iteration where there is one.
     """
 
     model: MemoryConfig
-    loss: MemoryLossConfig
+    loss: MemoryLossConfig = MemoryLossConfig()
     optimiser: OptimiserConfig
-    sequence: int = Field(ge=1, le=10_000)
-    warm_start: bool
-
-
-def new_memory(config: MemoryConfig, latent: int, action: int, seed: int) -> Memory:
-    """Return an untrained M."""
-    model = Memory(config, latent, action)
-    initialise(model, torch.Generator().manual_seed(stream_seed(seed, "memory")))
-    if config.clock:
-        model.set_clock()
-    return model
+    sequence: int = Field(default=64, ge=1, le=10_000)
 
 
 def train_memory(
@@ -70,7 +62,7 @@ def train_memory(
         config: the section.
         seed: batches and noise depend on it and on the number of the update alone.
         updates: 0 .. updates - 1, possibly wrapped to show progress.
-        observe: called with metrics and the number of the update.
+        observe: called with each row of the curve.
         checkpoint: see ``fit``.
     """
     rows = {name: tensor.to(model.device) for name, tensor in rows.items()}
@@ -83,14 +75,12 @@ def train_memory(
             f"{total} frames are too few to train M on sequences of {config.sequence}: collect more episodes."
         )
 
-    if config.model.reward == "event":
-        model.learn_rewards(rows["reward"], rows["terminal"])
-
-    carried: dict[str, Tensor] = model.initial_state(config.optimiser.batch)._asdict()
+    model.learn_rewards(rows["reward"], rows["terminal"])
+    carried = {"state": model.initial_state(config.optimiser.batch)}
 
     def predict(
-        window: Tensor, generator: torch.Generator, state: MemoryState
-    ) -> tuple[Prediction, Tensor, dict[str, Tensor], MemoryState]:
+        window: Tensor, generator: torch.Generator, state: Tensor
+    ) -> tuple[Prediction, Tensor, dict[str, Tensor], Tensor]:
         """Return predictions for B windows of rows (B, T+1), latents sampled in them, what happened, and the state after."""
         window = window.to(model.device)
         mean, log_variance = rows["mean"][window].float(), rows["log_variance"][window].float()
@@ -111,9 +101,9 @@ def train_memory(
         epoch, place = divmod(update, max(1, border // (config.optimiser.batch * config.sequence)))
         window = epoch_lanes(border, config.optimiser.batch, stream_seed(seed, "memory epoch", epoch))
         window = (window[:, None] + place * config.sequence + torch.arange(length)) % border
-        state = MemoryState(**carried) if place else model.initial_state(len(window), elapsed[window[:, 0]])
+        state = carried["state"] if place else model.initial_state(len(window), elapsed[window[:, 0]])
         prediction, z, happened, state = predict(window, generator, state)
-        carried.update(h=state.h.detach(), c=state.c.detach())
+        carried["state"] = state.detach()
         return terms(prediction, z, happened)
 
     @torch.inference_mode()
@@ -136,7 +126,7 @@ def train_memory(
                 model,
                 z[whole],
                 happened["action"][whole],
-                MemoryState(*(each[whole] for each in state)),
+                state[whole],
                 max(1, config.sequence // 2),
                 HORIZONS,
             )
@@ -149,6 +139,7 @@ def train_memory(
         updates=updates,
         observe=observe,
         validate=validate,
+        clip=CLIP,
         checkpoint=checkpoint,
         carried=carried,
     )

@@ -15,10 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from worldmodels.agent.agent import Agent
-from worldmodels.memory.features import select_features
-from worldmodels.errors import WorldModelsError
 from worldmodels.controller.model import act
-from worldmodels.memory.model import MemoryState
+from worldmodels.errors import WorldModelsError
+from worldmodels.memory.features import select_features
 from worldmodels.play.server import PAGE
 from worldmodels.play.session import widest_latents
 
@@ -42,62 +41,36 @@ class Decoder(nn.Module):
 
 
 class DreamStep(nn.Module):
-    """One step of ``DreamWorld``: what M makes of z, the action, its state, the noise and the temperature.
+    """One step of ``Memory.dream``, with numbers only.
 
-    Returns the next z (1, Z), the state h and c (1, H), the reward and the hazard (1,), and the mean standard deviation (1,)
-    of what M predicted.
+    Reads z, action, restart (1: an episode begins, else 0), state, uniform, normal and temperature, (1, n) each. Returns the
+    next z (1, Z) and state (1, S), the reward and the hazard (1,), and the mean standard deviation (1,) of what M predicted.
     """
 
     def __init__(self, agent: Agent) -> None:
         super().__init__()
-        self.memory, self.worth = agent.memory, float(agent.card.frame_skip)
+        self.memory, self.worth = agent.memory, agent.game.worth
 
     def forward(
-        self, z: Tensor, action: Tensor, restart: Tensor, h: Tensor, c: Tensor, uniform: Tensor, normal: Tensor, tau: Tensor
+        self, z: Tensor, action: Tensor, restart: Tensor, state: Tensor, uniform: Tensor, normal: Tensor, tau: Tensor
     ) -> tuple[Tensor, ...]:
-        # As Memory.observe, with the restart flag as a number: a graph has no branches.
-        carry = 1 - restart
-        state = MemoryState(h * carry, c * carry)
-        flag = [restart] if self.memory.config.done else []
-        gates = torch.cat([z, action, *flag], 1) @ self.memory.input_weight.T + self.memory.bias
-        i, g, f, o = (gates + state.h @ self.memory.hidden_weight.T).chunk(4, 1)
-        c = torch.sigmoid(f + 1) * state.c + torch.sigmoid(i) * torch.tanh(g)
-        h = torch.sigmoid(o) * torch.tanh(c)
-        prediction = self.memory.predict(h)
-        logits, mean, log_std = prediction.latent
-        weights = (logits / tau).softmax(1)
-        # The component by its cumulative weight: the first that reaches the uniform number.
-        above = weights.cumsum(1)
-        chosen = ((above > uniform[:, None]) & (above - weights <= uniform[:, None])).float()
-        chosen = chosen + (above[:, -1:] <= uniform[:, None]).float() * _last(chosen)
-        after = (chosen * mean).sum(1) + (chosen * log_std.exp()).sum(1) * normal * tau.sqrt()
-        spread = prediction.latent.mean_and_std()[1].mean(1)
-        reward = torch.full_like(spread, self.worth) if prediction.reward is None else prediction.reward
-        done = prediction.done
-        if done is None:
-            hazard = torch.zeros_like(spread)
-        elif self.memory.config.ending == "threshold":
-            hazard = (done > 0).float()
-        else:
-            hazard = torch.sigmoid(done)
-        return after, h, c, reward, hazard, spread
-
-
-def _last(components: Tensor) -> Tensor:
-    """Return 1 at the last component, 0 before, (1, K, 1)."""
-    return (torch.arange(components.shape[1]) == components.shape[1] - 1).float()[None, :, None]
+        z, state, told = self.memory.dream(z, action, restart[:, 0] > 0, state, uniform, normal, tau)
+        spread = told.latent.mean_and_std()[1].mean(1)
+        reward = torch.full_like(spread, self.worth) if told.reward is None else told.reward
+        hazard = torch.zeros_like(spread) if told.done is None else self.memory.hazard(told.done)
+        return z, state, reward, hazard, spread
 
 
 class Act(nn.Module):
-    """z, h, c -> the agent's action, (1, A)."""
+    """z, state -> the agent's action, (1, A)."""
 
     def __init__(self, agent: Agent) -> None:
         super().__init__()
-        self.kind = agent.config.features
+        self.kind, self.memory = agent.config.features, agent.memory
         self.layers = agent.controllers().weights(torch.zeros(1, dtype=torch.int64))
 
-    def forward(self, z: Tensor, h: Tensor, c: Tensor) -> Tensor:
-        return act(select_features(self.kind, z, MemoryState(h, c)), self.layers)
+    def forward(self, z: Tensor, state: Tensor) -> Tensor:
+        return act(select_features(self.kind, z, self.memory, state), self.layers)
 
 
 def export_web(out: Path, agent: Agent, *, name: str, temperature: float, rate: float) -> int:
@@ -111,7 +84,7 @@ def export_web(out: Path, agent: Agent, *, name: str, temperature: float, rate: 
         rate: steps a second, at first.
 
     Raises:
-        WorldModelsError: where the packages of the extra ``web`` or the browser's runtime cannot be had.
+        WorldModelsError: the packages of the extra ``web`` or the browser's runtime cannot be had.
     """
     runtime = browser_runtime()
     out.mkdir(parents=True, exist_ok=True)
@@ -129,9 +102,10 @@ def about(agent: Agent, *, name: str, temperature: float, rate: float) -> dict[s
     """Return what the page needs to know besides the graphs."""
     starts = agent.starts
     return {
+        "goal": agent.game.goal, "usual": agent.memory.usual_reward,
         "name": name, "environment": agent.card.environment, "temperature": temperature, "rate": rate,
-        "actions": agent.memory.action, "hidden": agent.memory.config.hidden, "latents": widest_latents(agent),
-        "reward": bool(agent.memory.config.reward), "done": agent.memory.config.done, "real": False,
+        "actions": agent.memory.action, "state": agent.memory.state_size, "latents": widest_latents(agent),
+        "reward": agent.memory.config.reward != "none", "done": agent.memory.config.done, "real": False,
         "starts": {"mean": starts.mean[:MOST_STARTS].tolist(), "log_variance": starts.log_variance[:MOST_STARTS].tolist()},
     }  # fmt: skip
 
@@ -141,30 +115,22 @@ def write_graphs(out: Path, agent: Agent) -> None:
     """Write vision.onnx, memory.onnx and controller.onnx.
 
     Raises:
-        WorldModelsError: where the packages of the extra ``web`` are not installed.
+        WorldModelsError: the packages of the extra ``web`` are not installed.
     """
     try:
         import onnx
         import onnxscript  # noqa: F401  torch's exporter needs it
     except ImportError:
         raise WorldModelsError("onnx is not installed: pip install --constraint requirements.lock -e '.[web]'") from None
-    latent, hidden, actions = agent.memory.latent, agent.memory.config.hidden, agent.memory.action
-    sizes = {
-        "z": latent,
-        "action": actions,
-        "restart": 1,
-        "h": hidden,
-        "c": hidden,
-        "uniform": latent,
-        "normal": latent,
-        "tau": 1,
-    }
+    memory, latent = agent.memory, agent.memory.latent
+    sizes = {"z": latent, "action": memory.action, "restart": 1, "state": memory.state_size}
+    sizes |= {"uniform": latent, "normal": latent, "tau": 1}
     # A tensor of its own for each: torch takes two inputs that are the same tensor for one.
     step = {name: torch.full((1, size), 0.5) for name, size in sizes.items()}
     graphs: dict[str, tuple[nn.Module, list[str], list[str]]] = {
         "vision": (Decoder(agent), ["z"], ["frame"]),
-        "memory": (DreamStep(agent), list(step), ["next", "h_next", "c_next", "reward", "hazard", "spread"]),
-        "controller": (Act(agent), ["z", "h", "c"], ["action"]),
+        "memory": (DreamStep(agent), list(step), ["next", "state_next", "reward", "hazard", "spread"]),
+        "controller": (Act(agent), ["z", "state"], ["action"]),
     }
     for name, (module, inputs, outputs) in graphs.items():
         program = torch.onnx.export(
@@ -185,7 +151,7 @@ def browser_runtime() -> Path:
     ``WM_ONNXRUNTIME_WEB`` names a folder that has them already.
 
     Raises:
-        WorldModelsError: where npm is missing, fails, or brings something else.
+        WorldModelsError: npm is missing, fails, or brings something else.
     """
     given = os.environ.get("WM_ONNXRUNTIME_WEB")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "worldmodels" / f"{RUNTIME}-{RUNTIME_VERSION}"

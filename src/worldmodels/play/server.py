@@ -27,8 +27,8 @@ from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from worldmodels.agent.agent import Agent
-from worldmodels.games.base import BatchEnv
 from worldmodels.errors import WorldModelsError
+from worldmodels.games.base import BatchEnv
 from worldmodels.play.session import Moment, Session, widest_latents
 
 PAGE = Path(__file__).with_name("page")
@@ -129,7 +129,7 @@ class Stage:
         """Return what a page needs to know before anything is dreamt."""
         return {"name": self.name, "environment": self.agent.card.environment, "temperature": self.temperature,
                 "rate": self.rate, "actions": self.agent.memory.action, "latents": self.latents, "real": True,
-                "reward": bool(self.agent.memory.config.reward), "done": self.agent.memory.config.done}  # fmt: skip
+                "reward": self.agent.memory.config.reward != "none", "done": self.agent.memory.config.done}  # fmt: skip
 
 
 def make_app(stage: Stage, hosts: tuple[str, ...] = LOOPBACK) -> Starlette:

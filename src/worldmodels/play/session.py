@@ -9,15 +9,14 @@ import torch
 from torch import Tensor
 
 from worldmodels.agent.agent import Agent
-from worldmodels.worlds.dream import DreamWorld
+from worldmodels.controller.model import act
+from worldmodels.errors import ParamsError
+from worldmodels.games.base import BatchEnv
 from worldmodels.memory.features import select_features
 from worldmodels.rollout.noise import EpisodeNoise
 from worldmodels.rollout.world import pad_lanes
-from worldmodels.games.base import BatchEnv
-from worldmodels.errors import ParamsError
-from worldmodels.controller.model import act
-from worldmodels.memory.model import MemoryState
 from worldmodels.vision.model import to_frames, to_images
+from worldmodels.worlds.dream import DreamWorld
 
 LONGEST = 5000
 """Steps after which any dream ends: all of them are kept, to go back to."""
@@ -36,28 +35,30 @@ class Moment:
     Attributes:
         step: since the start.
         z: (1, Z).
-        state: M's, before it reads ``z``; (1, H) each.
+        state: M's, before it reads ``z``; (1, S).
         action: that led here, (A,); None at the start.
         total: return so far.
+        earned: the same without what every step costs, which is what the goal of a dream counts.
         reward: of the last step.
-        hazard: probability with which M ended the dream in the last step; None where M has no such head.
+        hazard: probability with which M ended the dream in the last step; None if M has no such head.
         spread: mean standard deviation of what M predicted for the last step, over the latent's dimensions.
-        ended: whether M ended the dream here.
-        real: the game's frame beside it, (64, 64, 3) uint8; None without a game, or where it is over.
-        seen: z and M's state in that game, (1, Z) and (1, H) each.
+        ended: whether the dream is over: M ended it, or it has earned its goal.
+        real: the game's frame beside it, (64, 64, 3) uint8; None without a game, or if it is over.
+        seen: z and M's state in that game, (1, Z) and (1, S).
     """
 
     step: int
     z: Tensor
-    state: MemoryState
+    state: Tensor
     action: np.ndarray | None = None
     total: float = 0.0
+    earned: float = 0.0
     reward: float = 0.0
     hazard: float | None = None
     spread: float = 0.0
     ended: bool = False
     real: np.ndarray | None = None
-    seen: tuple[Tensor, MemoryState] | None = None
+    seen: tuple[Tensor, Tensor] | None = None
 
 
 class Session:
@@ -74,6 +75,7 @@ class Session:
     def __init__(self, agent: Agent, *, temperature: float, seed: int = 0) -> None:
         self.agent, self.temperature = agent, temperature
         self.game: BatchEnv | None = None
+        self._game = agent.game
         self._layers = agent.controllers().weights(torch.zeros(1, dtype=torch.int64))
         self.start(seed)
 
@@ -95,7 +97,7 @@ class Session:
         else:
             world = DreamWorld(self.agent.memory, self.agent.starts, "z", temperature=self.temperature, limit=1)
             world.start([seed])
-            first = Moment(0, world.features(), self.agent.initial_state(1))
+            first = Moment(0, world.latents(), self.agent.initial_state(1))
         self._first = first.z
         self.moments = [first]
         return first
@@ -113,43 +115,42 @@ class Session:
             action: in [-1, 1], (A,); None leaves it to the agent.
 
         Raises:
-            ParamsError: where the action has another size or is no number.
+            ParamsError: the action has another size or is no number.
         """
         before = self.now
         if before.ended:
             return before
         action_size = self.agent.memory.action
         if action is None:
-            chosen = act(select_features(self.agent.config.features, before.z, before.state), self._layers)
+            chosen = act(select_features(self.agent.config.features, before.z, self.agent.memory, before.state), self._layers)
         else:
             chosen = torch.tensor([action], dtype=torch.float32)
             if chosen.shape != (1, action_size) or not bool(chosen.isfinite().all()):
                 raise ParamsError(f"action: must be {action_size} numbers in [-1, 1]")
             chosen = chosen.clamp(-1, 1)
         memory = self.agent.memory
-        first = torch.tensor([before.step == 0])
-        z, acted, restart, h, c = pad_lanes(before.z, chosen, first, *before.state)
-        prediction, _, state = memory(z[:, None], acted[:, None], restart[:, None], MemoryState(h, c))
-        latent = type(prediction.latent)(*(part[:1, 0] for part in prediction.latent))
         noise = self._noise(before.step + 1)
-        uniform = torch.special.ndtr(noise[:, memory.latent :])
-        after = latent.sample(uniform[:, :-1], noise[:, : memory.latent], self.temperature)
+        uniform, normal = torch.special.ndtr(noise[:, memory.latent :]), noise[:, : memory.latent]
+        first = torch.tensor([before.step == 0])
+        z, acted, first, state, chance, normal = pad_lanes(before.z, chosen, first, before.state, uniform[:, :-1], normal)
+        z, state, told = memory.dream(z, acted, first, state, chance, normal, self.temperature)
         hazard, ended = None, False
-        if prediction.done is not None:
-            done = prediction.done[0, 0]
-            hazard = float((done > 0) if memory.config.ending == "threshold" else torch.sigmoid(done))
+        if told.done is not None:
+            hazard = float(memory.hazard(told.done)[0])
             ended = float(uniform[0, -1]) < hazard
-        ended |= before.step + 1 >= LONGEST
-        reward = float(self.agent.card.frame_skip if prediction.reward is None else prediction.reward[0, 0])
+        reward = self._game.worth if told.reward is None else float(told.reward[0])
+        earned = float(np.float32(before.earned) + (np.float32(reward) - np.float32(memory.usual_reward)))  # as ``GoalWorld``
+        ended |= before.step + 1 >= LONGEST or (bool(self._game.goal) and earned >= self._game.goal)
         moment = Moment(
             step=before.step + 1,
-            z=after,
-            state=MemoryState(*(part[:1] for part in state)),
+            z=z[:1],
+            state=state[:1],
             action=chosen[0].numpy(),
             total=before.total + reward,
+            earned=earned,
             reward=reward,
             hazard=hazard,
-            spread=float(latent.mean_and_std()[1].mean()),
+            spread=float(told.latent.mean_and_std()[1][0].mean()),
             ended=ended,
         )
         self.moments.append(self._play_beside(before, moment, chosen))
@@ -190,13 +191,13 @@ class Session:
         """Set the dream to what is real now: z and M's state of the game beside it.
 
         Raises:
-            ParamsError: where there is no game, or it is over.
+            ParamsError: there is no game, or it is over.
         """
         if self.now.seen is None:
             raise ParamsError("there is no game beside this dream, or it is over: start again with one")
         z, state = self.now.seen
         self.moments[-1] = replace(self.now, z=z, state=state, ended=False)
-        self._changes.setdefault(self.now.step, {})["wake"] = [z[0].tolist(), state.h[0].tolist(), state.c[0].tolist()]
+        self._changes.setdefault(self.now.step, {})["wake"] = [z[0].tolist(), state[0].tolist()]
         return self.now
 
     def recording(self) -> dict[str, Any]:
@@ -210,7 +211,7 @@ class Session:
         """Dream a recorded episode again, without a game, to its end.
 
         Raises:
-            ParamsError: where it is no recording of a dream of this agent.
+            ParamsError: it is no recording of a dream of this agent.
         """
         try:
             actions, changes = recording["actions"], recording["changes"]
@@ -241,8 +242,8 @@ class Session:
 
     def _apply(self, change: Mapping[str, Any]) -> None:
         if "wake" in change:
-            z, h, c = (torch.tensor([part], dtype=torch.float32) for part in change["wake"])
-            self.moments[-1] = replace(self.now, z=z, state=MemoryState(h, c), ended=False)
+            z, state = (torch.tensor([part], dtype=torch.float32) for part in change["wake"])
+            self.moments[-1] = replace(self.now, z=z, state=state, ended=False)
             self._changes.setdefault(self.now.step, {})["wake"] = change["wake"]
         for index, value in change.get("latents", {}).items():
             self.set_latent(int(index), float(value))
@@ -277,7 +278,7 @@ def widest_latents(agent: Agent, *, lanes: int = 16, steps: int = 100) -> list[t
     seen = []
     for _ in range(steps):
         world.step(act(world.features(), controllers))  # also after ends: what follows is still a picture of the game
-        seen.append(world.features()[:, : agent.memory.latent])
+        seen.append(world.latents())
     z = torch.cat(seen)
     mean, std = z.mean(0).tolist(), z.std(0).tolist()
     return sorted(((index, mean[index], std[index]) for index in range(len(mean))), key=lambda each: -each[2])

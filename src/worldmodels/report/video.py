@@ -15,13 +15,6 @@ SCALE = 4
 BAR = 28
 """Height of the labels above the views, in pixels."""
 SUFFIXES = (".mp4", ".gif")
-GAME_STEPS_A_SECOND = {"doom": 35.0, "carracing": 50.0}
-"""The games' own; 30 of any other."""
-
-
-def frames_a_second(environment: str, frame_skip: int) -> float:
-    """Return how fast an agent that sees every ``frame_skip``-th frame plays."""
-    return GAME_STEPS_A_SECOND.get(environment, 30.0) / frame_skip
 
 
 def check_suffix(path: Path) -> None:

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worldmodels.rollout.world import Step
 from worldmodels.games.base import BatchEnv
+from worldmodels.rollout.world import Step
 
 
 class BareWorld:

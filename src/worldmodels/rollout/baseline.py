@@ -2,18 +2,17 @@
 
 from collections.abc import Sequence
 
+from worldmodels.games.base import GameConfig
+from worldmodels.games.blind import Blind
 from worldmodels.rollout.bare import BareWorld
-from worldmodels.rollout.policies import RandomPolicyConfig, ScriptedConfig, blind_policy
 from worldmodels.rollout.loop import run_episodes
-from worldmodels.games.make import EnvironmentConfig, make_env
+from worldmodels.rollout.policies import blind_policy
 from worldmodels.shapes import Returns
 
 
-def play_blind(
-    game: EnvironmentConfig, policy: RandomPolicyConfig | ScriptedConfig, seeds: Sequence[int], lanes: int
-) -> Returns:
-    """Play episodes with a blind policy on the scoring back end. A task for a worker process."""
-    world = BareWorld(make_env(game, scoring=True))
+def play_blind(game: GameConfig, policy: Blind, seeds: Sequence[int], lanes: int) -> Returns:
+    """Play episodes with a blind policy on the back end that scores. A task for a worker process."""
+    world = BareWorld(game.make(scoring=True))
     try:
         return run_episodes(world, blind_policy(policy), seeds, lanes=lanes)
     finally:

@@ -4,53 +4,47 @@ from collections.abc import Callable, Sequence
 
 from pydantic import Field, model_validator
 
-from worldmodels.rollout.policies import Policy, RandomPolicyConfig
-from worldmodels.rollout.recorders import EpisodeRecorder
-from worldmodels.rollout.loop import run_episodes
-from worldmodels.rollout.world import World
-from worldmodels.games.base import check_frames
+from worldmodels.games.blind import RandomPolicyConfig
+from worldmodels.games.sight import Sight
 from worldmodels.params import Config
+from worldmodels.rollout.loop import run_episodes
+from worldmodels.rollout.policies import Policy
+from worldmodels.rollout.recorders import EpisodeRecorder
+from worldmodels.rollout.world import World
 from worldmodels.shapes import Episode
+
+NUM_ENVS = 32
+"""Games at a time. What is collected does not depend on it."""
+ENOUGH = 100
+"""Episodes after which it is clear whether a game shows anything."""
 
 
 class CollectConfig(Config):
-    """The ``collect`` section of an environment.
+    """The ``collect`` section of an environment. The game says the rest: its limit, its patience, what is won.
 
     Attributes:
-        first_episodes: of iteration 1, all by the random policy. They are short, cheap, and each shows a death.
-        first_limit: most steps of one of them: random play leaves the road, and what follows there teaches little.
-        episodes: of each later iteration.
-        limit: most steps of one of these; the environment's own limit holds too.
-        lanes: games at a time.
-        patience: steps without a reward above 0 after which an episode is lost: it ends soon after it was last paid
-            (``cut_when_decided``), and M learns what leads there as the risk of an end. Without, a dream has no crashes: they
-            are rare, what follows is long, and M's roads forgive. 0: no episode ends so.
-        aftermath: steps that are kept of those without a reward: they show M a car that stands, or one on the grass.
-        goal: sum of rewards at which an episode is won, so that it is not lost where it is paid no more; with a ``patience``.
-            0: none is.
-        random: the random policy.
-        random_share: share of the episodes of a later iteration that the random policy plays.
-        rejected_share: share of the episodes of a later iteration that means of the previous search play, in turn, which were
-            not kept: M sees what becomes of those that the dream preferred.
-        scoring_share: share of every policy's episodes that is played on the back end that scores, where another one trains
+        first_episodes: of the first world model, all by the random policy.
+        first_limit: steps after which one of these is truncated; 0: the game's own limit. Random play that has left the road
+            teaches little more.
+        episodes: of each later world model; 0: none, it keeps the data of the one before.
+        random: the random policy; None: the game's usual one.
+        random_share: share of the later episodes that the random policy plays.
+        rejected_share: share of the later episodes that rejected controllers play, in turn: those that the search for C
+            preferred in the dream and that were not kept. M sees what becomes of them.
+        scoring_share: share of every policy's episodes that is played on the back end that scores, if another one trains
             (CarRacing: gymnasium beside EnvPool), so that V sees the frames of both. It is slower.
-        strengths: the previous controller's actions are disturbed by this much of the random policy's; one of these an
-            episode. 0 is undisturbed.
+        strengths: the agent's actions are disturbed by this much of the random policy's; each episode takes one of these. 0
+            is undisturbed.
     """
 
-    first_episodes: int = Field(ge=1, le=1_000_000)
-    first_limit: int = Field(ge=1, le=1_000_000)
-    episodes: int = Field(ge=1, le=1_000_000)
-    limit: int = Field(ge=1, le=1_000_000)
-    lanes: int = Field(ge=1, le=4096)
-    patience: int = Field(ge=0, le=1_000_000)
-    aftermath: int = Field(ge=0, le=1_000_000)
-    goal: float = Field(ge=0, le=1e9)
-    random: RandomPolicyConfig
-    random_share: float = Field(ge=0, le=1)
-    rejected_share: float = Field(ge=0, le=1)
-    scoring_share: float = Field(ge=0, le=1)
-    strengths: list[float] = Field(min_length=1)
+    first_episodes: int = Field(default=10_000, ge=1, le=1_000_000)
+    first_limit: int = Field(default=0, ge=0, le=1_000_000)
+    episodes: int = Field(default=10_000, ge=0, le=1_000_000)
+    random: RandomPolicyConfig | None = None
+    random_share: float = Field(default=0.0, ge=0, le=1)
+    rejected_share: float = Field(default=0.0, ge=0, le=1)
+    scoring_share: float = Field(default=0.0, ge=0, le=1)
+    strengths: list[float] = Field(default=[0.0], min_length=1)
 
     @model_validator(mode="after")
     def _shares_fit(self) -> "CollectConfig":
@@ -64,16 +58,25 @@ def collect_episodes(
     policy: Policy,
     seeds: Sequence[int],
     *,
-    lanes: int,
-    name: str,
+    sight: Sight,
     keep: Callable[[Episode], object],
+    lanes: int = NUM_ENVS,
 ) -> None:
-    """Play the episodes; hand them to ``keep`` in the order of ``seeds``, whichever ends first. ``name`` is the policy's.
+    """Play the episodes; hand them to ``keep`` in the order of ``seeds``, whichever ends first.
 
     What has ended waits in memory for those before it: no more than ``lanes`` times the limit of frames.
 
+    Args:
+        world: plays.
+        policy: chooses the actions.
+        seeds: of the episodes.
+        sight: sees all episodes of the collection; its ``check`` says whether the game shows anything: here after ``ENOUGH`` of
+            them, else the caller asks it at the end.
+        keep: takes an episode.
+        lanes: games at a time.
+
     Raises:
-        EnvironmentFault: where an episode shows nothing but one colour, or never changes.
+        EnvironmentFault: if ``ENOUGH`` episodes showed nothing.
     """
     waiting: dict[int, Episode] = {}
     order = iter(seeds)
@@ -81,7 +84,9 @@ def collect_episodes(
 
     def sort(episode: Episode) -> None:
         nonlocal expected
-        check_frames(episode.frames, f"episode {episode.seed} ({name})")
+        sight.see(episode.frames)
+        if sight.episodes == ENOUGH:
+            sight.check(f"the first {ENOUGH} episodes")
         waiting[episode.seed] = episode
         while expected in waiting:
             keep(waiting.pop(expected))

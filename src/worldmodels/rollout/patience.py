@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worldmodels.rollout.world import Step, World
+from worldmodels.rollout.world import Step, W, WorldWrapper
 from worldmodels.shapes import Episode
 
 
-class PatientWorld:
+class PatientWorld(WorldWrapper[W]):
     """Another world, but an episode ends, as if the game had ended it, after so many steps without a reward above 0.
 
     Args:
@@ -18,52 +18,43 @@ class PatientWorld:
         patience: that many steps, at least 1.
     """
 
-    def __init__(self, world: World, patience: int) -> None:
-        self._world, self._patience = world, patience
-        self.feature_size, self.action_size = world.feature_size, world.action_size
+    def __init__(self, world: W, patience: int) -> None:
+        super().__init__(world)
+        self._patience = patience
         self._unpaid = torch.zeros(0, dtype=torch.int64)  # steps since a reward above 0
 
     def start(self, seeds: Sequence[int]) -> None:
-        self._world.start(seeds)
+        super().start(seeds)
         self._unpaid = torch.cat([self._unpaid, torch.zeros(len(seeds), dtype=torch.int64)])
 
-    def features(self) -> Tensor:
-        return self._world.features()
-
-    def frames(self) -> np.ndarray:
-        return self._world.frames()
-
     def step(self, actions: Tensor) -> Step:
-        step = self._world.step(actions)
+        step = super().step(actions)
         self._unpaid = torch.where(step.reward > 0, 0, self._unpaid + 1)
         stuck = self._unpaid >= self._patience
         return Step(step.reward, step.terminal | stuck, step.truncated & ~stuck)
 
     def keep(self, lanes: Tensor) -> None:
-        self._world.keep(lanes)
+        super().keep(lanes)
         self._unpaid = self._unpaid[lanes]
 
-    def close(self) -> None:
-        self._world.close()
 
-
-def cut_when_decided(episode: Episode, patience: int, aftermath: int, goal: float) -> Episode:
+def cut_when_decided(episode: Episode, patience: int, aftermath: int, won: float) -> Episode:
     """Return an episode of a ``PatientWorld`` up to where it was lost or won, and without what follows; others as they are.
 
-    Lost: patience ran out. It then ends ``aftermath`` steps after its last reward, so that M learns of what leads there as of
-    any other end, and how it looks. Won: it earned ``goal`` (0: none can). Then it is cut off at its last reward: that a lap is
-    over is nothing that M can see, and where a tile was missed, the next lap on tiles that pay no more is none that it should.
+    Lost: patience ran out. Such an episode ends ``aftermath`` steps after its last reward, so that M learns what leads there
+    as it learns of any other end, and how it looks. Won: it earned ``won`` (0: none can). It is cut off at its last reward: M
+    cannot see that a lap is over, and if a tile was missed, the next lap on tiles that pay no more is nothing for M to learn.
 
     >>> lost = Episode(np.arange(31), np.zeros((30, 1)), np.array([1.0] * 4 + [-0.1] * 26), terminal=True, seed=0)
-    >>> [len(cut_when_decided(lost, patience, 5, goal=0.0).rewards) for patience in (26, 27)]
+    >>> [len(cut_when_decided(lost, patience, 5, won=0.0).rewards) for patience in (26, 27)]
     [9, 30]
-    >>> won = cut_when_decided(lost, 26, 5, goal=1.0)
+    >>> won = cut_when_decided(lost, 26, 5, won=1.0)
     >>> len(won.rewards), won.terminal
     (4, False)
     """
     paid = np.flatnonzero(episode.rewards > 0)
     steps, terminal = int(paid[-1]) + 1 if len(paid) else 0, episode.terminal
-    if goal and episode.rewards.sum() >= goal:
+    if won and episode.rewards.sum() >= won:
         terminal = False
     elif terminal and len(episode.rewards) - steps >= patience:
         steps += min(aftermath, patience)
@@ -74,6 +65,6 @@ def cut_when_decided(episode: Episode, patience: int, aftermath: int, goal: floa
     )
 
 
-def open_patient(open_world: Callable[[], World], patience: int) -> PatientWorld:
+def open_patient(open_world: Callable[[], W], patience: int) -> PatientWorld[W]:
     """Return a patient world of the one that ``open_world`` opens."""
     return PatientWorld(open_world(), patience)

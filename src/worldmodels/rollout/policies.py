@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor
 
-from worldmodels.params import Config
+from worldmodels.games.blind import Blind, RandomPolicyConfig, ScriptedConfig
 from worldmodels.seeds import stream_seed
 from worldmodels.shapes import Job
 
@@ -28,56 +27,6 @@ class Policy(Protocol):
     def keep(self, lanes: Tensor) -> None:
         """Keep these lanes only. ``lanes``: (B',) int64, increasing."""
         ...
-
-
-class RandomPolicyConfig(Config):
-    """Random actions, held for a while.
-
-    An action component is ``mean + bias * u_episode + scale * u``, clipped to [-1, 1], with u uniform in [-1, 1], or walking.
-
-    Attributes:
-        holds: an episode draws one of these; each of its actions is then held for 1 to that many steps (uniform).
-        walks: an episode draws one of these, w: 0 draws each u afresh; above, u wanders (Brownian, w near 1), as
-            ``w * u + sqrt(1 - w^2) * (a fresh one)``.
-        mean: centre, one for each action component.
-        scale: half width, one for each action component.
-        bias: half width of an offset that an episode keeps, one for each action component.
-    """
-
-    holds: list[int] = Field(min_length=1)
-    walks: list[Annotated[float, Field(ge=0, lt=1)]] = Field(min_length=1)
-    mean: list[float] = Field(min_length=1)
-    scale: list[float] = Field(min_length=1)
-    bias: list[float] = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _same_sizes(self) -> "RandomPolicyConfig":
-        if len({len(self.mean), len(self.scale), len(self.bias)}) != 1:
-            raise ValueError("mean, scale and bias need one number for each action component, the same count in all three")
-        if min(self.holds) < 1:
-            raise ValueError("holds are numbers of steps, at least 1")
-        return self
-
-
-class ScriptedConfig(Config):
-    """A blind policy: two actions in turn.
-
-    Attributes:
-        name: in tables and figures.
-        first, second: the actions, one number for each component.
-        period: steps that each is held.
-    """
-
-    name: str = Field(min_length=1)
-    first: list[float] = Field(min_length=1)
-    second: list[float] = Field(min_length=1)
-    period: int = Field(ge=1, le=1_000_000)
-
-    @model_validator(mode="after")
-    def _same_sizes(self) -> "ScriptedConfig":
-        if len(self.first) != len(self.second):
-            raise ValueError("first and second need one number for each action component, the same count in both")
-        return self
 
 
 class ScriptedPolicy:
@@ -100,7 +49,7 @@ class ScriptedPolicy:
         self._step = self._step[lanes]
 
 
-def blind_policy(config: RandomPolicyConfig | ScriptedConfig) -> Policy:
+def blind_policy(config: Blind) -> Policy:
     """Return the policy of either kind, neither of which looks at what it does."""
     return RandomPolicy(config) if isinstance(config, RandomPolicyConfig) else ScriptedPolicy(config)
 

@@ -1,7 +1,7 @@
 """The one idea: a world turns actions into features, and the agent cannot tell whether it is real (paper, sections 3, 4)."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -56,6 +56,86 @@ class World(Protocol):
     def close(self) -> None:
         """Free what the world holds. Closing twice is harmless."""
         ...
+
+
+class ModelWorld(World, Protocol):
+    """A world whose features come from V and M, and whose ends M foretells.
+
+    Attributes:
+        usual_reward: what M expects of a step in which nothing happens; 0 if it expects no rewards.
+    """
+
+    @property
+    def usual_reward(self) -> float: ...
+
+    def latents(self) -> Tensor:
+        """Return z now, (B, Z)."""
+        ...
+
+    def state(self) -> Tensor:
+        """Return M's state now, before it reads z, (B, S)."""
+        ...
+
+    def hazard(self) -> Tensor:
+        """Return the probability that M gave to an end of the episode in the last step, (B,)."""
+        ...
+
+    def spare(self) -> None:
+        """End no episode by the hazard any more, as C is paid with the hazard itself: a dream goes on, a game is cut off.
+
+        Raises:
+            ValueError: no M foretells ends here.
+        """
+        ...
+
+
+W = TypeVar("W", bound=World)
+
+
+class WorldWrapper(Generic[W]):
+    """Another world with something changed: what a subclass does not say is as there.
+
+    Args:
+        world: the other; this one owns it from now on.
+    """
+
+    def __init__(self, world: W) -> None:
+        self.world = world
+        self.feature_size, self.action_size = world.feature_size, world.action_size
+
+    def start(self, seeds: Sequence[int]) -> None:
+        self.world.start(seeds)
+
+    def features(self) -> Tensor:
+        return self.world.features()
+
+    def frames(self) -> np.ndarray:
+        return self.world.frames()
+
+    def step(self, actions: Tensor) -> Step:
+        return self.world.step(actions)
+
+    def keep(self, lanes: Tensor) -> None:
+        self.world.keep(lanes)
+
+    def close(self) -> None:
+        self.world.close()
+
+    @property
+    def usual_reward(self: "WorldWrapper[ModelWorld]") -> float:
+        return self.world.usual_reward
+
+    def latents(self: "WorldWrapper[ModelWorld]") -> Tensor:
+        return self.world.latents()
+
+    def state(self: "WorldWrapper[ModelWorld]") -> Tensor:
+        return self.world.state()
+
+    def hazard(self: "WorldWrapper[ModelWorld]") -> Tensor:
+        return self.world.hazard()
+
+    def spare(self: "WorldWrapper[ModelWorld]") -> None:
+        self.world.spare()
 
 
 def pad_lanes(*tensors: Tensor) -> tuple[Tensor, ...]:

@@ -37,8 +37,8 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read JSON; ArtifactError where it is missing or broken."""
     try:
-        return json.loads(require(path).read_text())
-    except ValueError as error:
+        return json.loads(require(path).read_text(encoding="utf-8"))
+    except (ValueError, OSError, RecursionError) as error:
         raise damaged(path, error) from None
 
 

@@ -1,7 +1,7 @@
 """The agent as an MLflow model. MLflow runs this file when it loads one (models from code): nothing is unpickled.
 
 Stateful by value: what a stream of frames needs to be remembered travels with the request. Input, B streams at once:
-``frame`` (B, 64, 64, 3) uint8, and ``memory`` (B, 2 H) float32 as the last answer gave it, zeros at the start of an episode.
+``frame`` (B, 64, 64, 3) uint8, and ``memory`` (B, S) float32 as the last answer gave it, zeros at the start of an episode.
 Output: ``action`` (B, A) float32 in [-1, 1], and ``memory``. The protocol over HTTP: docs/serving.md.
 """
 
@@ -15,7 +15,6 @@ from mlflow.exceptions import MlflowException
 from mlflow.pyfunc.model import PythonModel
 
 from worldmodels.agent.agent import Agent, load_agent
-from worldmodels.memory.model import MemoryState
 
 
 class AgentModel(PythonModel):
@@ -41,8 +40,8 @@ class AgentModel(PythonModel):
             raise MlflowException.invalid_parameter_value(
                 "`memory` is not finite. Give zeros at the start of an episode, then the `memory` of the last answer."
             )
-        action, state = self.agent.act(frames, MemoryState(*torch.from_numpy(memory).chunk(2, 1)))
-        return {"action": action, "memory": torch.cat(state, 1).numpy()}
+        action, state = self.agent.act(frames, torch.from_numpy(memory))
+        return {"action": action, "memory": state.numpy()}
 
 
 mlflow.models.set_model(AgentModel())

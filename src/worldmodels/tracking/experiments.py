@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from worldmodels.errors import WorldModelsError
+from worldmodels.errors import ArtifactError, WorldModelsError
+from worldmodels.params import parse_yaml
 from worldmodels.storage.files import read_json
-from worldmodels.tracking.points import score_metrics
+from worldmodels.tracking.dvclock import in_force, parse_lock
+from worldmodels.tracking.points import figures
 from worldmodels.tracking.store import lock, opened
-from worldmodels.tracking.sync import Entry, parse_lock
 
 if TYPE_CHECKING:
     from worldmodels.tracking.runs import RunStore
@@ -31,7 +30,7 @@ class Experiment:
     """One experiment of DVC.
 
     Attributes:
-        name: that DVC knows it by.
+        name: DVC's.
         commit: its own.
         baseline: the commit that it started from.
     """
@@ -47,8 +46,8 @@ class Result:
 
     Attributes:
         params: those that its stages read, by the names of params.yaml.
-        scores: key of an iteration -> its scores.json. Only of iterations that were made with the experiment's params:
-            a target leaves the others in dvc.lock as they were.
+        scores: agent -> what its metrics/<key>.json says. Only of agents that were made with the experiment's params: a
+            target leaves the others in dvc.lock as they were.
     """
 
     params: dict[str, Any]
@@ -63,38 +62,24 @@ def list_experiments(root: Path) -> list[Experiment]:
 
 
 def read_result(root: Path, experiment: Experiment) -> Result:
-    """Return an experiment's params and scores; scores that neither the cache nor the workspace holds are left out.
+    """Return an experiment's params and scores; scores that neither git, the cache nor the workspace holds are left out.
 
     Raises:
-        WorldModelsError: where its commit is gone, or is no state of this project.
+        WorldModelsError: its commit is gone, or is no state of this project.
     """
     texts = [_git(root, "show", f"{experiment.commit}:./{name}") for name in ("params.yaml", "dvc.lock")]
-    if None in texts:
+    try:
+        if None in texts:
+            raise ValueError("it lacks params.yaml or dvc.lock")
+        entries = in_force(parse_lock(str(texts[1])), parse_yaml(str(texts[0])))
+    except (ValueError, ArtifactError) as error:
+        name = experiment.name
         raise WorldModelsError(
-            f"experiment {experiment.name} holds no params.yaml or dvc.lock: `dvc exp remove` takes it away."
-        )
-    entries = in_force(parse_lock(str(texts[1])), yaml.safe_load(str(texts[0])))
-    evaluated = {entry.key: entry.path("scores.json") for entry in entries if entry.stage == "evaluate"}
+            f"experiment {name} is no state of this project ({error}). `dvc exp remove {name}` removes it."
+        ) from None
+    evaluated = {entry.key: entry.primary for entry in entries if entry.stage == "evaluate"}
     params = {name: value for entry in entries for name, value in entry.params.items()}
     return Result(params, _scores(root, experiment.commit, evaluated) if evaluated else {})
-
-
-def in_force(entries: list[Entry], params: dict[str, Any]) -> list[Entry]:
-    """Return the entries that were made with these params, of inputs that were: what ``dvc repro`` would not run again."""
-    makers = {path: entry for entry in entries for path in entry.outs}
-    known: dict[tuple[str, str], bool] = {}
-
-    def holds(entry: Entry) -> bool:
-        name = (entry.stage, entry.key)
-        if name not in known:
-            same = all(_value(params, key) == value for key, value in entry.params.items())
-            inputs = [(makers.get(path), path, md5) for path, md5 in entry.deps.items() if entry.stage != "report"]
-            known[name] = same and all(
-                maker is not None and maker.outs[path] == md5 and holds(maker) for maker, path, md5 in inputs
-            )
-        return known[name]
-
-    return [entry for entry in entries if holds(entry)]
 
 
 def mirror_experiments(root: Path) -> int:
@@ -103,7 +88,7 @@ def mirror_experiments(root: Path) -> int:
     Idempotent. The run's metrics are the scores, as ``doom-1/real/mean``.
 
     Raises:
-        WorldModelsError: where an experiment cannot be read, or MLflow cannot be used.
+        WorldModelsError: an experiment cannot be read, or MLflow cannot be used.
     """
     found = list_experiments(root)
     if not found:
@@ -123,13 +108,13 @@ def _complete(runs: "RunStore", experiment: Experiment, result: Result) -> None:
     run_id, now = runs.open_experiment(experiment.name), int(time.time() * 1000)
     runs.log_params(run_id, result.params)
     for key, scores in result.scores.items():
-        runs.log_metrics(run_id, [({f"{key}/{name}": value for name, value in score_metrics(scores).items()}, 0, now)])
+        runs.log_metrics(run_id, [({f"{key}/{name}": value for name, value in figures(scores).items()}, 0, now)])
     runs.tag(run_id, {"wm.open": "false", "dvc.commit": experiment.commit, "git.commit": experiment.baseline})
     runs.end(run_id, "FINISHED")
 
 
 def _scores(root: Path, commit: str, paths: dict[str, str]) -> dict[str, dict[str, Any]]:
-    """Read scores.json of iterations as they were at a commit, from DVC's cache."""
+    """Read the scores of agents as they were at a commit."""
     from dvc.api import DVCFileSystem
 
     files = DVCFileSystem(str(root), rev=commit)
@@ -138,18 +123,10 @@ def _scores(root: Path, commit: str, paths: dict[str, str]) -> dict[str, dict[st
         for key, path in paths.items():
             try:
                 files.get_file(path, f"{place}/{key}.json")
-            except FileNotFoundError:  # of the cache of another machine: `dvc exp pull` brings it
+            except FileNotFoundError:  # neither in git nor in this machine's cache: `dvc exp pull` brings it
                 continue
             found[key] = read_json(Path(place) / f"{key}.json")
     return found
-
-
-def _value(params: Any, key: str) -> Any:
-    for part in key.split("."):
-        if not isinstance(params, dict) or part not in params:
-            return None
-        params = params[part]
-    return params
 
 
 def _git(root: Path, *arguments: str) -> str | None:

@@ -6,22 +6,26 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from worldmodels.errors import WorldModelsError
+from worldmodels.params import PARAMS_FILE, load_yaml
+from worldmodels.storage.layout import STAGES
 from worldmodels.tracking.lineage import artifact_hash, git_tags
+from worldmodels.tracking.points import metrics_of, points, step_of
 from worldmodels.tracking.progress import Bar
-from worldmodels.tracking.store import connect, lock, project_root, redact
+from worldmodels.tracking.store import connect, lock, project_root, reason_of
 
 T = TypeVar("T")
 FLUSH_SECONDS, KILLED_FLUSH_SECONDS = 60.0, 5.0
-"""That a stage waits at its end, at most, for what is on its way."""
+"""How long a stage waits at its end, at most, for what is on its way."""
 MACHINE_SECONDS = 10
-"""Between two looks at CPU, memory, disk, network and GPU."""
+"""Time between two looks at CPU, memory, disk, network and GPU."""
 BATCH_SECONDS = 1.0
-"""For which metrics are gathered before they are sent together."""
+"""How long metrics are gathered before they are sent together."""
 
 
 class StageRun:
@@ -31,9 +35,10 @@ class StageRun:
         self._outbox: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         self._bar: Bar | None = None
 
-    def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Log metrics at a step."""
-        self._outbox.put(("metrics", (dict(values), step, int(time.time() * 1000))))
+    def observe(self, row: Mapping[str, Any]) -> None:
+        """Log a row of a curve as it is made: its first value is the step, its second names a split or a phase."""
+        values = metrics_of(row)
+        self._outbox.put(("metrics", (values, step_of(row), int(time.time() * 1000))))
         if self._bar is not None and values:
             self._bar.note(_headline(values))
 
@@ -42,24 +47,33 @@ class StageRun:
         self._bar = Bar(steps, label, unit, total)
         return self._bar
 
-    def done(self, primary: Path, images: Sequence[Path] = ()) -> None:
-        """Say that the stage's outs are written: its primary out, which names the run, and its pictures."""
-        self._outbox.put(("done", (Path(primary).resolve(), [Path(image).resolve() for image in images])))
+    def done(self, primary: Path, metrics: Path | None = None) -> None:
+        """Say that the stage's outputs are written.
+
+        Args:
+            primary: the output that stands for the stage.
+            metrics: the output that holds its metrics, if they were not observed row by row.
+        """
+        self._outbox.put(("done", (Path(primary).resolve(), metrics and Path(metrics).resolve())))
 
 
 @contextmanager
-def stage_run(stage: str, key: str, params: Mapping[str, Any], *, computation: str = "") -> Iterator[StageRun]:
+def stage_run(
+    stage: str, key: str, params: Mapping[str, Any], *, world_model: str = "", computation: str = ""
+) -> Iterator[StageRun]:
     """Track a stage while the block runs; ``WM_TRACKING=off`` shows progress only.
 
     Args:
         stage: its name.
-        key: of its iteration.
+        key: of the world model or the agent.
         params: flattened, by the names of params.yaml.
-        computation: names what it computes. A run of the same that did not finish is continued.
+        world_model: key of the world model that an agent is based on.
+        computation: names what the stage computes. A run of the same that did not finish is continued.
     """
     run = StageRun()
     off = os.environ.get("WM_TRACKING", "").lower() in ("off", "0", "false")
-    sender = None if off else threading.Thread(target=_send, args=(run._outbox, stage, key, params, computation), daemon=True)
+    told = (run._outbox, stage, key, params, world_model, computation)
+    sender = None if off else threading.Thread(target=_send, args=told, daemon=True)
     if sender is not None:
         sender.start()
     bare = _is_main() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
@@ -82,7 +96,12 @@ def stage_run(stage: str, key: str, params: Mapping[str, Any], *, computation: s
 
 
 def _send(
-    outbox: "queue.SimpleQueue[tuple[str, Any]]", stage: str, key: str, params: Mapping[str, Any], computation: str
+    outbox: "queue.SimpleQueue[tuple[str, Any]]",
+    stage: str,
+    key: str,
+    params: Mapping[str, Any],
+    world_model: str,
+    computation: str,
 ) -> None:
     """Send what a stage says until it ends; runs in a thread of its own."""
     try:
@@ -97,7 +116,14 @@ def _send(
 
         runs = RunStore(*connected)
         with lock(root):  # else two stages that begin at once would make two parents
-            run_id = runs.begin_live(stage, key, params, git_tags(root) | _experiment_tag(), computation)
+            run_id = runs.begin_live(
+                stage,
+                key,
+                params,
+                git_tags(root) | _experiment_tag(),
+                world_model=_iteration(root, stage, key, world_model),
+                computation=computation,
+            )
         logged = runs.logged_points(run_id)  # a killed stage goes on from a little before where it was
         machine = SystemMetricsMonitor(run_id, sampling_interval=MACHINE_SECONDS, resume_logging=bool(logged))
         machine.start()
@@ -108,8 +134,12 @@ def _send(
                 if kind == "metrics":
                     metrics.append(content)
                 elif kind == "done":
-                    primary, images = content
-                    runs.name_artifact(run_id, artifact_hash(primary), images)
+                    primary, figures = content
+                    runs.tag(run_id, {"wm.artifact": artifact_hash(primary)})
+                    if figures is not None:
+                        metrics += points(figures)
+                    if stage == "film":
+                        runs.log_pictures(run_id, primary)
                 else:
                     ended, status = True, content
             if metrics:
@@ -117,7 +147,7 @@ def _send(
         machine.finish()
         runs.end(run_id, status)
     except Exception as error:  # tracking observes: it says what went wrong and lets the stage go on
-        reason = redact(str(error).splitlines()[0] if str(error) else type(error).__name__)
+        reason = reason_of(error)
         print(f"warning: this run is not tracked further ({reason}). `wm track sync` delivers it later.", file=sys.stderr)
 
 
@@ -136,6 +166,20 @@ def _drain(outbox: "queue.SimpleQueue[tuple[str, Any]]") -> list[tuple[str, Any]
 def _headline(values: Mapping[str, float]) -> str:
     name = next((name for name in values if name.endswith(("/loss", "/mean"))), next(iter(values)))
     return f"{name} {values[name]:.4g}"
+
+
+def _iteration(root: Path, stage: str, key: str, world_model: str) -> str | None:
+    """Return the key of the iteration that a stage belongs to: `<environment>-0` is the beginning of the first one."""
+    section = STAGES[stage]
+    if section != "environments":
+        return key if section == "world_models" else world_model or None
+    try:
+        entries = load_yaml(root / PARAMS_FILE).get("world_models")
+    except WorldModelsError:
+        entries = None
+    known = entries.items() if isinstance(entries, dict) else ()
+    firsts = (str(name) for name, entry in known if isinstance(entry, dict) and entry.get("after") == key)
+    return next(firsts, f"{key.removesuffix('-0')}-1")
 
 
 def _experiment_tag() -> dict[str, str]:

@@ -1,7 +1,8 @@
-"""What a stage left on disk, as the metrics that it logs live."""
+"""The metrics of a stage. Live runs and rebuilt ones take their names from here, so that they are the same."""
 
+import csv
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,37 +11,70 @@ from worldmodels.storage.files import read_json
 Point = tuple[dict[str, float], int, int]
 """Metrics, their step, and the time in ms."""
 
-SUMMARY = ("mean", "std", "stderr", "n")
-DATA = ("episodes", "frames", "mean_return", "mean_length")
+CONSTANTS = ("temperature", "seed", "controller_seed")
+"""Numbers beside scores that are settings, no results."""
 
 
-def points(stage: str, path: Path) -> list[Point]:
-    """Return the metrics in a stage's curve (.csv) or summary (.json)."""
+def metrics_of(row: Mapping[str, Any]) -> dict[str, float]:
+    """Return the metrics of a row of a curve. Its first value is the step, its second names a split or a phase.
+
+    >>> metrics_of({"update": 4, "split": "train", "loss": 2.5})
+    {'train/loss': 2.5}
+    >>> metrics_of({"generation": 0, "phase": "search", "world": "dream", "mean": 7.0, "sigma": ""})
+    {'search/mean': 7.0}
+    """
+    _, part, *names = row
+    return {f"{row[part]}/{name}": float(row[name]) for name in names if _is_number(row[name])}
+
+
+def step_of(row: Mapping[str, Any]) -> int:
+    """Return the step of a row of a curve."""
+    return int(next(iter(row.values())))
+
+
+def points(path: Path) -> list[Point]:
+    """Return the metrics in a curve (.csv), in a calibration (.csv) or in a summary (.json).
+
+    A calibration gives the ratio of the scores in dream and game for every policy. A summary gives its numbers, those of
+    nested mappings as ``real/mean``; lists, texts, truth values and ``CONSTANTS`` are left out.
+
+    Raises:
+        ArtifactError: the summary is no JSON.
+    """
     now = int(time.time() * 1000)
-    if path.suffix == ".csv":
-        import pandas as pd
-
-        rows = pd.read_csv(path)
-        if stage == "calibrate":
-            return [({f"ratio/{row['policy']}": row["ratio"] for row in rows.to_dict("records")}, 0, now)]
-        step, split, *names = rows.columns
-        # Times in the order of the curve: MLflow takes the latest as the last.
-        return [
-            ({f"{row[split]}/{name}": row[name] for name in names}, int(row[step]), now + i)
-            for i, row in enumerate(rows.to_dict("records"))
-        ]
-    content = read_json(path)
-    if stage == "evaluate":
-        return [(score_metrics(content), 0, now)]
-    if stage == "trial":
-        return [({f"real/{name}": content["real"][name] for name in SUMMARY}, 0, now)]
-    if stage == "initialise":
-        return [({f"baseline/{name}": content[name] for name in SUMMARY}, 0, now)]
-    return [({name: content[name] for name in DATA}, 0, now)]
+    if path.suffix != ".csv":
+        return [(figures(read_json(path)), 0, now)]
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = [{name: _parsed(text) for name, text in row.items()} for row in csv.DictReader(file)]
+    if rows and "policy" in rows[0]:
+        return [({f"ratio/{row['policy']}": float(row["ratio"]) for row in rows if _is_number(row["ratio"])}, 0, now)]
+    # Times in the order of the curve: MLflow takes the latest as the last.
+    return [(metrics_of(row), step_of(row), now + i) for i, row in enumerate(rows)]
 
 
-def score_metrics(scores: Mapping[str, Any]) -> dict[str, float]:
-    """Return what scores.json says as metrics: ``real/mean``, ..., and the gap between dream and reality."""
-    worlds = [world for world in ("real", "dream", "baseline") if scores[world]]
-    values = {f"{world}/{name}": scores[world][name] for world in worlds for name in SUMMARY}
-    return values | ({} if scores["gap"] is None else {"gap": scores["gap"]})
+def figures(summary: Any) -> dict[str, float]:
+    """Return the numbers of a summary.
+
+    >>> figures({"key": "doom-1", "seed": 3, "real": {"mean": 7.5, "seeds": [0, 9]}, "dream": None, "gap": 1})
+    {'real/mean': 7.5, 'gap': 1.0}
+    """
+    return dict(_numbers(summary, ""))
+
+
+def _numbers(node: Any, prefix: str) -> Iterator[tuple[str, float]]:
+    for name, value in node.items() if isinstance(node, dict) else ():
+        if isinstance(value, dict):
+            yield from _numbers(value, f"{prefix}{name}/")
+        elif _is_number(value) and name not in CONSTANTS:
+            yield f"{prefix}{name}", float(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _parsed(text: str) -> float | str:
+    try:
+        return float(text)
+    except (TypeError, ValueError):
+        return text

@@ -1,15 +1,16 @@
-"""The registry: a version of ``worldmodels-<environment>`` for every iteration, with its lineage.
+"""The registry: a version of ``worldmodels-<environment>`` for every agent, with its lineage.
 
 A version is complete in itself: the agent, the returns of its test episodes (``returns.parquet``, so that the registry alone
-suffices to compare two versions) and a picture for its description.
+suffices to compare two versions) and, if it was filmed, a picture for its description.
 """
 
 import logging
 import os
+import re
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -26,8 +27,9 @@ import worldmodels
 
 PACKAGES = ("numpy", "pandas", "pyarrow", "pydantic", "pyyaml", "safetensors", "torch")
 CANDIDATE, CHAMPION = "candidate", "champion"
-"""Aliases: of the last iteration, and of the version that passed the gate (``tracking/release.py``)."""
-RETURNS, PICTURE = "artifacts/returns.parquet", "artifacts/dream.png"
+"""Aliases: of the last agent without a study, and of the version that passed the gate (``tracking/release.py``)."""
+FILES = "artifacts"
+RETURNS, PICTURE = f"{FILES}/returns.parquet", f"{FILES}/dream.png"
 """Where a version's files lie in its model."""
 
 
@@ -36,29 +38,53 @@ def model_name(environment: str) -> str:
     return f"worldmodels-{environment}"
 
 
-def find_version(client: MlflowClient, name: str, fingerprint: str) -> str | None:
-    """Return the version that was made of the iteration with this fingerprint."""
-    for found in client.search_model_versions(f"name='{name}'"):
-        if found.tags.get("wm.fingerprint") == fingerprint:
-            return str(found.version)
-    return None
+def alias_of(key: str) -> str:
+    """Return the alias of an agent: its key, unless MLflow or the gate has that name for something else.
+
+    >>> alias_of("doom-2-game"), alias_of("v2"), alias_of("champion")
+    ('doom-2-game', 'agent-v2', 'agent-champion')
+    """
+    taken = re.fullmatch(rf"latest|[vV]\d+|{CANDIDATE}|{CHAMPION}", key, re.IGNORECASE)
+    return f"agent-{key}" if taken else key
+
+
+def find_version(client: MlflowClient, name: str, fingerprint: str) -> tuple[str | None, list[str]]:
+    """Return the version of the agent with this fingerprint whose files are there, and those whose files are gone."""
+    lost = []
+    for found in sorted(client.search_model_versions(f"name='{name}'"), key=lambda each: -int(each.version)):
+        if found.tags.get("wm.fingerprint") != fingerprint:
+            continue
+        if _has_files(name, str(found.version)):
+            return str(found.version), []
+        lost.append(str(found.version))
+    return None, lost
+
+
+def _has_files(name: str, version: str) -> bool:
+    try:
+        there = mlflow.artifacts.list_artifacts(f"models:/{name}/{version}/{FILES}")
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"):
+            raise
+        return False
+    return RETURNS in {file.path for file in there}
 
 
 def register(
     client: MlflowClient, run_id: str, parts: Mapping[str, Path], scores: Mapping[str, Any], tags: Mapping[str, str]
 ) -> str:
-    """Log an iteration as a model of a run and register it; return the version.
+    """Log an agent as a model of a run and register it; return the version.
 
     Args:
         client: of the registry.
-        run_id: the iteration's run.
-        parts: ``agent`` (a folder), ``returns`` (the table of its test episodes), ``picture``.
-        scores: what scores.json holds.
+        run_id: its iteration's run.
+        parts: ``agent`` (a folder), ``returns`` (the table of its test episodes), ``picture`` (if there is one).
+        scores: what metrics/<key>.json holds.
         tags: its lineage.
     """
     name = model_name(scores["environment"])
     try:
-        client.create_registered_model(name, description=f"V, M and C for {scores['environment']}: one version an iteration.")
+        client.create_registered_model(name, description=f"V, M and C for {scores['environment']}: a version for every agent.")
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
@@ -66,28 +92,39 @@ def register(
         logged = mlflow.pyfunc.log_model(
             name="agent",
             python_model=str(Path(__file__).with_name("agent_model.py")),
-            artifacts={label: str(path) for label, path in parts.items()},
+            artifacts={label: str(_plain(path, Path(place) / "parts")) for label, path in parts.items()},
             code_paths=[str(_acting_code(Path(place)))],
             signature=_signature(parts["agent"]),
             pip_requirements=[f"{package}=={version(package).split('+')[0]}" for package in PACKAGES],
         )
     made = client.create_model_version(name, logged.model_uri, run_id, dict(tags), model_id=logged.model_id)
-    client.update_model_version(name, made.version, model_card(scores, str(made.version)))  # which holds the version
+    card = model_card(scores, str(made.version), drawn="picture" in parts)
+    client.update_model_version(name, made.version, card)  # afterwards, as it holds the version
     return str(made.version)
 
 
-def set_aliases(client: MlflowClient, environment: str, versions: Mapping[int, str]) -> None:
-    """Point ``iteration-<k>`` at each iteration's version, and ``candidate`` at the last."""
+def set_aliases(client: MlflowClient, environment: str, versions: Mapping[str, str], studies: Sequence[str] = ()) -> None:
+    """Point each agent's alias at its version, and ``candidate`` at the last.
+
+    Args:
+        client: of the registry.
+        environment: of the agents.
+        versions: agent -> version, in their order.
+        studies: agents of comparisons: they have no alias.
+    """
     name = model_name(environment)
-    wanted = {f"iteration-{number}": each for number, each in versions.items()}
-    wanted[CANDIDATE] = versions[max(versions)]
-    present = client.get_registered_model(name).aliases
+    wanted = {alias_of(key): each for key, each in versions.items()}
+    if versions:
+        wanted[CANDIDATE] = list(versions.values())[-1]
+    present = next((model.aliases for model in client.search_registered_models(f"name='{name}'")), {})
     for alias, each in wanted.items():
         if str(present.get(alias)) != each:
             client.set_registered_model_alias(name, alias, each)
+    for alias in {alias_of(key) for key in studies} & set(present):
+        client.delete_registered_model_alias(name, alias)
 
 
-def model_card(scores: Mapping[str, Any], version: str) -> str:
+def model_card(scores: Mapping[str, Any], version: str, *, drawn: bool) -> str:
     """Return a version's description in Markdown: what it is, how good, a picture, how to load it.
 
     The picture's address is relative to MLflow's pages, which serve it.
@@ -96,19 +133,22 @@ def model_card(scores: Mapping[str, Any], version: str) -> str:
     def line(label: str, world: Mapping[str, Any] | None) -> str:
         return f"| {label} | {world['mean']:.1f} ± {world['stderr']:.1f} | {world['n']} |\n" if world else ""
 
-    name, blind = model_name(scores["environment"]), scores.get("blind")
-    temperature = f"temperature {scores['temperature']:g}"
+    name, blind, dream = model_name(scores["environment"]), scores["blind"], scores["dream"]
+    temperature = f"temperature {dream['temperature']:g}" if dream else ""
+    episodes = f"{scores['block']} seeds"
+    study = "" if scores["study"] == "none" else f" It belongs to the study `{scores['study']}`."
+    address = f"model-versions/get-artifact?path={PICTURE}&name={name}&version={version}"
     return (
-        f"# {scores['environment']}, iteration {scores['iteration']}\n\n"
+        f"# {scores['key']}, an agent for {scores['environment']}\n\n"
+        f"World model `{scores['world_model']}`, controller `{scores['controller']}`.{study} "
         f"Trained with preset `{scores['preset']}`; tested under `{scores['rules']}` on {scores['backend']}.\n\n"
         "| episodes | mean return ± standard error | n |\n|---|---|---|\n"
-        + line("real, test seeds", scores["real"])
-        + line(f"dream, {temperature}", scores["dream"])
-        + line("random policy, test seeds", scores["baseline"])
-        + (line(f"best policy that does not look ({blind['policy']}), test seeds", blind) if blind else "")
-        + f"\n![What it sees and what it dreams](model-versions/get-artifact?path={PICTURE}&name={name}&version={version})\n\n"
-        f"A test episode, the same through V, and dreams at {temperature}.\n\n"
-        f"```sh\nwm evaluate models:/{name}/{version}\n"
+        + line(f"real, {episodes}", scores["real"])
+        + line(f"dream, {temperature}", dream)
+        + line(f"random policy, {episodes}", scores["random"])
+        + (line(f"best policy that does not look ({blind['policy']}), {episodes}", blind) if blind else "")
+        + (f"\n![What it sees and what it dreams]({address})\n\nAn episode, the same through V, and dreams.\n" if drawn else "")
+        + f"\n```sh\nwm evaluate models:/{name}/{version}\n"
         f"mlflow models serve -m models:/{name}/{version} --env-manager local --port 5001\n```\n\n"
         f'```python\nagent = mlflow.pyfunc.load_model("models:/{name}/{version}")\n'
         'out = agent.predict({"frame": frames, "memory": memory})  # memory: zeros at first, then out["memory"]\n```\n'
@@ -133,15 +173,22 @@ def _signature(folder: Path) -> ModelSignature:
     from worldmodels.agent.agent import load_agent  # here: `wm registry` does not wait for torch
 
     agent = load_agent(folder)
-    memory = TensorSpec(np.dtype(np.float32), (-1, 2 * agent.memory.config.hidden), "memory")
+    memory = TensorSpec(np.dtype(np.float32), (-1, agent.memory.state_size), "memory")
     return ModelSignature(
         inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, 64, 64, 3), "frame"), memory]),
         outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, agent.memory.action), "action"), memory]),
     )
 
 
+def _plain(path: Path, place: Path) -> Path:
+    """Return a copy of a file or folder without links, of its name: MLflow takes no links into DVC's cache."""
+    copy = place / path.name
+    copy.parent.mkdir(exist_ok=True)
+    return Path(shutil.copytree(path, copy) if path.is_dir() else shutil.copyfile(path, copy))
+
+
 def _acting_code(place: Path) -> Path:
     """Copy the package without what only watches."""
     source = Path(str(worldmodels.__file__)).parent
-    unused = shutil.ignore_patterns("__pycache__", "tracking", "report", "cli*.py", "doctor.py", "project.py")
+    unused = shutil.ignore_patterns("__pycache__", "tracking", "report", "cli", "play")
     return Path(shutil.copytree(source, place / "worldmodels", ignore=unused))

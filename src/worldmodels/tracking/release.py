@@ -1,18 +1,17 @@
-"""The gate before ``champion``: a version is released when its real score is better, with statistical evidence.
+"""The gate before ``champion``: a version is released if its real score is better, with statistical evidence.
 
 The test: both have played the same test episodes, so that each episode gives a difference of returns. If the challenger were no
 better, each difference could as well have had the other sign; p is the share of sign flips whose mean is at least the observed
 one (a one-sided paired permutation test, Fisher 1935). It assumes no distribution of returns. At level alpha, a challenger
 that is as good as the champion passes with probability alpha at most, each time that one is tried.
 
-What is decided is written on the version: ``wm.gate`` (a sentence), ``wm.gate.passed``, ``.against`` (the champion's version,
-or ``random``), ``.p``, ``.alpha``. So the champion's own ``wm.gate.against`` says who was champion before.
+What was last decided is written on the version: ``wm.gate`` (a sentence), ``wm.gate.passed``, ``.against`` (the champion's
+version, or ``random``), ``.p``, ``.alpha``. Each change of the champion is written on the model (``tracking/champions.py``).
 """
 
 import os
 import tempfile
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 import mlflow
 import numpy as np
@@ -22,13 +21,17 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from worldmodels.errors import ArtifactError, WorldModelsError
+from worldmodels.tracking.champions import before, now, remember
 from worldmodels.tracking.registry import CHAMPION, RETURNS
+from worldmodels.tracking.store import reason_of
 
 ALPHA = 0.05
 RANDOM = "random"
 """Names the random policy, which the first champion must beat."""
+NO_STUDY = "none"
+"""`study` of an agent that is no part of a comparison."""
 FLIPS = 20_000
-"""Of signs: all of them where there are fewer, else so many drawn from a fixed seed."""
+"""Sign flips to draw, from a fixed seed; if there are fewer, all of them are taken."""
 BATCH = 1_000
 """Flips held in memory at once."""
 
@@ -59,7 +62,7 @@ class Verdict:
     Attributes:
         passed: whether the challenger is better.
         reason: a sentence.
-        difference: mean of challenger minus reference over episodes; None where the two cannot be compared, as below.
+        difference: mean of challenger minus reference over episodes; None if the two cannot be compared.
         stderr: its standard error.
         p: of the one-sided test.
     """
@@ -78,7 +81,7 @@ class RefusedError(WorldModelsError):
 def sign_flip_p(differences: np.ndarray) -> float:
     """Return the probability, under random signs of ``differences`` (E,), of a mean as large as the observed one.
 
-    Never 0: where flips are drawn, the observed one counts as one of them, so that the level is kept (Phipson & Smyth 2010).
+    Never 0: if flips are drawn, the observed one counts as one of them, so that the level is kept (Phipson & Smyth 2010).
 
     >>> sign_flip_p(np.array([1.0, 2.0, 3.0]))
     0.125
@@ -133,7 +136,7 @@ def fetch_outcomes(version: ModelVersion) -> dict[str, Outcome]:
     """Return what a version (``real``) and the random policy (``random``) earned in its test episodes, from the registry.
 
     Raises:
-        ArtifactError: where its table cannot be had.
+        ArtifactError: its table cannot be had.
     """
     label = f"{version.name}/{version.version}"
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -142,10 +145,10 @@ def fetch_outcomes(version: ModelVersion) -> dict[str, Outcome]:
             path = mlflow.artifacts.download_artifacts(f"models:/{label}/{RETURNS}", dst_path=place)
             table = pd.read_parquet(path, columns=["world", "seed", "total"])
         except (MlflowException, OSError, ValueError, KeyError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ArtifactError(
-                f"the test episodes of {label} ({RETURNS}) cannot be read: {reason}. If the artifact store is up, delete this "
-                "version in MLflow; `wm track sync` registers it again from the project's artifacts."
+                f"the test episodes of {label} ({RETURNS}) cannot be read: {reason_of(error)}. If the store is up, its "
+                "files are gone: `wm track sync` registers the agent again from the project's artifacts; then delete this "
+                "version in MLflow."
             ) from None
     rules, backend = (version.tags.get(f"wm.{tag}", "") for tag in ("rules", "backend"))
     names = {"real": f"version {version.version} ({version.tags.get('wm.key', '?')})", RANDOM: "the random policy"}
@@ -165,7 +168,7 @@ def champion_of(client: MlflowClient, name: str) -> str | None:
 
 
 def judge_against_champion(client: MlflowClient, version: ModelVersion, alpha: float = ALPHA) -> tuple[Verdict, str]:
-    """Return what the gate says of a version, and against what: a version, or ``random`` where there is no champion."""
+    """Return what the gate says of a version, and against what: a version, or ``random`` if there is no champion."""
     own, champion = fetch_outcomes(version), champion_of(client, version.name)
     if champion is None:
         return judge(own["real"], own[RANDOM], alpha), RANDOM
@@ -177,14 +180,21 @@ def promote(client: MlflowClient, version: ModelVersion, alpha: float = ALPHA) -
 
     Raises:
         RefusedError: with the reason; the champion stays.
-        ArtifactError: where its test episodes, or the champion's, cannot be had.
+        ArtifactError: its test episodes, or the champion's, cannot be had.
     """
     name, number, champion = version.name, str(version.version), champion_of(client, version.name)
     if champion == number:
         return f"{name}/{number} is the champion already."
+    stays = f"{name}/{champion} stays the champion" if champion else f"{name} stays without a champion"
+    study = version.tags.get("wm.study", NO_STUDY)
+    if study != NO_STUDY:
+        raise RefusedError(
+            f"{stays}: {name}/{number} belongs to the study `{study}`, which only compares. Name its recipe by an agent "
+            "with `study: none` to release it."
+        )
     verdict, against = judge_against_champion(client, version, alpha)
     told = {
-        "wm.gate": f"{'promoted' if verdict.passed else 'refused'} {_now()}: {verdict.reason}",
+        "wm.gate": f"{'promoted' if verdict.passed else 'refused'} {now()}: {verdict.reason}",
         "wm.gate.passed": str(verdict.passed).lower(),
         "wm.gate.against": against,
         "wm.gate.p": "" if verdict.p is None else f"{verdict.p:.4g}",
@@ -193,9 +203,9 @@ def promote(client: MlflowClient, version: ModelVersion, alpha: float = ALPHA) -
     for key, text in told.items():
         client.set_model_version_tag(name, number, key, text)
     if not verdict.passed:
-        stays = f"{name}/{champion} stays the champion" if champion else f"{name} stays without a champion"
         raise RefusedError(f"{stays}: {verdict.reason}")
     client.set_registered_model_alias(name, CHAMPION, number)
+    remember(client, name, number, "promoted", verdict.reason)
     return f"{name}/{number} is the champion: {verdict.reason}"
 
 
@@ -208,27 +218,23 @@ def rollback(client: MlflowClient, name: str, *, retire: bool = False) -> str:
         retire: leave the model without a champion instead; the next must beat the random policy.
 
     Raises:
-        RefusedError: where there is nothing to go back to.
+        RefusedError: there is nothing to go back to.
     """
     champion = champion_of(client, name)
     if champion is None:
         raise RefusedError(f"{name} has no champion. `wm registry promote` makes one.")
-    versions = {str(version.version): version for version in client.search_model_versions(f"name='{name}'")}
-    tags = versions[champion].tags
-    before = tags.get("wm.gate.against")
-    if not retire and before not in versions:
+    earlier = None if retire else before(client, name, champion)
+    if earlier is not None:
+        client.set_registered_model_alias(name, CHAMPION, earlier)
+        said = f"{name}/{earlier} is the champion again."
+        remember(client, name, earlier, "rolled back", f"from version {champion}")
+    elif retire:
+        client.delete_registered_model_alias(name, CHAMPION)
+        said = f"{name} has no champion any more."
+        remember(client, name, None, "retired", f"version {champion}")
+    else:
         raise RefusedError(
             f"{name}/{champion} has no champion before it to go back to. `--retire` leaves {name} without a champion."
         )
-    if retire or before is None:
-        client.delete_registered_model_alias(name, CHAMPION)
-        said = f"{name} has no champion any more."
-    else:
-        client.set_registered_model_alias(name, CHAMPION, before)
-        said = f"{name}/{before} is the champion again."
-    client.set_model_version_tag(name, champion, "wm.gate", f"rolled back {_now()}: {said} Before: {tags.get('wm.gate', '-')}")
+    client.set_model_version_tag(name, champion, "wm.gate", f"rolled back {now()}: {said}")
     return said
-
-
-def _now() -> str:
-    return f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"

@@ -1,28 +1,34 @@
 """The runs of this project in MLflow: a parent for every iteration and every experiment, a child for every stage.
 
-Tags: ``wm.kind`` (iteration, experiment, stage), ``wm.key``, ``wm.stage``; ``wm.artifact`` of a stage run is the hash of its
-primary out, the same as in dvc.lock, and so says which artifact the run made; ``wm.fingerprint`` of an iteration is the hash
-over those of its stages. A parent is ``wm.open`` until it is complete. ``wm.computation`` of a stage run that is or was live
-names what it computes, ``wm.host`` and ``wm.process`` where; one that was cut off and went on is ``wm.continued``. An
-experiment and its stages have ``dvc.experiment``, its name.
+An iteration is a world model and all agents that are based on it. Tags: ``wm.kind`` (iteration, experiment, stage),
+``wm.key``, ``wm.stage``; ``wm.artifact`` of a stage's run is the hash of the output that stands for it, the same as in
+dvc.lock; ``wm.fingerprint`` of an iteration is the hash over those of its world model, and ``wm.current`` says whether that
+world model is the one in dvc.lock. A parent is ``wm.open`` until all its agents are evaluated. ``wm.computation`` of a stage's
+run that is or was live names what it computes, ``wm.host`` and ``wm.process`` where; one that was cut off and went on is
+``wm.continued``. An experiment and its stages have ``dvc.experiment``, its name.
 """
 
 import json
 import math
 import os
+import shutil
 import socket
-from collections.abc import Container, Iterable, Mapping, Sequence
+import tempfile
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run, RunTag
 
-from worldmodels.storage.layout import ALONE
+from worldmodels.storage.layout import STAGES
 
 MOST_METRICS = 1000
 MOST_PARAMS = 100
-"""That one request of MLflow takes."""
+"""What one request to MLflow may hold."""
+CLOCK_SECONDS = 60.0
+"""How far two readings of when a process began may differ: the clock may be set in between."""
 
 
 class RunStore:
@@ -50,15 +56,32 @@ class RunStore:
         return self.client.create_run(self.experiment, tags=own).info.run_id
 
     def begin_live(
-        self, stage: str, key: str, params: Mapping[str, Any], tags: Mapping[str, str], computation: str = ""
+        self,
+        stage: str,
+        key: str,
+        params: Mapping[str, Any],
+        tags: Mapping[str, str],
+        *,
+        world_model: str | None,
+        computation: str = "",
     ) -> str:
-        """Start a stage's run under its open parent, or go on with one of the same computation that was cut off."""
+        """Start a stage's run below its iteration's, or go on with one of the same computation that was cut off.
+
+        Args:
+            stage: its name.
+            key: of the world model or the agent.
+            params: flattened, by the names of params.yaml.
+            tags: of the code and of DVC's experiment.
+            world_model: key of the iteration; None for a stage that belongs to none.
+            computation: names what the stage computes.
+        """
         self.end_killed(stage=stage, key=key)
         experiment = tags.get("dvc.experiment")
+        parent: str | None = None
         if experiment:
-            parent: str | None = self.open_experiment(experiment)
-        else:
-            parent = None if stage in ALONE else self.open_parent(iteration_key(key))
+            parent = self.open_experiment(experiment)
+        elif world_model is not None:
+            parent = self.open_parent(world_model, current=STAGES[stage] != "world_models")
         if parent is not None:
             self.client.update_run(parent, status="RUNNING")
         own = {"wm.kind": "stage", "wm.stage": stage, "wm.key": key, "wm.computation": computation}
@@ -83,22 +106,28 @@ class RunStore:
     def is_alive(self, run: Run) -> bool:
         """Return whether the process of a run that has not ended may still be at work.
 
-        That of another machine may, where they share a server; a database on this machine is this machine's own.
+        The process of another machine may, if both use one server; a database on this machine is this machine's own.
         """
         if run.info.status != "RUNNING":
             return False
         if run.data.tags.get("wm.host") != socket.gethostname():
             return str(self.client.tracking_uri).startswith("http")
-        name = run.data.tags.get("wm.process", "")
-        return name != "" and name == _process_name(int(name.partition("@")[0]))
+        return _is_running(run.data.tags.get("wm.process", ""))
 
-    def open_parent(self, key: str) -> str:
-        """Return the parent of an iteration that is not complete; made if there is none.
+    def open_parent(self, key: str, *, current: bool) -> str:
+        """Return the open parent of an iteration; made if there is none. It is RUNNING while one of its stages is.
 
-        It is RUNNING while one of its stages is, else SCHEDULED (``rest``).
+        Args:
+            key: of its world model.
+            current: whether the world model of dvc.lock will do, whose run is opened again; else one that is not known yet.
         """
-        found = self.find(kind="iteration", key=key, open="true")
-        return found[0].info.run_id if found else self.create(key, {"wm.kind": "iteration", "wm.key": key, "wm.open": "true"})
+        for run in self.find(kind="iteration", key=key, open="true"):
+            if current or "wm.fingerprint" not in run.data.tags:
+                return run.info.run_id
+        for run in self.find(kind="iteration", key=key, current="true") if current else ():
+            self.tag(run.info.run_id, {"wm.open": "true"})
+            return run.info.run_id
+        return self.create(key, {"wm.kind": "iteration", "wm.key": key, "wm.open": "true"})
 
     def open_experiment(self, name: str) -> str:
         """Return the run of an experiment that is not complete; made if there is none."""
@@ -158,16 +187,16 @@ class RunStore:
         ]
         self.client.log_inputs(run_id, datasets=inputs)
 
-    def log_images(self, run_id: str, images: Sequence[Path]) -> None:
-        """Log pictures that exist."""
-        for image in images:
-            if image.exists():
-                self.client.log_artifact(run_id, str(image), "pictures")
+    def log_pictures(self, run_id: str, folder: Path, place: str = "pictures") -> None:
+        """Log the files of a folder of pictures and films, of which any may be a link into DVC's cache."""
+        with tempfile.TemporaryDirectory() as copies:
+            plain = shutil.copytree(folder, f"{copies}/plain")
+            self.client.log_artifacts(run_id, str(plain), place)
 
-    def name_artifact(self, run_id: str, artifact: str, images: Sequence[Path]) -> None:
-        """Say which artifact a run made, with its pictures."""
-        self.tag(run_id, {"wm.artifact": artifact})
-        self.log_images(run_id, images)
+    def holds(self, run_id: str, folder: Path, place: str = "pictures") -> bool:
+        """Return whether a run has files of these names already."""
+        there = {Path(file.path).name for file in self.client.list_artifacts(run_id, place)}
+        return {file.name for file in folder.iterdir()} <= there
 
     def end(self, run_id: str, status: str) -> None:
         """End a run: FINISHED, FAILED or KILLED."""
@@ -175,22 +204,19 @@ class RunStore:
 
 
 def _process_name(pid: int) -> str:
-    """Return a name of a process that no later one with its number has; empty where it has ended."""
+    """Return a name of a process that no later one has: its number, and when it began; empty if it has ended."""
     try:
-        state, *others = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
+        process = psutil.Process(pid)
+        return "" if process.status() == psutil.STATUS_ZOMBIE else f"{pid}@{process.create_time():.0f}"
+    except psutil.NoSuchProcess:
         return ""
-    return "" if state == "Z" else f"{pid}@{others[18]}"  # clock ticks from the machine's start to its own
 
 
-def iteration_key(key: str) -> str:
-    """Return the key of the iteration whose parent run a stage belongs to: iteration 0 is the first one's beginning.
-
-    >>> iteration_key("doom-0"), iteration_key("doom-2")
-    ('doom-1', 'doom-2')
-    """
-    environment, _, number = key.rpartition("-")
-    return f"{environment}-1" if number == "0" else key
+def _is_running(name: str) -> bool:
+    """Return whether the process with this name runs. When it began is known to a second or so, as clocks are set."""
+    pid, _, began = name.partition("@")
+    now = _process_name(int(pid)) if pid else ""
+    return now != "" and abs(float(now.partition("@")[2]) - float(began)) < CLOCK_SECONDS
 
 
 def stage_name(stage: str, key: str) -> str:

@@ -7,13 +7,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from worldmodels.learning.fit import Observe, OptimiserConfig, Row, fit
 from worldmodels.learning.initialisation import initialise
-from worldmodels.vision.model import Vision, VisionConfig, VisionLossConfig, to_images
 from worldmodels.params import Config
 from worldmodels.seeds import stream_seed
 from worldmodels.storage.checkpoint import Checkpoint
 from worldmodels.storage.episodes import FrameReader
-from worldmodels.learning.fit import Observe, OptimiserConfig, Row, fit
+from worldmodels.vision.model import Vision, VisionConfig, VisionLossConfig, to_images
 
 CLIP = 1000.0
 """Greatest norm of the gradient."""
@@ -62,9 +62,7 @@ def train_vision(
 ) -> list[Row]:
     """Train V in place on the frames of ``reader``; return the curve. ``checkpoint``: see ``fit``.
 
-    Batches, noise and order depend on
-    ``seed`` and the number of the update alone. The last metric, ``loader_share``, is the part of the time that the frames took
-    to come from the disk.
+    Batches, noise and order depend on ``seed`` and the number of the update alone.
     """
     held_out = list(range(0, len(reader), HELD_OUT))
     training = sorted(set(range(len(reader))) - set(held_out)) or held_out

@@ -8,15 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worldmodels.memory.features import select_features
+from worldmodels.compute.compiled import compiled
+from worldmodels.errors import ParamsError
+from worldmodels.memory.base import Memory
+from worldmodels.memory.features import Features, feature_size, select_features
+from worldmodels.memory.prediction import steps_so_far
 from worldmodels.rollout.noise import EpisodeNoise
 from worldmodels.rollout.world import Step, pad_lanes
-from worldmodels.errors import ParamsError
-from worldmodels.compute.compiled import compiled
-from worldmodels.memory.features import Features, feature_size
-from worldmodels.memory.model import Memory, MemoryState, steps_so_far
-from worldmodels.vision.model import Vision, sample_latent, to_frames
 from worldmodels.seeds import stream_seed
+from worldmodels.vision.model import Vision, sample_latent, to_frames
 
 
 class Starts(NamedTuple):
@@ -43,8 +43,8 @@ class Starts(NamedTuple):
         """Return whether an episode begins there, (B,) bool."""
         return torch.ones_like(chosen, dtype=torch.bool)
 
-    def state(self, memory: Memory, chosen: Tensor) -> MemoryState:
-        """Return M's state there, (B, H) each."""
+    def state(self, memory: Memory, chosen: Tensor) -> Tensor:
+        """Return M's state there, (B, S)."""
         return memory.initial_state(len(chosen))
 
 
@@ -74,7 +74,7 @@ class Replay(NamedTuple):
         """Return all moments among the ``newest`` rows of the latents that ``context`` steps of the same episode precede.
 
         Raises:
-            ParamsError: where no episode is so long.
+            ParamsError: no episode is so long.
         """
         elapsed = steps_so_far(latents["first"])
         old = max(0, len(elapsed) - newest)
@@ -102,9 +102,9 @@ class Replay(NamedTuple):
         return chosen < len(self.begins)
 
     @torch.inference_mode()
-    def state(self, memory: Memory, chosen: Tensor) -> MemoryState:
-        """Return M's state there, (B, H) each."""
-        state = MemoryState(*(each.clone() for each in memory.initial_state(len(chosen))))
+    def state(self, memory: Memory, chosen: Tensor) -> Tensor:
+        """Return M's state there, (B, S)."""
+        state = memory.initial_state(len(chosen))
         inside = ~self.restart(chosen)
         if not bool(inside.any()):
             return state
@@ -114,15 +114,17 @@ class Replay(NamedTuple):
         z, action, restart = (each.to(memory.device) for each in pad_lanes(*seen))
         (elapsed,) = pad_lanes(self.elapsed[unique] - self.context)
         _, after = memory.observe(z, action, restart, memory.initial_state(len(z), elapsed.to(memory.device)))
-        for mine, theirs in zip(state, after, strict=True):
-            mine[inside.to(mine.device)] = theirs[places.to(mine.device)]
+        state[inside.to(state.device)] = after[places.to(state.device)]
         return state
 
 
+Imagined = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
+
+
 def imagine(
-    memory: Memory, z: Tensor, action: Tensor, restart: Tensor, noise: Tensor, state: MemoryState, temperature: float
-) -> tuple[Tensor, MemoryState, Tensor | None, Tensor | None]:
-    """Return one step of a dream: z' (B, Z), M's state after it, the expected reward and the done logit, (B,) or None.
+    memory: Memory, z: Tensor, action: Tensor, restart: Tensor, noise: Tensor, state: Tensor, temperature: float
+) -> Imagined:
+    """Return one step of a dream: z' (B, Z), M's state after it (B, S), the expected reward and the done logit, (B,) or None.
 
     Args:
         memory: M.
@@ -130,27 +132,25 @@ def imagine(
         action: (B, A).
         restart: (B,) bool.
         noise: (B, 2 Z + 1) standard normal: the first Z for the Gaussians, the next to choose among them.
-        state: M's, (B, H) each.
+        state: M's, (B, S).
         temperature: tau.
     """
-    prediction, _, state = memory(z[:, None], action[:, None], restart[:, None], state)
-    latent = type(prediction.latent)(*(field[:, 0] for field in prediction.latent))
     uniform = torch.special.ndtr(noise[:, z.shape[1] : 2 * z.shape[1]])
-    z = latent.sample(uniform, noise[:, : z.shape[1]], temperature)
-    reward = None if prediction.reward is None else prediction.reward[:, 0]
-    return z, state, reward, None if prediction.done is None else prediction.done[:, 0]
+    z, state, told = memory.dream(z, action, restart, state, uniform, noise[:, : z.shape[1]], temperature)
+    return z, state, told.reward, told.done
 
 
 @functools.cache
-def compiled_imagine() -> Callable[..., tuple[Tensor, MemoryState, Tensor | None, Tensor | None]]:
+def compiled_imagine() -> Callable[..., Imagined]:
     """Return ``imagine`` compiled, once for all dreams of this process."""
     return compiled(imagine)
 
 
 class DreamWorld:
-    """A ``World`` without a game: M samples z', the reward and the end, at a temperature.
+    """A ``ModelWorld`` without a game: M samples z', the reward and the end, at a temperature.
 
-    An episode starts at the latent of a real frame and ends as ``MemoryConfig.ending`` says, or at the limit.
+    An episode starts at the latent of a real frame and ends by its hazard (``Memory.hazard``), or at the limit. What else can
+    be paid, or end it, is a wrapper (``worlds/pay.py``).
 
     Args:
         memory: M.
@@ -158,16 +158,7 @@ class DreamWorld:
         features: what the controller sees.
         temperature: tau; higher is noisier.
         limit: steps after which a dream is truncated.
-        survival: above 0, no episode ends by chance: each reward is weighted with the probability that the episode gets
-            there, and it ends where that falls below ``survival``. The return is the expected one, given the latents: the
-            same mean (but for what is cut off) with a fraction of the variance.
-        goal: above 0, the sum of rewards, without what every step costs, at which an episode is over, as a lap is when its
-            tiles are paid: M, which does not count tiles, would pay for driving on, and C would learn to drive faster than
-            a lap ever needs. What a step costs still counts in the return, so that a lap in fewer steps is worth more, as
-            in the game.
-        risk: above 0, no episode ends by chance, and a step costs this much times M's probability of an end, instead of any
-            reward: what was done wrong shows where it was done, and not in all that never comes.
-        worth: what every step is worth where M has no reward head (survival): the game steps that it lasts.
+        worth: what every step is worth if M has no reward head (survival): the game steps that it lasts.
         vision: V, only for ``frames``.
         fused: compile the step (``compiled``): worth it for a long search, as it begins with 10 to 20 s of compiling.
     """
@@ -180,28 +171,24 @@ class DreamWorld:
         *,
         temperature: float,
         limit: int,
-        survival: float = 0.0,
-        goal: float = 0.0,
-        risk: float = 0.0,
         worth: float = 1.0,
         vision: Vision | None = None,
         fused: bool = False,
     ) -> None:
         self.memory, self.starts, self.kind = memory, starts, features
         self._imagine = compiled_imagine() if fused else imagine
-        self.temperature, self.limit, self.survival, self.goal, self.vision = temperature, limit, survival, goal, vision
-        self._risk, self._worth = risk, float(worth)
-        self.feature_size = feature_size(features, memory.latent, memory.config.hidden)
+        self.temperature, self.limit, self.vision = temperature, limit, vision
+        self._worth, self._spared = float(worth), False
+        self.feature_size = feature_size(features, memory.latent, memory)
         self.action_size = memory.action
+        self.usual_reward = memory.usual_reward
         self._noise = EpisodeNoise("dream", 2 * memory.latent + 1)
         self._device = memory.device
-        self._usual = memory.usual_reward
         self._z = torch.zeros(0, memory.latent, device=self._device)
         self._state = memory.initial_state(0)
         self._step = torch.zeros(0, dtype=torch.int64)
         self._restart = torch.zeros(0, dtype=torch.bool, device=self._device)
-        self._alive = torch.zeros(0, device=self._device)  # probability that an episode has got to this step
-        self._earned = torch.zeros(0, device=self._device)  # sum of rewards so far, without what every step costs
+        self._hazard = torch.zeros(0, device=self._device)
 
     @torch.inference_mode()
     def start(self, seeds: Sequence[int]) -> None:
@@ -211,14 +198,27 @@ class DreamWorld:
         z = sample_latent(*self.starts.seen(chosen), self._noise.draw(before)[:, : self.memory.latent])
         self._z = torch.cat([self._z, z.to(self._device)])
         self._step = torch.cat([self._step, torch.zeros_like(chosen)])
-        self._alive = torch.cat([self._alive, self._alive.new_ones(len(seeds))])
-        self._earned = torch.cat([self._earned, self._earned.new_zeros(len(seeds))])
+        self._hazard = torch.cat([self._hazard, self._hazard.new_zeros(len(seeds))])
         self._restart = torch.cat([self._restart, self.starts.restart(chosen).to(self._device)])
-        fresh = self.starts.state(self.memory, chosen)
-        self._state = MemoryState(*(torch.cat(pair) for pair in zip(self._state, fresh, strict=True)))
+        self._state = torch.cat([self._state, self.starts.state(self.memory, chosen)])
 
     def features(self) -> Tensor:
-        return select_features(self.kind, self._z, self._state)
+        return select_features(self.kind, self._z, self.memory, self._state)
+
+    def latents(self) -> Tensor:
+        return self._z
+
+    def state(self) -> Tensor:
+        return self._state
+
+    def hazard(self) -> Tensor:
+        """Return the probability with which the dream was to end in the last step, (B,); 0 if M foretells no ends."""
+        return self._hazard
+
+    def spare(self) -> None:
+        if not self.memory.config.done:
+            raise ValueError("the hazard of a dream is told by M's done head: it needs `done: true`")
+        self._spared = True
 
     @torch.inference_mode()
     def frames(self) -> np.ndarray:
@@ -230,34 +230,22 @@ class DreamWorld:
     def step(self, actions: Tensor) -> Step:
         lanes = len(actions)
         noise = self._noise.draw().to(self._device)
-        z, action, restart, padded, h, c = pad_lanes(self._z, actions.to(self._device), self._restart, noise, *self._state)
-        z, state, predicted, done = self._imagine(self.memory, z, action, restart, padded, MemoryState(h, c), self.temperature)
-        self._z, self._state = z[:lanes], MemoryState(*(each[:lanes] for each in state))
-        uniform = torch.special.ndtr(noise[:, -1])
+        z, action, restart, padded, state = pad_lanes(self._z, actions.to(self._device), self._restart, noise, self._state)
+        z, state, predicted, done = self._imagine(self.memory, z, action, restart, padded, state, self.temperature)
+        self._z, self._state = z[:lanes], state[:lanes]
         self._step += 1
         self._restart = torch.zeros_like(self._restart)
-        reward = torch.full((lanes,), self._worth, device=self._device) if predicted is None else predicted[:lanes]
-        self._earned += reward - self._usual
-        terminal = self._earned >= (self.goal or torch.inf)
+        reward = torch.full((lanes,), self._worth) if predicted is None else predicted[:lanes].cpu()
         if done is not None:
-            done = done[:lanes]
-            hazard = (done > 0).float() if self.memory.config.ending == "threshold" else torch.sigmoid(done)
-            if self._risk:
-                reward = -self._risk * hazard
-            elif self.survival:
-                reward = reward * self._alive
-                self._alive = self._alive * (1 - hazard)
-                terminal |= self._alive < self.survival
-            else:
-                terminal |= uniform < hazard
-        terminal = terminal.cpu()
-        return Step(reward.cpu(), terminal, ~terminal & (self._step >= self.limit))
+            self._hazard = self.memory.hazard(done[:lanes])
+        spared = self._spared or done is None
+        terminal = torch.zeros(lanes, dtype=torch.bool) if spared else (torch.special.ndtr(noise[:, -1]) < self._hazard).cpu()
+        return Step(reward, terminal, ~terminal & (self._step >= self.limit))
 
     def keep(self, lanes: Tensor) -> None:
         self._noise.keep(lanes)
         self._z, self._step, self._restart = self._z[lanes], self._step[lanes], self._restart[lanes]
-        self._alive, self._earned = self._alive[lanes], self._earned[lanes]
-        self._state = MemoryState(*(each[lanes] for each in self._state))
+        self._hazard, self._state = self._hazard[lanes], self._state[lanes]
 
     def close(self) -> None:
         """Nothing to free."""

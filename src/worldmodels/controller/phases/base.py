@@ -1,5 +1,6 @@
 """What every kind of phase has: a config that opens a learner, and a learner that improves C by generations."""
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
@@ -90,8 +91,6 @@ class PhaseConfig(Config):
     Attributes:
         kind: names the kind.
         world: where it learns.
-        generations: of one run.
-        runs: how often it runs; every run after the first begins with new weights.
         needs_bias: this kind needs a C with biases.
     """
 
@@ -100,20 +99,22 @@ class PhaseConfig(Config):
     needs_bias: ClassVar[bool] = False
 
     @property
-    def generations(self) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    def per_run(self) -> int:
+        """Generations of one run."""
 
     @property
-    def runs_of_it(self) -> int:
+    def repeats(self) -> int:
+        """How many runs there are; every run after the first begins with new weights."""
         return 1
 
     def check(self, memory: MemoryConfig) -> list[str]:
         """Return what of an M of this shape does not serve the phase; nothing if it can run."""
         return []
 
+    @abstractmethod
     def open(self, context: Context, begin: np.ndarray | None) -> Learner:
         """Return a learner that begins at parameters (N,), or at a C that has learned nothing."""
-        raise NotImplementedError
 
 
 class LearnerConfig(PhaseConfig):
@@ -141,7 +142,7 @@ class LearnerConfig(PhaseConfig):
     noise: float = Field(default=0.5, gt=0, le=10)
 
     @property
-    def generations(self) -> int:
+    def per_run(self) -> int:
         return self.updates
 
     def learning_rate_at(self, update: int) -> float:

@@ -42,7 +42,7 @@ class CMAESConfig(PhaseConfig):
 
     kind: Literal["cmaes"] = "cmaes"
     world: Place = "dream"
-    generations: int = Field(ge=1, le=100_000)  # type: ignore[assignment]
+    generations: int = Field(ge=1, le=100_000)
     population: int = Field(default=64, ge=4, le=4096)
     rollouts: int = Field(default=16, ge=1, le=10_000)
     num_steps: int = Field(default=0, ge=0, le=1_000_000)
@@ -59,6 +59,10 @@ class CMAESConfig(PhaseConfig):
         if self.world == "game" and self.pay == "survival":
             raise ValueError("pay: survival is for dreams: in the game nobody knows the probability of being alive")
         return self
+
+    @property
+    def per_run(self) -> int:
+        return self.generations
 
     def open(self, context: Context, begin: np.ndarray | None) -> "CMAES":
         return CMAES(self, context, begin)

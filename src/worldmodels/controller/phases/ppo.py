@@ -50,7 +50,7 @@ class PPOConfig(LearnerConfig):
     moments: MomentsConfig = MomentsConfig()
 
     @property
-    def runs_of_it(self) -> int:
+    def repeats(self) -> int:
         return self.runs
 
     def open(self, context: Context, begin: np.ndarray | None) -> "PPO":
@@ -79,7 +79,9 @@ class PPO:
         self._config, self._context = config, context
         model, worlds = context.model, context.worlds
         reward = Reward(config.pay, config.hazard_cost)
-        if config.world == "dream":  # one step more than is played: what a dream that is cut off is worth is the critic's to say
+        if (
+            config.world == "dream"
+        ):  # one step more than is played: what a dream that is cut off is worth is the critic's to say
             world = worlds.dream(reward, config.moments, num_steps=config.num_steps + 1, temperature=config.temperature)()
         else:
             world = worlds.play(reward, num_steps=config.num_steps)()

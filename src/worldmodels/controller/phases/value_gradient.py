@@ -10,27 +10,32 @@ those that were lost before (Jiang et al. 2021 replay levels so), and a share of
 before a loss.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from copy import deepcopy
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
-from worldmodels.memory.features import select_features
-from worldmodels.rollout.world import World
-from worldmodels.errors import ParamsError
-from worldmodels.controller.model import ControllerConfig, first_layer
-from worldmodels.memory.model import Memory, MemoryState, Prediction
-from worldmodels.controller.training import Generation
+from worldmodels.controller.model import first_layer
+from worldmodels.controller.perceptron import perceptron
+from worldmodels.controller.phases.base import Context, Generation, LearnerConfig
 from worldmodels.controller.phases.critic import Critic, Lesson
-from worldmodels.controller.phases.perceptron import perceptron
-from worldmodels.controller.phases.config import GradientPhase
+from worldmodels.controller.whitening import Whitening
 from worldmodels.learning.resume import restore, state_of
-from worldmodels.controller.phases.whitening import Whitening
+from worldmodels.memory.features import select_features
+from worldmodels.memory.make import MemoryConfig
+from worldmodels.memory.prediction import Prediction
 
+HORIZON = 12
+"""Steps that M dreams on from a state of the game before the critic says what the rest is worth."""
+BATCH, EPOCHS = 512, 5
+"""States of a gradient step; passes of the critic over a collection."""
+DROUGHT_STEPS = 20
+"""Steps alike that earn nothing, by which M is sure not to be paid."""
 TAMED, OUTLIER = 0.9, 2.0
 """A dream's gradient at a step is cut to ``OUTLIER`` times this quantile of its batch: some dreams are chaotic."""
 BEFORE, BEHIND = 90, 20
@@ -89,14 +94,12 @@ class Moments(NamedTuple):
 
     Attributes:
         z: latents.
-        h: M's state before them.
-        c: the same.
+        state: M's before it reads them, (N, S).
         restart: whether the episode begins, bool.
     """
 
     z: Tensor
-    h: Tensor
-    c: Tensor
+    state: Tensor
     restart: Tensor
 
 
@@ -118,48 +121,23 @@ class ValueGradients:
     """Value gradients for one C; a ``Learner``.
 
     Each generation begins with new episodes and its own random numbers: it depends on ``state`` and its number alone.
-
-    Args:
-        phase: the settings.
-        model: the shape of C, which must have biases.
-        world: the game with the features ``zch``, without lanes; this one owns it from now on.
-        memory: M, as the world reads it.
-        start: parameters of C, (N,).
-        features: what C has seen, (N, F), to measure it by.
-        seed: of the critic's first weights and of all noise; the seed of generation g is ``seed(g)``.
-        episodes: the new episodes of generation g, ``episodes(g)``.
-
-    Raises:
-        ParamsError: M foretells no events for the drought, or no ends for the risk.
     """
 
-    def __init__(
-        self,
-        phase: GradientPhase,
-        model: ControllerConfig,
-        world: World,
-        memory: Memory,
-        start: np.ndarray,
-        features: np.ndarray,
-        *,
-        seed: Callable[[int], int],
-        episodes: Callable[[int], Iterator[int]],
-    ) -> None:
-        if phase.drought and memory.config.reward != "event":
-            raise ParamsError("gradient.drought is told by M's event head: set memory.model.reward: event, or drought: 0.")
-        if phase.risk and not memory.config.done:
-            raise ParamsError("gradient.risk is told by M's done head: set memory.model.done: true, or risk: 0.")
-        self._phase, self._model, self._world, self._seed, self._episodes = phase, model, world, seed, episodes
-        self._memory = deepcopy(memory).requires_grad_(requires_grad=False)
-        self._white = Whitening.of(features)
+    def __init__(self, config: ValueGradientConfig, context: Context, begin: np.ndarray | None) -> None:
+        worlds = context.worlds
+        self._config, self._context, self._model, self._game = config, context, context.model, worlds.game
+        self._world = worlds.patient_game(config.num_steps)
+        self._memory = deepcopy(worlds.memory).cpu().requires_grad_(requires_grad=False)
+        self._white = Whitening.of(worlds.seen(context.draw("seen")))
         self._mean, self._matrix = (torch.from_numpy(part).float() for part in self._white)
-        inputs = features.shape[1]
-        self._policy = perceptron([inputs, *([model.hidden] if model.hidden else []), world.action_size])
+        inputs, hidden = len(self._white.mean), context.model.hidden
+        self._policy = perceptron([inputs, *([hidden] if hidden else []), worlds.action_size])
+        start = context.first_parameters() if begin is None else begin
         nn.utils.vector_to_parameters(
             torch.from_numpy(self._white.enter(start.astype(np.float64), self._units)).float(), self._policy.parameters()
         )
-        self._improve = torch.optim.Adam(self._policy.parameters(), phase.learning_rate)
-        self._critic = Critic(inputs, phase.discount, torch.Generator().manual_seed(seed(-1) % 2**63))
+        self._improve = torch.optim.Adam(self._policy.parameters(), config.learning_rate)
+        self._critic = Critic(inputs, config.discount, torch.Generator().manual_seed(context.draw(-1) % 2**63))
         self._lessons, self._perils = list[Lesson](), list[Moments]()
         self._hard = list[int]()
 
@@ -169,30 +147,29 @@ class ValueGradients:
 
     def generation(self, number: int) -> Generation:
         """Collect, teach the critic, and improve C."""
-        phase = self._phase
-        draw = torch.Generator().manual_seed(self._seed(number) % 2**63)
+        config = self._config
+        draw = torch.Generator().manual_seed(self._context.draw(number) % 2**63)
+        fresh = self._context.episodes("evolution", number * config.num_envs * config.num_steps)
         with torch.no_grad():
-            played = self._play(draw, self._episodes(number))
-        perils = perilous(played.lesson.lost, played.lesson.over, phase.patience)
-        self._lessons = [*self._lessons, played.lesson][-phase.remembered :]
-        self._perils = [*self._perils, Moments(*(part[perils] for part in played.moments))][-phase.remembered :]
-        foreseen = self._critic.learn(self._lessons, phase.epochs, draw)
-        if number >= phase.critic_generations:
+            played = self._play(draw, fresh)
+        perils = perilous(played.lesson.lost, played.lesson.over, self._game.patience)
+        self._lessons = [*self._lessons, played.lesson][-config.remembered :]
+        self._perils = [*self._perils, Moments(*(part[perils] for part in played.moments))][-config.remembered :]
+        foreseen = self._critic.learn(self._lessons, EPOCHS, draw)
+        if number >= config.critic_updates:
             for group in self._improve.param_groups:
-                group["lr"] = phase.learning_rate_at(number)
+                group["lr"] = config.learning_rate_at(number)
             moments = Moments(*(part.flatten(0, 1) for part in played.moments))
             dangers = Moments(*(torch.cat(parts) for parts in zip(*self._perils, strict=True)))
-            for _ in range(phase.updates):
+            for _ in range(config.gradient_steps):
                 self._update(moments, dangers, draw)
-        return Generation(
-            parameters=self.parameters,
-            returns=played.returns,
-            ended=len(played.returns),
-            reward=float(played.lesson.worth.mean()),
-            steps=played.lesson.worth.numel(),
-            noise=phase.noise,
-            explained=foreseen,
-        )
+        told = {
+            "ended": len(played.returns),
+            "reward": float(played.lesson.worth.mean()),
+            "noise": config.noise,
+            "explained": foreseen,
+        }
+        return Generation(self.parameters, np.array(played.returns), played.lesson.worth.numel(), told)
 
     def close(self) -> None:
         """Close the world."""
@@ -233,28 +210,28 @@ class ValueGradients:
 
     def _act(self, x: Tensor, draw: Tensor) -> Tensor:
         said: Tensor = self._policy(x)
-        return torch.tanh(said + self._phase.noise * draw)
+        return torch.tanh(said + self._config.noise * draw)
 
-    def _see(self, z: Tensor, state: MemoryState) -> Tensor:
-        return (select_features(self._model.features, z, state) - self._mean) @ self._matrix
+    def _see(self, z: Tensor, state: Tensor) -> Tensor:
+        return (select_features(self._model.features, z, self._memory, state) - self._mean) @ self._matrix
 
     def _worth(self, told: Prediction) -> tuple[Tensor, Tensor]:
-        """Return what the steps (B, 1) are worth that M foretells, and the probability that the episode ends there, (B,)."""
-        phase = self._phase
+        """Return what the steps are worth that M foretells, and the probability that the episode ends there, (B,) each."""
+        config = self._config
         worth = hazard = torch.zeros(len(told.latent.mean))
         if told.reward is not None:
-            worth = worth + phase.pay * told.reward[:, 0]
-        if told.event is not None and phase.drought:
-            worth = worth - phase.drought * (-phase.drought_steps * F.softplus(told.event[:, 0])).exp()
+            worth = worth + config.reward_weight * told.reward
+        if told.event is not None and config.drought_cost:
+            worth = worth - config.drought_cost * (-DROUGHT_STEPS * F.softplus(told.event)).exp()
         if told.done is not None:
-            hazard = torch.sigmoid(told.done[:, 0])
-            worth = worth - phase.risk * hazard
+            hazard = torch.sigmoid(told.done)
+            worth = worth - config.hazard_cost * hazard
         return worth, hazard
 
     def _play(self, draw: torch.Generator, fresh: Iterator[int]) -> Played:
-        """Play ``limit`` steps in every lane."""
-        phase, world = self._phase, self._world
-        lanes, latent, hidden = phase.lanes, self._memory.latent, self._memory.config.hidden
+        """Play ``num_steps`` steps in every lane."""
+        config, world = self._config, self._world
+        lanes, memory = config.num_envs, self._memory
         place = torch.arange(lanes)  # the lane in which each of the world's lanes is noted
         earned, begins, returns = torch.zeros(lanes), torch.ones(lanes, dtype=torch.bool), list[float]()
         world.keep(torch.zeros(0, dtype=torch.int64))
@@ -262,24 +239,24 @@ class ValueGradients:
         world.start(seeds)
         steps: list[tuple[Tensor, ...]] = []
         ends: list[Tensor] = []
-        seen = world.features().float()
-        for number in range(phase.limit):
+        seen = world.latents().float(), world.state()
+        for number in range(config.num_steps):
             order = torch.empty_like(place)
             order[place] = torch.arange(lanes)  # from here on in the order in which lanes are noted
-            z, c, h = seen[order].split([latent, hidden, hidden], 1)
-            x = self._see(z, MemoryState(h, c))
+            z, state = (part[order] for part in seen)
+            x = self._see(z, state)
             actions = self._act(x, torch.randn(lanes, world.action_size, generator=draw))
             step = world.step(actions[place])
-            after = world.features().float()
-            z_after, c_after, h_after = after[order].split([latent, hidden, hidden], 1)
-            worth, _ = self._worth(self._memory.predict(h_after[:, None]))
+            after = world.latents().float(), world.state()
+            z_after, state_after = (part[order] for part in after)
+            worth, _ = self._worth(memory.predict(memory.outputs(state_after)[:, None]).step(0))
             reward, terminal, truncated = step.reward[order], step.terminal[order], step.truncated[order]
             earned += reward
-            lost = terminal & (earned < (phase.goal or torch.inf))
+            lost = terminal & (earned < (self._game.won or torch.inf))
             over = terminal | truncated
-            steps.append((z, h, c, begins, x.half(), worth - phase.loss * lost, lost, over))
-            edge = over | (number == phase.limit - 1)
-            ends.append(self._see(z_after, MemoryState(h_after, c_after))[edge].half())
+            steps.append((z, state, begins, x.half(), worth - config.loss_cost * lost, lost, over))
+            edge = over | (number == config.num_steps - 1)
+            ends.append(self._see(z_after, state_after)[edge].half())
             begins = over
             if bool(over.any()):
                 stay, gone = torch.nonzero(~over[place]).flatten(), torch.nonzero(over).flatten()
@@ -291,7 +268,7 @@ class ValueGradients:
                 world.keep(stay)
                 world.start([seeds[lane] for lane in gone.tolist()])
                 place = torch.cat([place[stay], gone])
-                after = world.features().float()
+                after = world.latents().float(), world.state()
             seen = after
         *moments, x, worth, lost, over = (torch.stack(part) for part in zip(*steps, strict=True))
         return Played(Moments(*moments), Lesson(x, torch.cat(ends), worth, lost, over), returns)
@@ -299,7 +276,7 @@ class ValueGradients:
     def _next(self, fresh: Iterator[int], draw: torch.Generator) -> tuple[int, bool]:
         """Return an episode to play, and whether it is one that was lost before."""
         again, which = torch.rand(2, generator=draw).tolist()
-        if self._hard and again < self._phase.hard:
+        if self._hard and again < self._config.replay_share:
             return self._hard[int(which * len(self._hard))], True
         return next(fresh), False
 
@@ -313,30 +290,33 @@ class ValueGradients:
 
     def _update(self, moments: Moments, dangers: Moments, draw: torch.Generator) -> None:
         """Let M dream from states of the game, and let C follow the gradient of what that is worth."""
-        phase, memory = self._phase, self._memory
-        count = int(phase.peril * phase.batch) if len(dangers.restart) else 0
-        usual = torch.randint(len(moments.restart), (phase.batch - count,), generator=draw)
+        config, memory = self._config, self._memory
+        count = int(config.peril_share * BATCH) if len(dangers.restart) else 0
+        usual = torch.randint(len(moments.restart), (BATCH - count,), generator=draw)
         rare = torch.randint(max(1, len(dangers.restart)), (count,), generator=draw)
-        z, h, c, restart = (torch.cat([part[usual], danger[rare]]) for part, danger in zip(moments, dangers, strict=True))
-        state, alive, total = MemoryState(h, c), torch.ones(phase.batch), torch.zeros(phase.batch)
+        z, state, restart = (torch.cat([part[usual], danger[rare]]) for part, danger in zip(moments, dangers, strict=True))
+        alive, total = torch.ones(BATCH), torch.zeros(BATCH)
         x = self._see(z, state)
-        for _ in range(phase.horizon):
-            actions = self._act(x, torch.randn(phase.batch, memory.action, generator=draw))
-            prediction, _, state = memory(z[:, None], actions[:, None], restart[:, None], state)
-            latent = type(prediction.latent)(*(field[:, 0] for field in prediction.latent))
-            uniform = torch.rand(phase.batch, memory.latent, generator=draw)
-            z = latent.sample(uniform, torch.randn(phase.batch, memory.latent, generator=draw), 1.0)
-            for part in (z, *state):
-                part.register_hook(tame)
-            worth, hazard = self._worth(prediction)
+        for _ in range(HORIZON):
+            actions = self._act(x, torch.randn(BATCH, memory.action, generator=draw))
+            uniform = torch.rand(BATCH, memory.latent, generator=draw)
+            normal = torch.randn(BATCH, memory.latent, generator=draw)
+            z, state, told = memory.dream(z, actions, restart, state, uniform, normal, 1.0)
+            z.register_hook(tame)
+            state.register_hook(self._tame_parts)
+            worth, hazard = self._worth(told)
             total = total + alive * worth
-            alive = alive * phase.discount * (1 - hazard)
+            alive = alive * config.discount * (1 - hazard)
             restart = torch.zeros_like(restart)
             x = self._see(z, state)
         loss = -(total + alive * self._critic.value(x)).mean()
         self._improve.zero_grad()
         loss.backward()
         self._improve.step()
+
+    def _tame_parts(self, gradient: Tensor) -> Tensor:
+        """Tame the gradient (B, N) of M's state, each part by its own scale."""
+        return torch.cat([tame(part) for part in gradient.split(self._memory.parts, 1)], 1)
 
 
 def perilous(lost: Tensor, over: Tensor, patience: int) -> Tensor:
@@ -360,16 +340,12 @@ def perilous(lost: Tensor, over: Tensor, patience: int) -> Tensor:
     return found
 
 
-def tame(gradient: Tensor | None) -> Tensor | None:
+def tame(gradient: Tensor) -> Tensor:
     """Return gradients (B, N) of a batch of dreams with those of outliers cut to ``OUTLIER`` times the quantile ``TAMED``.
-
-    None, where nothing depends on what it would be the gradient of, stays None.
 
     >>> tame(torch.tensor([[1.0]] * 19 + [[50.0]])).max().item()
     2.0
     """
-    if gradient is None:
-        return None
     size = gradient.norm(dim=1, keepdim=True)
     most = OUTLIER * torch.quantile(size, TAMED)
     return gradient * (most / size.clamp(min=1e-30)).clamp(max=1)

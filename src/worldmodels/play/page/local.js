@@ -40,23 +40,22 @@ export async function connect(handlers) {
     }
     first = Array.from(z);
     changes = { 0: { temperature: state.temperature } };
-    const zeros = new Float32Array(about.hidden);
-    moments = [{ step: 0, z: Float32Array.from(z), h: zeros, c: zeros, action: null, total: 0, reward: 0, hazard: null, spread: 0, ended: false }];
+    moments = [{ step: 0, z: Float32Array.from(z), state: new Float32Array(about.state), action: null, total: 0, earned: 0, reward: 0, hazard: null, spread: 0, ended: false }];
   }
 
   // One step of M; also what the tests compare with PyTorch.
   async function predict(before, action, drawn, temperature) {
     const feeds = {
       z: tensor(before.z), action: tensor(Float32Array.from(action)), restart: tensor(Float32Array.of(before.step === 0 ? 1 : 0)),
-      h: tensor(before.h), c: tensor(before.c), uniform: tensor(drawn.uniform), normal: tensor(drawn.normal),
+      state: tensor(before.state), uniform: tensor(drawn.uniform), normal: tensor(drawn.normal),
       tau: tensor(Float32Array.of(temperature)),
     };
     const given = Object.fromEntries(memory.inputNames.map((name) => [name, feeds[name]]));
     const out = await memory.run(given);
-    return { z: out.next.data, h: out.h_next.data, c: out.c_next.data, reward: out.reward.data[0], hazard: out.hazard.data[0], spread: out.spread.data[0] };
+    return { z: out.next.data, state: out.state_next.data, reward: out.reward.data[0], hazard: out.hazard.data[0], spread: out.spread.data[0] };
   }
   async function agent(before) {
-    const feeds = { z: tensor(before.z), h: tensor(before.h), c: tensor(before.c) };
+    const feeds = { z: tensor(before.z), state: tensor(before.state) };
     return (await controller.run(Object.fromEntries(controller.inputNames.map((name) => [name, feeds[name]])))).action.data;
   }
   async function decode(z) { return Uint8Array.from((await vision.run({ z: tensor(z) })).frame.data); }
@@ -66,9 +65,10 @@ export async function connect(handlers) {
     if (before.ended) return;
     const chosen = action || Array.from(await agent(before)), drawn = noise(before.step + 1);
     const after = await predict(before, chosen, drawn, state.temperature);
+    const earned = before.earned + after.reward - about.usual, won = about.goal > 0 && earned >= about.goal;
     moments.push({
-      ...after, step: before.step + 1, action: Array.from(chosen), total: before.total + after.reward,
-      hazard: about.done ? after.hazard : null, ended: (about.done && drawn.end < after.hazard) || before.step + 1 >= 5000,
+      ...after, step: before.step + 1, action: Array.from(chosen), total: before.total + after.reward, earned,
+      hazard: about.done ? after.hazard : null, ended: (about.done && drawn.end < after.hazard) || won || before.step + 1 >= 5000,
     });
   }
   function change(what) { const at = now().step; changes[at] = { ...changes[at], ...what }; }

@@ -1,0 +1,88 @@
+"""Commands that set or vary params."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from worldmodels.cli.options import Json, complete_preset, complete_study, print_json
+
+commands = typer.Typer()
+
+
+@commands.command(short_help="Put a set of parameters in force.")
+def preset(
+    name: Annotated[
+        str,
+        typer.Argument(
+            autocompletion=complete_preset, help="quick (minutes), laptop (hours), paper (GPU), or another in presets/."
+        ),
+    ],
+    study: Annotated[
+        list[str] | None,
+        typer.Option(autocompletion=complete_study, help="A study in presets/studies/ to add; may be repeated."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Also if params.yaml holds edits: they are lost.")] = False,
+) -> None:
+    """Put a preset in force: copy presets/NAME.yaml over params.yaml. A study adds agents that are compared.
+
+    \b
+    wm preset laptop && make repro
+    wm preset laptop --study ablation
+    """
+    from worldmodels.cli.folder import project_folder
+    from worldmodels.cli.presets import use_preset
+
+    typer.echo(use_preset(project_folder(), name, study or [], force=force))
+
+
+@commands.command(short_help="Validate the whole params.yaml.")
+def check() -> None:
+    """Validate the whole params.yaml before anything runs, and say how long it takes if that was measured.
+
+    Every value, unknown keys, and how world models and agents build on each other.
+    """
+    from worldmodels.cli.folder import project_folder
+    from worldmodels.cli.presets import check_params
+
+    typer.echo(check_params(project_folder()))
+
+
+@commands.command(short_help="Run experiments over several values of params.")
+def sweep(
+    assignments: Annotated[
+        list[str],
+        typer.Argument(metavar="KEY=VALUE,VALUE...", help="Params by dotted key, and the values to try; A,B=... sets both."),
+    ],
+    target: Annotated[
+        list[str] | None, typer.Option(help="A stage to run up to, such as evaluate@doom-1; may be repeated. Default: all.")
+    ] = None,
+    dry: Annotated[bool, typer.Option("--dry", help="Say what would run, and run nothing.")] = False,
+    queue: Annotated[bool, typer.Option("--queue", help="Only queue them, for `dvc queue start -j N`.")] = False,
+    figure: Annotated[Path | None, typer.Option(help="Draw the scores over the first param: a path ending in .png.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Run one DVC experiment for every combination of values, and print a table of their scores.
+
+    A key may be any that the config classes know, also one that params.yaml leaves at its default. Each experiment runs in a
+    folder of its own and is a run in MLflow by its name. The same command again continues. Exit code 1 if one failed.
+
+    \b
+    wm sweep doom.evaluate.temperature=0.5,1.0,1.3 --target evaluate@doom-1
+    wm sweep doom.controllers.dream.phases.learn.updates=50,100 seed=0,1,2 --dry
+    wm sweep doom.memory.loss.done_weight=5,15 --figure done.png
+    """
+    from worldmodels.cli import sweep as sweeping
+    from worldmodels.cli.evaluate import check_output
+    from worldmodels.cli.folder import project_folder
+
+    if figure is not None:
+        check_output(figure, (".png",))
+    table, failed = sweeping.sweep(project_folder(), assignments, target or [], dry=dry, queue=queue)
+    print_json(table) if as_json else typer.echo(sweeping.text(table))
+    if figure is not None:
+        from worldmodels.report.pictures import write_png
+
+        write_png(figure, sweeping.figure(table))
+    if failed:
+        raise typer.Exit(1)

@@ -1,0 +1,76 @@
+"""Commands that say what exists, and on what machine."""
+
+from typing import Annotated
+
+import typer
+
+from worldmodels.cli.options import Json, print_json
+
+commands = typer.Typer()
+ledger = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The ledger of scores that the pages are made from.")
+commands.add_typer(ledger, name="ledger")
+
+
+@commands.command(short_help="What exists: agents, scores, hashes.")
+def show(
+    next_steps: Annotated[bool, typer.Option("--next-steps", help="Say where to look next.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show what exists: agents with their scores, the hashes of artifacts, and what is missing."""
+    from worldmodels.cli.folder import find_root
+    from worldmodels.cli.show import next_steps_text, overview, overview_text
+
+    found = overview(find_root())
+    if as_json:
+        print_json(found)
+        return
+    typer.echo(overview_text(found))
+    if next_steps:
+        typer.echo("\n" + next_steps_text(found))
+
+
+@commands.command(short_help="Check this machine; say what to do.")
+def doctor(as_json: Json = False) -> None:
+    """Check this machine: Python, packages, rendering, GPU, disk, MLflow store, DVC; each with a verdict."""
+    from worldmodels.cli.doctor import examine, failed
+    from worldmodels.cli.folder import find_root
+
+    verdicts = []
+    for verdict in examine(find_root()):
+        verdicts.append(verdict)
+        if not as_json:
+            typer.echo(verdict.as_text())
+    if as_json:
+        print_json([verdict._asdict() for verdict in verdicts])
+    elif failed(verdicts):
+        typer.echo("\nSomething that is required does not work: see the lines that say `fail`.", err=True)
+    if failed(verdicts):
+        raise typer.Exit(1)
+
+
+@ledger.command("add", short_help="Append the scores of the run that is here.")
+def ledger_add(
+    run: Annotated[str, typer.Option(help="Name of the run, one word; rows of the same run and seeds are replaced.")],
+    hardware: Annotated[str, typer.Option(help="What it ran on, such as `AMD EPYC, 2 cores, bf16`.")] = "",
+    minutes: Annotated[
+        list[str] | None, typer.Option(metavar="AGENT=MINUTES", help="Minutes from nothing to an agent; may be repeated.")
+    ] = None,
+) -> None:
+    """Append a row for every scored agent in metrics/ to results/ledger.csv.
+
+    \b
+    wm ledger add --run my-laptop --hardware "AMD EPYC, 2 cores, bf16" --minutes doom-4=67
+    """
+    from worldmodels.cli.folder import project_folder
+    from worldmodels.cli.ledger import add
+
+    typer.echo(add(project_folder(), run, hardware=hardware, minutes=minutes or []))
+
+
+@ledger.command("write", short_help="Write the tables of README and docs anew.")
+def ledger_write() -> None:
+    """Write docs/results.md, its figure and the table in README from results/ledger.csv."""
+    from worldmodels.cli.folder import project_folder
+    from worldmodels.cli.ledger import write
+
+    typer.echo(write(project_folder()))

@@ -1,0 +1,126 @@
+"""Commands for MLflow: the record of runs, and the registry of agents."""
+
+from typing import Annotated
+
+import typer
+
+from worldmodels.cli.options import Alpha, Json, VersionName, print_json
+
+commands = typer.Typer()
+track = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="MLflow: the record of what the pipeline made.")
+commands.add_typer(track, name="track")
+registry = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Release agents: compare versions, move `champion`.")
+commands.add_typer(registry, name="registry")
+
+
+@track.command("sync")
+def track_sync() -> None:
+    """Make MLflow hold what dvc.lock says: one run for every stage, one model version for every agent.
+
+    Running it twice changes nothing. A deleted MLflow database is rebuilt by it.
+    """
+    from worldmodels.cli.folder import project_folder
+    from worldmodels.cli.track import sync_tracking
+
+    typer.echo(sync_tracking(project_folder()))
+
+
+@track.command("ui")
+def track_ui(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine.")] = 5000,
+) -> None:
+    """Serve MLflow's pages of this project's runs on this machine, until Ctrl-C."""
+    from worldmodels.cli.folder import project_folder
+    from worldmodels.cli.track import serve_tracking
+
+    serve_tracking(project_folder(), port)
+
+
+@registry.command("list")
+def registry_list(
+    model: Annotated[str | None, typer.Argument(help="Of one game only: doom, or worldmodels-doom.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List registered versions: aliases, scores, and what the gate said.
+
+    \b
+    wm registry list doom
+    """
+    from worldmodels.cli.folder import find_root
+    from worldmodels.cli.registry import list_text, list_versions
+
+    rows = list_versions(find_root(), model)
+    print_json(rows) if as_json else typer.echo(list_text(rows))
+
+
+@registry.command("compare")
+def registry_compare(
+    version: VersionName,
+    reference: Annotated[
+        str | None, typer.Argument(help="Another version, or `random`. Default: the champion, or `random` without one.")
+    ] = None,
+    alpha: Alpha = 0.05,
+    as_json: Json = False,
+) -> None:
+    """Ask the gate whether a version is better than another, and change nothing.
+
+    A one-sided paired test on the returns of the same test episodes.
+
+    \b
+    wm registry compare doom-2 doom-1
+    wm registry compare doom@candidate random
+    """
+    from worldmodels.cli.folder import find_root
+    from worldmodels.cli.registry import compare_text, compare_versions
+
+    result = compare_versions(find_root(), version, reference, alpha)
+    print_json(result) if as_json else typer.echo(compare_text(result))
+
+
+@registry.command("promote")
+def registry_promote(version: VersionName, alpha: Alpha = 0.05) -> None:
+    """Make a version the champion, if it is better than the champion with statistical evidence.
+
+    The first champion must beat the random policy. The reason is written on the version in any case; exit code 1 if the
+    champion stays.
+
+    \b
+    wm registry promote doom@candidate
+    """
+    from worldmodels.cli.folder import find_root
+    from worldmodels.cli.registry import promote_version
+
+    typer.echo(promote_version(find_root(), version, alpha))
+
+
+@registry.command("rollback")
+def registry_rollback(
+    model: Annotated[str, typer.Argument(help="The game: doom, or worldmodels-doom.")],
+    retire: Annotated[bool, typer.Option("--retire", help="Leave no champion instead.")] = False,
+) -> None:
+    """Point `champion` at the champion before this one.
+
+    \b
+    wm registry rollback doom
+    """
+    from worldmodels.cli.folder import find_root
+    from worldmodels.cli.registry import roll_back
+
+    typer.echo(roll_back(find_root(), model, retire=retire))
+
+
+@registry.command("history")
+def registry_history(
+    model: Annotated[str, typer.Argument(help="The game: doom, or worldmodels-doom.")],
+    as_json: Json = False,
+) -> None:
+    """Tell which versions were champion, since when, and why.
+
+    \b
+    wm registry history doom
+    """
+    from worldmodels.cli.folder import find_root
+    from worldmodels.cli.registry import champions, champions_text
+
+    rows = champions(find_root(), model)
+    print_json(rows) if as_json else typer.echo(champions_text(rows))

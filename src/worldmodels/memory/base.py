@@ -1,0 +1,181 @@
+"""What every M is: a recurrent state in, a recurrent state out, and heads that predict the next step (paper, section 2.2)."""
+
+from abc import ABC, abstractmethod
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from worldmodels.learning.initialisation import initialise
+from worldmodels.memory.features import Features
+from worldmodels.memory.mixture import MIXTURES, Mixture
+from worldmodels.memory.prediction import Prediction
+from worldmodels.params import Config
+
+
+class MemoryShape(Config):
+    """What the config of every kind of M derives from: what M predicts beside the next latent.
+
+    Attributes:
+        done: predict the end of the episode, and take a restart flag as an input (paper: Take Cover only).
+        reward: ``event`` predicts the probability that a step is worth more than 0: the right choice for rewards that come in
+            rare equal bursts. What such a step is worth, any other, and one that ends an episode, are means over the data.
+            ``none`` predicts nothing, as in games that are paid for survival.
+        ending: how a dream ends. ``sampled``: with the predicted probability at every step, which is calibrated if M was
+            trained with an ``end_weight`` of 1. ``threshold``: if the done logit is positive (paper, appendix A.4).
+    """
+
+    done: bool = True
+    reward: Literal["none", "event"] = "none"
+    ending: Literal["sampled", "threshold"] = "sampled"
+
+    def build(self, latent: int, action: int) -> "Memory":
+        """Return an M of this shape for Z ``latent`` and A ``action``, with zeros for weights."""
+        raise NotImplementedError
+
+
+class Memory(nn.Module, ABC):
+    """M. One forward serves training, dreams, play and the ONNX export: sequences, and single steps (T = 1).
+
+    The state is one tensor (B, S), float32, and only the kind of M knows what lies in it. If all of it is 0, an episode begins.
+
+    A kind of M is a file with a config, which has a ``kind`` and builds it, and a class that derives from this one and says
+    ``parts``, ``outputs``, ``features``, ``feature_size`` and ``observe``; and a member of the union in ``memory/make.py``.
+
+    Args:
+        config: the shape.
+        latent: Z.
+        action: A.
+        width: H, size of an output.
+    """
+
+    rewards: Tensor
+
+    def __init__(self, config: MemoryShape, latent: int, action: int, width: int) -> None:
+        super().__init__()
+        self.config, self.latent, self.action = config, latent, action
+        events = config.reward == "event"
+        self.head = nn.Linear(width, 3 * MIXTURES * latent + events + config.done)
+        if events:
+            self.register_buffer("rewards", torch.zeros(3))
+
+    @property
+    @abstractmethod
+    def parts(self) -> tuple[int, ...]:
+        """Sizes of the parts of the state that have a scale of their own; their sum is S."""
+
+    @abstractmethod
+    def outputs(self, state: Tensor) -> Tensor:
+        """Return the output of the last step, (B, H), which the state (B, S) remembers."""
+
+    @abstractmethod
+    def features(self, kind: Features, state: Tensor) -> Tensor:
+        """Return what C sees of a state (B, S): (B, ``feature_size(kind)``); ``zh`` is ``outputs``."""
+
+    @abstractmethod
+    def feature_size(self, kind: Features) -> int:
+        """Return how much C sees of a state."""
+
+    @abstractmethod
+    def observe(self, z: Tensor, action: Tensor, restart: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Read T steps without predicting; ``forward`` says what is what. Return outputs (B, T, H) and the state after them."""
+
+    @property
+    def state_size(self) -> int:
+        """S."""
+        return sum(self.parts)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.head.bias.device
+
+    @property
+    def usual_reward(self) -> float:
+        """What a step is worth in which nothing happens; 0 if no rewards are predicted."""
+        return float(self.rewards[0]) if self.config.reward == "event" else 0.0
+
+    def describe(self) -> dict[str, Any]:
+        """Return what ``memory_from_description`` needs to build the same shape again."""
+        return {"config": self.config.model_dump(), "latent": self.latent, "action": self.action}
+
+    def draw_weights(self, generator: torch.Generator) -> None:
+        """Draw the weights of an untrained M."""
+        initialise(self, generator)
+
+    def initial_state(self, lanes: int, elapsed: Tensor | None = None) -> Tensor:
+        """Return the state at the start of an episode: zeros, (lanes, S).
+
+        With ``elapsed``, (lanes,): the state after so many steps of which M has seen nothing. A kind of M that does not count
+        steps has zeros there too.
+        """
+        return self.head.bias.new_zeros(lanes, self.state_size, dtype=torch.float32)
+
+    def forward(self, z: Tensor, action: Tensor, restart: Tensor, state: Tensor) -> tuple[Prediction, Tensor, Tensor]:
+        """Read T steps and predict what follows each.
+
+        Args:
+            z: (B, T, Z), the latents seen.
+            action: (B, T, A), the actions taken on them.
+            restart: (B, T) bool, True at an episode's first step; the state is zeroed there.
+            state: (B, S), the state before the first step.
+
+        Returns:
+            The prediction for every step, the outputs (B, T, H), and the state (B, S) after the last step.
+        """
+        outputs, state = self.observe(z, action, restart, state)
+        return self.predict(outputs), outputs, state
+
+    def dream(
+        self,
+        z: Tensor,
+        action: Tensor,
+        restart: Tensor,
+        state: Tensor,
+        uniform: Tensor,
+        normal: Tensor,
+        temperature: float | Tensor,
+    ) -> tuple[Tensor, Tensor, Prediction]:
+        """Take one step on what M itself predicts.
+
+        Args:
+            z: (B, Z).
+            action: (B, A).
+            restart: (B,) bool.
+            state: (B, S).
+            uniform: (B, Z) in [0, 1), chooses the components.
+            normal: (B, Z) standard normal, for the Gaussians.
+            temperature: tau > 0.
+
+        Returns:
+            z' (B, Z), the state after the step, and what M predicted for it, without the axis T.
+        """
+        prediction, _, state = self(z[:, None], action[:, None], restart[:, None], state)
+        told = prediction.step(0)
+        return told.latent.sample(uniform, normal, temperature), state, told
+
+    def predict(self, outputs: Tensor) -> Prediction:
+        """Return what follows outputs (B, T, H)."""
+        out = self.head(outputs.to(self.head.bias.dtype)).float()
+        size = self.latent * MIXTURES
+        latent = Mixture(*(part.unflatten(-1, (MIXTURES, self.latent)) for part in out[..., : 3 * size].split(size, -1)))
+        done = out[..., -1] if self.config.done else None
+        if self.config.reward == "none":
+            return Prediction(latent, None, done, None)
+        event, (usual, worth, last) = out[..., 3 * size], self.rewards.unbind()
+        reward = usual + (worth - usual) * torch.sigmoid(event)
+        if done is not None:
+            reward = reward + (last - reward) * torch.sigmoid(done)
+        return Prediction(latent, reward, done, event)
+
+    def hazard(self, done: Tensor) -> Tensor:
+        """Return the probability with which a dream ends at a done logit, as ``config.ending`` says; same shape."""
+        return (done > 0).float() if self.config.ending == "threshold" else torch.sigmoid(done)
+
+    def learn_rewards(self, reward: Tensor, terminal: Tensor) -> None:
+        """Take from data, (N,) each, what steps are worth: a usual one, an event, an end. Nothing without an event head."""
+        if self.config.reward == "none":
+            return
+        usual = reward[(reward <= 0) & ~terminal]
+        found = [usual, reward[(reward > 0) & ~terminal], reward[terminal]]
+        self.rewards.copy_(torch.stack([(each if len(each) else reward).double().mean() for each in found]))

@@ -1,0 +1,95 @@
+"""What any M says of the next step, and how that is compared with what happened (paper, appendix A.2)."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from worldmodels.memory.mixture import Mixture
+from worldmodels.params import Config
+
+
+class Prediction(NamedTuple):
+    """What M says of the next step, for B sequences of T steps, or (without T) for one step of each.
+
+    Attributes:
+        latent: distribution of z', fields (B, T, K, Z).
+        reward: expected reward, (B, T), or None.
+        done: logit that the episode ends with this step, (B, T), or None.
+        event: logit that the step's reward is above 0, (B, T), or None.
+    """
+
+    latent: Mixture
+    reward: Tensor | None
+    done: Tensor | None
+    event: Tensor | None
+
+    def step(self, number: int) -> "Prediction":
+        """Return one of the T steps: the same without the axis T."""
+        latent = Mixture(*(field[:, number] for field in self.latent))
+        return Prediction(latent, *(None if part is None else part[:, number] for part in self[1:]))
+
+
+class MemoryLossConfig(Config):
+    """The loss of M.
+
+    Attributes:
+        done_weight: weight of the done head's term. A death in a thousand steps is worth little beside all latents of a frame.
+        end_weight: within that term, weight of the steps that end an episode (paper: 10).
+        reward_weight: weight of the reward's term.
+    """
+
+    done_weight: float = Field(default=1.0, gt=0, le=1e6)
+    end_weight: float = Field(default=1.0, gt=0, le=1e6)
+    reward_weight: float = Field(default=1.0, ge=0, le=1e6)
+
+
+class MemoryLoss(NamedTuple):
+    """The total, and its terms: -log p(z') in nats per dimension, the cross-entropy of the reward's event, and the weighted
+    cross-entropy of done."""
+
+    total: Tensor
+    latent: Tensor
+    reward: Tensor
+    done: Tensor
+
+
+def memory_loss(
+    prediction: Prediction, z: Tensor, reward: Tensor, terminal: Tensor, valid: Tensor, config: MemoryLossConfig
+) -> MemoryLoss:
+    """Return the loss of predictions against what happened.
+
+    Args:
+        prediction: for B sequences of T steps.
+        z: (B, T, Z), the next latents. Steps that end an episode have none: they do not count in the latent term.
+        reward: (B, T), the rewards of the steps.
+        terminal: (B, T) bool, True if the game ended with the step.
+        valid: (B, T) bool, False if no step was taken (between two episodes): nothing counts there.
+        config: weights of the terms.
+    """
+    counted = valid.to(z.dtype)
+    steps = counted.sum().clamp(min=1)
+    alive = counted * (~terminal).to(z.dtype)
+    latent = -(prediction.latent.log_prob(z).mean(-1) * alive).sum() / alive.sum().clamp(min=1)
+    reward_error = done = latent.new_zeros(())
+    if prediction.event is not None:
+        each = F.binary_cross_entropy_with_logits(prediction.event, (reward > 0).to(z.dtype), reduction="none")
+        reward_error = (each * counted).sum() / steps
+    if prediction.done is not None:
+        target = terminal.to(z.dtype)
+        weight = counted * (1 + (config.end_weight - 1) * target)
+        done = F.binary_cross_entropy_with_logits(prediction.done, target, weight=weight, reduction="sum") / steps
+    total = latent * z.shape[-1] + config.reward_weight * reward_error + config.done_weight * done
+    return MemoryLoss(total, latent.detach(), reward_error.detach(), done.detach())
+
+
+def steps_so_far(first: Tensor) -> Tensor:
+    """Return how many steps of its episode come before each row, (N,) int64, for ``first`` (N,) bool.
+
+    >>> steps_so_far(torch.tensor([True, False, False, True, False]))
+    tensor([0, 1, 2, 0, 1])
+    """
+    row = torch.arange(len(first), device=first.device)
+    return row - torch.where(first, row, 0).cummax(0).values

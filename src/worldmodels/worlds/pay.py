@@ -1,0 +1,134 @@
+"""What C is paid with: wrappers of worlds that change the rewards, or what ends an episode."""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from worldmodels.rollout.world import ModelWorld, Step, WorldWrapper
+
+Pay = Literal["return", "survival", "hazard"]
+"""``return``: the rewards. ``survival``: the rewards, weighted by the probability of being alive (``SurvivalPay``). ``hazard``:
+no reward, but what the hazard costs (``HazardPay``)."""
+
+FLOOR = 0.05
+"""Probability of being alive below which an episode is over."""
+
+
+class SurvivalPay(WorldWrapper[ModelWorld]):
+    """Each reward is weighted by the probability that the episode gets to it; no episode ends by chance.
+
+    An episode ends if that probability falls below ``FLOOR``. The return is the expected one, given the latents: the same mean
+    (but for what is cut off) with a fraction of the variance.
+
+    Args:
+        world: the other; this one owns it from now on.
+        floor: see ``FLOOR``.
+
+    Raises:
+        ValueError: no M foretells ends in that world.
+    """
+
+    def __init__(self, world: ModelWorld, floor: float = FLOOR) -> None:
+        super().__init__(world)
+        world.spare()
+        self._floor = floor
+        self._alive = torch.zeros(0)  # probability that an episode has got to this step
+
+    def start(self, seeds: Sequence[int]) -> None:
+        super().start(seeds)
+        self._alive = torch.cat([self._alive, torch.ones(len(seeds))])
+
+    @torch.inference_mode()
+    def step(self, actions: Tensor) -> Step:
+        step = super().step(actions)
+        reward = step.reward * self._alive
+        self._alive = self._alive * (1 - self.hazard().cpu())
+        gone = self._alive < self._floor
+        return Step(reward, step.terminal | gone, step.truncated & ~gone)
+
+    def keep(self, lanes: Tensor) -> None:
+        super().keep(lanes)
+        self._alive = self._alive[lanes]
+
+
+class HazardPay(WorldWrapper[ModelWorld]):
+    """Each step costs ``cost`` times the probability that the episode ends with it, instead of any reward.
+
+    So what was done wrong shows where it was done, and not in all that never comes. If M is calibrated, the mean is what ends
+    would cost, with a fraction of the variance. No dream ends by chance; a game that ends is cut off, with nothing more to pay.
+
+    Args:
+        world: the other; this one owns it from now on.
+        cost: of a certain end, above 0.
+
+    Raises:
+        ValueError: no M foretells ends in that world, or the cost is not above 0.
+    """
+
+    def __init__(self, world: ModelWorld, cost: float) -> None:
+        if cost <= 0:
+            raise ValueError(f"the cost of the hazard must be above 0, not {cost:g}")
+        super().__init__(world)
+        world.spare()
+        self._cost = cost
+
+    @torch.inference_mode()
+    def step(self, actions: Tensor) -> Step:
+        return super().step(actions)._replace(reward=-self._cost * self.hazard().cpu())
+
+
+class GoalWorld(WorldWrapper[ModelWorld]):
+    """An episode is over if the sum of its rewards, without what every step costs, gets to a goal.
+
+    So a lap is over when its tiles are paid: M does not count tiles and would pay for driving on, and C would learn to drive
+    faster than a lap ever needs. What a step costs still counts in the return: a lap in fewer steps is worth more.
+
+    Args:
+        world: the other; this one owns it from now on. It pays the rewards themselves, not what a wrapper makes of them.
+        goal: that sum, above 0.
+    """
+
+    def __init__(self, world: ModelWorld, goal: float) -> None:
+        super().__init__(world)
+        self._goal, self._usual = goal, world.usual_reward
+        self._earned = torch.zeros(0)  # sum of rewards so far, without what every step costs
+
+    def start(self, seeds: Sequence[int]) -> None:
+        super().start(seeds)
+        self._earned = torch.cat([self._earned, torch.zeros(len(seeds))])
+
+    @torch.inference_mode()
+    def step(self, actions: Tensor) -> Step:
+        step = super().step(actions)
+        self._earned = self._earned + (step.reward - self._usual)
+        won = self._earned >= self._goal
+        return Step(step.reward, step.terminal | won, step.truncated & ~won)
+
+    def keep(self, lanes: Tensor) -> None:
+        super().keep(lanes)
+        self._earned = self._earned[lanes]
+
+
+def paid(world: ModelWorld, pay: Pay, *, hazard_cost: float = 0.0, goal: float = 0.0) -> ModelWorld:
+    """Return a world that pays C in a way.
+
+    Args:
+        world: a dream, or the game as V and M know it; the returned one owns it from now on.
+        pay: see ``Pay``.
+        hazard_cost: what a certain end costs, above 0 with ``hazard``.
+        goal: sum of rewards, without what every step costs, that ends an episode (``GoalWorld``); 0: none does.
+
+    Raises:
+        ValueError: ``survival`` or ``hazard``, and no M foretells ends in that world.
+    """
+    world = GoalWorld(world, goal) if goal else world
+    if pay == "survival":
+        return SurvivalPay(world)
+    return HazardPay(world, hazard_cost) if pay == "hazard" else world
+
+
+def open_paid(open_world: Callable[[], ModelWorld], pay: Pay, *, hazard_cost: float = 0.0, goal: float = 0.0) -> ModelWorld:
+    """Return ``paid`` of the world that ``open_world`` opens."""
+    return paid(open_world(), pay, hazard_cost=hazard_cost, goal=goal)

@@ -1,0 +1,51 @@
+"""Worlds for phases, without a project behind them."""
+
+from functools import partial
+from types import SimpleNamespace
+
+import numpy as np
+
+from worldmodels.controller.arena import WorldArena
+from worldmodels.controller.phases.base import Context
+
+
+class FakeWorlds:
+    """Opens the same world wherever a phase asks for one.
+
+    Args:
+        open_world: called with the most steps of an episode, 0 for the world's own.
+        memory: M of value gradients.
+        seen: features of the data, (n, F).
+        won: sum of rewards of an episode that is won.
+    """
+
+    def __init__(self, open_world, *, memory=None, seen=None, won=0.0):
+        self.open_world, self.memory, self._seen = open_world, memory, seen
+        world = open_world(0)
+        self.feature_size, self.action_size = world.feature_size, world.action_size
+        self.opened = []
+        self.game = SimpleNamespace(patience=0, won=won)
+
+    def dream(self, reward, moments, *, num_steps, temperature):
+        return partial(self._open, num_steps)
+
+    def play(self, reward, *, num_steps=0):
+        return partial(self._open, num_steps)
+
+    def patient_game(self, num_steps):
+        return self._open(num_steps)
+
+    def arena(self, open_world):
+        return WorldArena(open_world())
+
+    def seen(self, seed=None):
+        return np.eye(self.feature_size) if self._seen is None else self._seen
+
+    def _open(self, num_steps):
+        self.opened.append(self.open_world(num_steps))
+        return self.opened[-1]
+
+
+def context(worlds, model, stream="s", seed=0):
+    """Return what a phase of this C learns with."""
+    return Context(model, worlds, seed, stream)

@@ -1,0 +1,196 @@
+"""The ledger of scores, and the pages that are made of it."""
+
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from worldmodels.errors import ArtifactError
+from worldmodels.report.ledger import COLUMNS, LEDGER, add_rows, read_ledger
+from worldmodels.report.results_page import (
+    PAGE,
+    PICTURE,
+    README,
+    figure,
+    headline_table,
+    results_page,
+    run_table,
+    with_table,
+    write_results_page,
+)
+
+ROOT = Path(__file__).parents[1]
+SCORE = {
+    "key": "doom-2-game", "environment": "doom", "agent": "doom-2-game", "preset": "laptop", "study": "none",
+    "rules": "takecover-skill4-limit2100", "backend": "vizdoom-1.3.2", "controller_seed": 3, "seed": 1,
+    "real": {"mean": 1100.0, "std": 500.0, "stderr": 50.0, "n": 100}, "dream": {"mean": 1300.5}, "minutes": 90.0,
+}  # fmt: skip
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project whose only run has one score."""
+    write_metrics(tmp_path, SCORE)
+    return tmp_path
+
+
+def write_metrics(root: Path, score: dict[str, object]) -> None:
+    (root / "metrics").mkdir(exist_ok=True)
+    (root / "metrics" / f"{score['key']}.json").write_text(json.dumps(score))
+
+
+def test_the_page_of_results_and_the_table_in_readme_are_what_the_ledger_gives() -> None:
+    ledger = read_ledger(ROOT / LEDGER)
+    readme = (ROOT / README).read_text()
+    assert (ROOT / PAGE).read_text() == results_page(ledger), "run `wm ledger`"
+    assert readme == with_table(readme, headline_table(ledger)), "run `wm ledger`"
+    assert (ROOT / PICTURE).exists()
+
+
+def test_every_picture_and_page_that_a_page_links_to_is_in_the_repository() -> None:
+    pages = [ROOT / README, ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "results").glob("*.md")]
+    missing = [
+        f"{page.relative_to(ROOT)}: {target}"
+        for page in pages
+        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text())
+        if "://" not in target and not (page.parent / target).exists()
+    ]
+    assert not missing
+
+
+def test_every_agent_of_the_ledger_stands_on_the_page() -> None:
+    ledger = read_ledger(ROOT / LEDGER)
+    page = results_page(ledger)
+    assert all(f"| {row['run']} | {row['agent']} |" in page for _, row in ledger.iterrows())
+
+
+def test_writing_the_pages_changes_only_what_lies_between_the_markers(tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    (tmp_path / LEDGER).write_bytes((ROOT / LEDGER).read_bytes())
+    (tmp_path / README).write_text("# Title\n\n<!-- ledger -->\nold\n<!-- /ledger -->\n\nthe end\n")
+    write_results_page(tmp_path)
+    readme = (tmp_path / README).read_text()
+    assert readme.startswith("# Title\n\n<!-- ledger -->\n| game |")
+    assert readme.endswith("|\n<!-- /ledger -->\n\nthe end\n")
+    assert "old" not in readme
+    assert (tmp_path / PAGE).read_text() == results_page(read_ledger(ROOT / LEDGER))
+
+
+@pytest.mark.parametrize(
+    "page", ["no markers", "<!-- /ledger --> <!-- ledger -->", "<!-- ledger --><!-- ledger --><!-- /ledger -->"]
+)
+def test_a_page_without_one_pair_of_markers_is_refused(page: str) -> None:
+    with pytest.raises(ArtifactError, match="must have one <!-- ledger -->"):
+        with_table(page, "table")
+
+
+def test_a_score_becomes_a_row(project: Path) -> None:
+    assert add_rows(project, "mine", hardware="AMD EPYC, 2 cores", commit="abc1234") == ["doom-2-game"]
+    (row,) = read_ledger(project / LEDGER).to_dict("records")
+    assert row == {
+        "run": "mine", "preset": "laptop", "game": "take_cover", "agent": "doom-2-game", "chain_seed": 1, "controller_seed": 3,
+        "n": 100, "mean": 1100.0, "std": 500.0, "stderr": 50.0, "dream": 1300.5, "minutes": 90.0,
+        "hardware": "AMD EPYC, 2 cores", "commit": "abc1234",
+    }  # fmt: skip
+
+
+def test_a_score_without_dream_minutes_and_hardware_leaves_cells_empty(project: Path) -> None:
+    write_metrics(project, {key: value for key, value in SCORE.items() if key not in {"minutes", "study"}} | {"dream": None})
+    add_rows(project, "mine")
+    (row,) = read_ledger(project / LEDGER).to_dict("records")
+    assert pd.isna(row["dream"])
+    assert pd.isna(row["minutes"])
+    assert (row["preset"], row["hardware"], row["commit"]) == ("laptop", "", "")
+
+
+def test_minutes_that_are_given_win_over_those_of_the_metrics(project: Path) -> None:
+    add_rows(project, "mine", minutes={"doom-2-game": 12.5})
+    assert read_ledger(project / LEDGER)["minutes"].tolist() == [12.5]
+
+
+def test_an_agent_of_a_study_has_the_study_in_its_preset(project: Path) -> None:
+    write_metrics(project, SCORE | {"study": "ablation"})
+    add_rows(project, "mine")
+    assert read_ledger(project / LEDGER)["preset"].tolist() == ["laptop+ablation"]
+
+
+def test_policies_that_do_not_look_are_rows_too(project: Path) -> None:
+    folder = project / "artifacts" / "agents" / "doom-0"
+    folder.mkdir(parents=True)
+    (folder / "blind.csv").write_text("policy,mean,std,stderr,n\nrandom,210,100,10,100\nsweep 100,740,450,45,100\n")
+    write_metrics(project, {name: SCORE[name] for name in ("environment", "preset", "rules", "real")} | {"key": "doom-0"})
+    assert add_rows(project, "mine") == ["doom-2-game", "random", "blind: sweep 100"]
+    assert read_ledger(project / LEDGER)["game"].unique().tolist() == ["take_cover"]
+
+
+def test_adding_a_run_again_replaces_its_rows_and_keeps_the_others(project: Path) -> None:
+    add_rows(project, "first")
+    add_rows(project, "mine")
+    write_metrics(project, SCORE | {"real": {"mean": 900.0, "std": 500.0, "stderr": 50.0, "n": 100}})
+    add_rows(project, "mine")
+    ledger = read_ledger(project / LEDGER)
+    assert dict(zip(ledger["run"], ledger["mean"], strict=True)) == {"first": 1100.0, "mine": 900.0}
+
+
+def test_a_project_without_scores_is_told_which_command_makes_them(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="dvc repro evaluate"):
+        add_rows(tmp_path, "mine")
+
+
+def test_a_file_that_is_no_score_is_named(project: Path) -> None:
+    write_metrics(project, {"key": "doom-2-game"})
+    with pytest.raises(ArtifactError, match=r"doom-2-game.json is no score.*dvc repro evaluate@doom-2-game"):
+        add_rows(project, "mine")
+
+
+def ledger_of(path: Path, *rows: str) -> pd.DataFrame:
+    path.write_text("\n".join([",".join(COLUMNS), *rows]) + "\n")
+    return read_ledger(path)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("r,laptop,carracing,a,0,0,100,900,20,9,,,,", r"line 2: stderr is 9.0; std / sqrt\(n\) is 2.00"),
+        ("r,laptop,carracing,,0,0,100,900,20,2,,,,", "line 2: agent must be given"),
+        ("r,laptop,carracing,a,0,0,100,,20,2,,,,", "line 2: mean must be given"),
+        ("r,laptop,carracing,a,0,0,100,many,20,2,,,,", "column mean"),
+        ("r,laptop,carracing,a,0,0,1.5,900,20,2,,,,", "column n"),
+    ],
+)
+def test_a_wrong_cell_is_named(tmp_path: Path, row: str, message: str) -> None:
+    with pytest.raises(ArtifactError, match=message):
+        ledger_of(tmp_path / "ledger.csv", row)
+
+
+def test_two_rows_of_one_agent_with_the_same_seeds_are_refused(tmp_path: Path) -> None:
+    row = "r,laptop,carracing,a,0,0,100,900,20,2,,,,"
+    with pytest.raises(ArtifactError, match="two rows of a in r"):
+        ledger_of(tmp_path / "ledger.csv", row, row)
+
+
+def test_other_columns_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.csv"
+    path.write_text("run,agent\n")
+    with pytest.raises(ArtifactError, match="they must be run, preset"):
+        read_ledger(path)
+
+
+def test_three_seeds_have_the_error_over_the_seeds_and_one_seed_the_error_over_its_episodes(tmp_path: Path) -> None:
+    rows = [f"r,laptop,carracing,three,0,{seed},100,{mean},20,2,,,," for seed, mean in enumerate((880, 900, 920))]
+    table = run_table(ledger_of(tmp_path / "ledger.csv", *rows, "r,laptop,carracing,one,0,0,100,900,20,2,,50,,"))
+    assert "| r | three | 900 ± 12 |  | 100 | 3: 880, 900, 920 |" in table  # 20 / sqrt(3)
+    assert "| r | one | 900.0 ± 2.0 | 20 | 100 |  |  | 50 |" in table
+
+
+def test_a_ledger_that_lacks_a_row_of_the_table_in_readme_is_refused(tmp_path: Path) -> None:
+    ledger = ledger_of(tmp_path / "ledger.csv", "r,laptop,carracing,a,0,0,100,900,20,2,,,,")
+    with pytest.raises(ArtifactError, match="which the table in README shows"):
+        headline_table(ledger)
+
+
+def test_the_figure_has_a_panel_for_every_game_that_has_minutes() -> None:
+    titles = [axes.get_title() for axes in figure(read_ledger(ROOT / LEDGER)).axes]
+    assert titles == ["Take Cover", "CarRacing"]
