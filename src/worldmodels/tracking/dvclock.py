@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from worldmodels.errors import ArtifactError
+from worldmodels.errors import ArtifactError, ParamsError
 from worldmodels.params import parse_yaml
 from worldmodels.storage.layout import ARTIFACTS, KEY, METRICS, STAGES, primary_out
 
@@ -172,7 +172,7 @@ def parse_lock(text: str, name: str = "dvc.lock") -> list[Entry]:
     try:
         stages = parse_yaml(text)["stages"]
         return [_entry(stage, content) for stage, content in stages.items() if stage.partition("@")[0] in STAGES]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, ParamsError) as error:
         raise _damaged(name, error) from None
 
 
