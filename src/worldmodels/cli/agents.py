@@ -108,7 +108,9 @@ def _download(root: Path, uri: str) -> Path:
         try:
             local = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
         except Exception as error:  # whatever a server, a database or a file system throws: the message names it
-            raise ArtifactError(f"MLflow has no {uri} ({reason_of(error)}). `wm track sync` registers what was trained.") from None
+            raise ArtifactError(
+                f"MLflow has no {uri} ({reason_of(error)}). `wm track sync` registers what was trained."
+            ) from None
     cards = sorted(local.rglob(CARD))
     if not cards:
         raise ArtifactError(f"{uri} holds no {CARD}: it is not an agent of this project.")

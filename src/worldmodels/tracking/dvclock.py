@@ -111,11 +111,11 @@ class DvcLock:
 
     def _before(self, world_model: str) -> str | None:
         entry = self._known.get(("collect", world_model))
-        return entry and entry.read("world_models", "data.json")
+        return None if entry is None else entry.read("world_models", "data.json")
 
     def _begin(self, agent: str) -> str | None:
         entry = self._known.get(("controller", agent))
-        return entry and entry.read("agents", "agent")
+        return None if entry is None else entry.read("agents", "agent")
 
     @staticmethod
     def _chain(key: str | None, before: Any) -> Iterator[str]:
