@@ -90,6 +90,13 @@ def test_a_live_run_streams_to_a_server_and_ends_with_its_artifact_and_its_film(
     assert files_of(client, child) == [f"pictures/{name}" for name in names]
 
 
+def test_a_sync_to_a_server_registers_every_agent_once(project, server, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    assert sync(project).versions_added == 4
+    again = sync(project)
+    assert (again.runs_added, again.parents_added, again.versions_added, again.notes) == (0, 0, 0, ())
+
+
 def test_stages_of_a_world_model_and_of_its_agents_share_a_parent_and_the_report_has_none(project):
     (project / "params.yaml").write_text("world_models: {first: {env: doom, after: doom-0, player: doom-0}}")
     for stage, key, world_model in (

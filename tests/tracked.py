@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 
 from worldmodels.agent.agent import Agent, save_agent
 from worldmodels.controller.model import ControllerConfig, parameter_count
@@ -212,6 +213,7 @@ def mirrored(made, tmp_path_factory):
 def synced(mirrored, tmp_path, monkeypatch, capsys):
     """A copy of the project after `wm track sync`, with its store: the current folder."""
     root = _copy(mirrored, tmp_path / "project", monkeypatch)
+    _artifact_repos_cache.clear()  # a process of MLflow's remembers where a run's files are: those of the copied project
     client_of(root)
     capsys.readouterr()  # that it was moved
     return root
