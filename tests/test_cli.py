@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -189,14 +190,14 @@ class TestEvaluate:
         assert (found["temperature"], found["backend"]) == (1.3, "dream")
         assert json.loads(wm(*arguments, "--temperature", "0.5").stdout)["temperature"] == 0.5
 
-    def test_a_dream_is_over_at_the_goal_that_the_stage_takes_too(self, project: Path) -> None:
+    def test_a_dream_is_over_at_the_goal_of_the_agent_s_game(self, project: Path) -> None:
         agent = load_agent(project / "artifacts/doom-1/agent")
         agent.memory.head.bias.data[-1] = -9.0  # it foresees no end
         save_agent(project / "artifacts/doom-1/agent", agent)
         arguments = ("evaluate", "doom-1", "--world", "dream", "--episodes", "8", "--json")
         free = json.loads(wm(*arguments).stdout)["returns"]
-        params = (project / "params.yaml").read_text()
-        (project / "params.yaml").write_text(params.replace("limit: 525, goal: 0 }", "limit: 525, goal: 2 }", 1))
+        card = agent.card.model_copy(update={"game": agent.card.game | {"goal": 2.0}})
+        save_agent(project / "artifacts/doom-1/agent", replace(agent, card=card))
         assert json.loads(wm(*arguments).stdout)["returns"] == [min(each, 2.0) for each in free]
         assert max(free) > 2
 

@@ -200,7 +200,7 @@ def test_what_the_hazard_costs_is_no_return(pay):
 
 def test_every_phase_and_run_closes_its_world(monkeypatch):
     closed, worlds = [], SmallWorlds()
-    monkeypatch.setattr(DreamWorld, "close", closed.append)
+    monkeypatch.setattr(DreamWorld, "close", lambda world: closed.append(world))
     several(None, None, quiet, worlds=worlds)
     assert list(map(id, closed)) == list(map(id, worlds.opened))
     assert len(closed) == 5  # dream, game, two runs of PPO, selection
