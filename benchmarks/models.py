@@ -96,13 +96,10 @@ def loader_share(vision: Vision, updates: int = 300, batch: int = 32) -> float:
     """Return the part of V's training that waits for frames, read from shards on disk as the stage reads them."""
     found: dict[str, float] = {}
     random = np.random.default_rng(0)
-    rates = {"learning_rate": 1e-4, "warm_learning_rate": 1e-4, "final_learning_rate": 1e-4}
     config = VisionTraining(
         model=VisionConfig(latent=LATENT),
         loss=VisionLossConfig(kl_tolerance=0.5, pixel_weight=20.0),
-        optimiser=OptimiserConfig(updates=updates, warm_updates=1, batch=batch, clip=1e3, **rates),
-        warm_start=False,
-        refresh=0.0,
+        optimiser=OptimiserConfig(updates=updates, batch=batch, learning_rate=1e-4, final_learning_rate=1e-4),
     )
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
@@ -115,7 +112,7 @@ def loader_share(vision: Vision, updates: int = 300, batch: int = 32) -> float:
             writer.write(Episode(frames, np.zeros((399, 1), np.float32), np.ones(399, np.float32), True, seed), "x")
         writer.finish(folder / "data.json", folder / "none.json")
         reader = FrameReader(folder / "data.json")
-        train_vision(vision, reader, config, seed=0, updates=range(updates), observe=lambda row, _: found.update(row))
+        train_vision(vision, reader, config, seed=0, updates=range(updates), observe=found.update)
     return found["loader_share"]
 
 
