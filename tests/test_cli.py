@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -262,7 +263,6 @@ class TestEvaluate:
         found = json.loads(wm(*arguments).stdout)
         assert (found["temperature"], found["backend"]) == (1.3, "dream")
         assert json.loads(wm(*arguments, "--temperature", "0.5").stdout)["temperature"] == 0.5
-
         (project / "metrics/doom-1.json").unlink()
         assert json.loads(wm(*arguments).stdout)["temperature"] == 1
         (project / "metrics/doom-1.json").write_text("[" * 5000)

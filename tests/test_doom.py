@@ -221,3 +221,15 @@ def test_engines_start_while_openblas_has_threads():
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=90, check=False)
     assert done.returncode == 0, done.stderr
     assert "trying another" not in done.stderr
+
+
+def test_on_other_systems_the_engine_is_started_without_a_shell(monkeypatch, tmp_path):
+    """By its own path, where ViZDoom looks for it. Here that is Linux's engine too."""
+    monkeypatch.setattr(doom_engine.sys, "platform", "another")
+    monkeypatch.setattr(doom_engine, "_launcher", lambda: pytest.fail("the script is Linux's"))
+    monkeypatch.chdir(tmp_path)
+    before = set(engines())
+    with closing(make_env(DoomConfig())) as env:
+        assert env.start([1]).any()
+        assert len(set(engines()) - before) == 1
+    assert set(engines()) == before

@@ -1,7 +1,6 @@
 """Experiments: DVC's own commands and ``wm sweep``, on one real iteration, and what MLflow makes of them."""
 
 import json
-import os
 import re
 import shutil
 from pathlib import Path
@@ -9,18 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from lab import run
+from lab import commit, run
 from mlflow import MlflowClient
 from PIL import Image
 from tiny import ROOT
 
 from worldmodels.cli.sweep import parse, sweep
-from worldmodels.errors import ParamsError
-from worldmodels.tracking.experiments import in_force, list_experiments
-from worldmodels.tracking.sync import Entry
+from worldmodels.errors import ParamsError, WorldModelsError
+from worldmodels.tracking.dvclock import Entry, in_force
+from worldmodels.tracking.experiments import Experiment, list_experiments, read_result
 
 TARGET = "evaluate@doom-1"
-TEMPERATURE = "doom.evaluate.dream.temperature"
+TEMPERATURE = "doom.evaluate.temperature"
+SEARCH = "doom.controllers.dream.phases.search"
+SCORES = "metrics/doom-1.json"
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +34,11 @@ def project(iteration, tmp_path_factory):
 def experiments(project):
     """One experiment by each of DVC's ways: in the workspace, and queued."""
     tracked = {"WM_TRACKING": "on"}
-    done = run(project, "dvc", "exp", "run", "-n", "bold", "-S", "doom.controller.evolution.sigma=0.2", TARGET, **tracked)
+    done = run(project, "dvc", "exp", "run", "-n", "bold", "-S", f"++{SEARCH}.sigma=0.2", TARGET, **tracked)
     assert set(re.findall(r"Running stage '(.+?)'", done.stdout)) == {"controller@doom-1", TARGET}
     run(project, "git", "checkout", "-q", ".")
     run(project, "dvc", "checkout", "-q")
-    run(project, "dvc", "exp", "run", "--queue", "-n", "warm", "-S", f"{TEMPERATURE}=1.5", TARGET, **tracked)
+    run(project, "dvc", "exp", "run", "--queue", "-n", "warm", "-S", f"++{TEMPERATURE}=1.5", TARGET, **tracked)
     run(project, "dvc", "exp", "run", "--run-all", **tracked)
     assert {experiment.name for experiment in list_experiments(project)} == {"bold", "warm"}
     return project
@@ -76,8 +77,8 @@ def test_a_sweep_runs_every_combination_and_every_experiment_is_a_run_of_its_nam
     assert {name: found[name].data.params[TEMPERATURE] for name in ("warm", *names)} == {
         "warm": "1.5", names[0]: "0.5", names[1]: "1.5"
     }  # fmt: skip
-    assert found["bold"].data.params["doom.controller.evolution.sigma"] == "0.2"
-    scores = yaml.safe_load((folder / "artifacts/doom-1/scores.json").read_text())
+    assert found["bold"].data.params[f"{SEARCH}.sigma"] == "0.2"
+    scores = json.loads((folder / SCORES).read_text())
     assert found["warm"].data.metrics["doom-1/real/mean"] == scores["real"]["mean"]  # the dream's temperature is no matter
     assert found["warm"].data.metrics["doom-1/real/n"] == 2
     assert not runs_of(folder, wm_kind="iteration")
@@ -88,18 +89,18 @@ def test_the_same_sweep_again_runs_nothing_and_adds_nothing(experiments, swept):
     before = len(runs_of(folder, wm_kind="experiment"))
     again = run(folder, *command, WM_TRACKING="on")
     assert "Running stage" not in again.stderr
-    assert again.stderr.count("exists already") == 2
+    assert again.stderr.count("not run again") == 2
     assert again.stdout == done.stdout
     assert len(runs_of(folder, wm_kind="experiment")) == before
     rows = json.loads(run(folder, *command, "--dry", "--json").stdout)
-    assert [(row["temperature"], row["state"], row["iteration"]) for row in rows] == [
+    assert [(row["temperature"], row["state"], row["agent"]) for row in rows] == [
         ("0.5", "done", "doom-1"), ("1.5", "done", "doom-1")
     ]  # fmt: skip
 
 
 def test_a_sweep_of_two_params_that_go_together_is_drawn(experiments, swept):
     folder, _ = experiments, swept
-    both = f"{TEMPERATURE},doom.controller.dream.temperature=0.5,1.5"
+    both = f"{TEMPERATURE},doom.controllers.dream.phases.search.temperature=0.5,1.5"
     dry = json.loads(run(folder, "wm", "sweep", both, "--dry", "--json").stdout)
     assert [row["temperature"] for row in dry] == ["0.5", "1.5"]
     command = ("wm", "sweep", f"{TEMPERATURE}=0.5,1.5", "seed=0", "--target", TARGET, "--figure")
@@ -111,55 +112,50 @@ def test_a_sweep_of_two_params_that_go_together_is_drawn(experiments, swept):
 def test_dvc_shows_experiments_with_params_and_scores_side_by_side(experiments):
     shown = json.loads(run(experiments, "dvc", "exp", "show", "--json").stdout)
     rows = {exp["name"]: exp["revs"][0]["data"] for entry in shown for exp in entry["experiments"] or []}
-    for name, (temperature, sigma) in {"bold": (1.0, 0.2), "warm": (1.5, 0.1)}.items():
+    for name, (temperature, sigma) in {"bold": (None, 0.2), "warm": (1.5, None)}.items():  # None: left at its default
         params = rows[name]["params"]["params.yaml"]["data"]["doom"]
-        assert params["evaluate"]["dream"]["temperature"] == temperature
-        assert params["controller"]["evolution"]["sigma"] == sigma
-        scores = rows[name]["metrics"]["artifacts/doom-1/scores.json"]["data"]
-        assert scores["temperature"] == temperature
+        assert params["evaluate"].get("temperature") == temperature
+        assert params["controllers"]["dream"]["phases"]["search"].get("sigma") == sigma
+        scores = rows[name]["metrics"][SCORES]["data"]
+        assert scores["dream"]["temperature"] == (temperature or 1.0)
         assert scores["real"]["n"] == 2
 
 
 def test_dvc_metrics_diff_names_what_changed_and_the_random_policy_s_score_is_a_metric(experiments):
     changed = json.loads(run(experiments, "dvc", "metrics", "diff", "main", "warm", "--json").stdout)
-    temperature = changed["artifacts/doom-1/scores.json"]["temperature"]
+    temperature = changed[SCORES]["dream.temperature"]
     assert (temperature["old"], temperature["new"], temperature["diff"]) == (1.0, 1.5, 0.5)
     shown = json.loads(run(experiments, "dvc", "metrics", "show", "--json").stdout)[""]["data"]
-    assert shown["artifacts/doom-0/baseline.json"]["data"]["n"] == 2
+    assert shown["metrics/doom-0.json"]["data"]["real"]["n"] == 2
 
 
 def test_dvc_plots_diff_draws_curves_with_titles_and_axes(experiments, tmp_path):
     told = json.loads(run(experiments, "dvc", "plots", "diff", "main", "bold", "--json", "--out", str(tmp_path)).stdout)["data"]
     shown = {name: plots[0]["content"] for name, plots in told.items() if plots and plots[0].get("content")}
-    games = {name.partition(",")[0] for name in shown}
-    assert games == {"Take Cover"}
-    for name, step, column in (
-        ("V", "update", "loss"),
-        ("M", "update", "loss"),
-        ("C", "generation", "mean"),
-        ("C, PPO", "generation", "reward"),
+    for path, title, step in (
+        ("artifacts/world_models/doom-1/vision.csv", "V of doom-1: loss", "update"),
+        ("artifacts/world_models/doom-1/memory.csv", "M of doom-1: loss", "update"),
+        ("artifacts/agents/doom-1/controller.csv", "C of doom-1: mean return", "generation"),
     ):
-        curve = shown[f"Take Cover, {name}"]
-        assert curve["title"]["text"].startswith(f"Take Cover, {name}: ")
-        axes = {axis: curve["spec"]["encoding"][axis] for axis in "xy"}
-        assert axes["x"]["title"] == step
-        assert axes["y"]["title"] not in ("", None, column)
+        curve = shown[path]
+        assert curve["title"]["text"] == title
+        assert curve["spec"]["encoding"]["x"]["title"] == step
         (label,) = [key for key in ("split", "phase") if key in curve["data"]["values"][0]]
         parts = {row[label] for row in curve["data"]["values"]}
-        assert parts == ({"train", "validation"} if label == "split" else {"dream", "ppo", "selection"})
+        assert parts == ({"train", "validation"} if label == "split" else {"search", "learn", "selection"})
         assert {row["rev"] for row in curve["data"]["values"]} == {"main", "bold"}
-    search = [row for row in shown["Take Cover, C"]["data"]["values"] if row["phase"] == "dream"]
-    assert {float(row["sigma"]) > 0.15 for row in search if row["rev"] == "bold"} == {True}
+    rows = [row for row in shown["artifacts/agents/doom-1/controller.csv"]["data"]["values"] if row["phase"] == "search"]
+    assert {float(row["sigma"]) > 0.15 for row in rows if row["rev"] == "bold"} == {True}
 
 
 def test_a_failing_experiment_is_reported_and_the_others_run(iteration, tmp_path):
     folder = tmp_path / "project"
     shutil.copytree(iteration, folder)
     stage = folder / "pipeline" / "evaluate.py"
-    limit = "yaml.safe_load(open('params.yaml'))['doom']['evaluate']['dream']['limit']"
-    broken = f"import yaml\nif {limit} == 41:\n    raise SystemExit(3)\n"
+    dreams = "yaml.safe_load(open('params.yaml'))['doom']['evaluate']['dreams']"
+    broken = f"import yaml\nif {dreams} == 3:\n    raise SystemExit(3)\n"
     stage.write_text(broken + stage.read_text())
-    done = run(folder, "wm", "sweep", "doom.evaluate.dream.limit=41,42", "--target", TARGET, "--json", check=False)
+    done = run(folder, "wm", "sweep", "doom.evaluate.dreams=3,4", "--target", TARGET, "--json", check=False)
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     assert [row["state"] for row in json.loads(done.stdout)] == ["failed", "done"]
@@ -170,8 +166,8 @@ def test_a_failing_experiment_is_reported_and_the_others_run(iteration, tmp_path
     ("arguments", "message"),
     [
         ([f"{TEMPERATURE}=0.5,-1"], "greater than 0"),
-        (["doom.evaluate.dream.temprature=1"], f"`{TEMPERATURE}`"),
-        (["doom.evaluate.dream=1"], "has no value"),
+        (["doom.evaluate.temprature=1"], "Did you mean `temperature`?"),
+        (["doom.evaluate=1"], "doom.evaluate"),
         (["seed=0,0"], "twice"),
         (["seed"], "key=value"),
         (["seed=" + ",".join(map(str, range(201)))], "200 are the most"),
@@ -184,13 +180,13 @@ def test_a_sweep_is_checked_as_a_whole_before_anything_runs(project, arguments, 
     assert list_experiments(project) == before
 
 
-def test_lists_are_values_and_the_axes_keep_the_order_they_were_typed_in(project):
-    axes = parse(project, ["doom.collect.strengths=[0.0,0.5],[1.0]", "seed=2,1"])
+def test_lists_are_values_and_the_axes_keep_the_order_they_were_typed_in():
+    axes = parse(["doom.collect.strengths=[0.0,0.5],[1.0]", "seed=2,1"])
     assert [(axis.keys, axis.values) for axis in axes] == [
         (("doom.collect.strengths",), ("[0.0,0.5]", "[1.0]")), (("seed",), ("2", "1"))
     ]  # fmt: skip
     with pytest.raises(ParamsError, match="nothing to sweep"):
-        parse(project, [])
+        parse([])
 
 
 def test_outside_of_git_the_message_says_what_is_needed(tmp_path):
@@ -201,26 +197,35 @@ def test_outside_of_git_the_message_says_what_is_needed(tmp_path):
 
 
 def test_a_result_is_in_force_only_if_all_that_it_was_made_of_is():
-    first = Entry("vision", "doom-1", {"doom.vision.sigma": 1}, {}, {"artifacts/v": "1"})
+    first = Entry("vision", "doom-1", {"doom.vision": {"sigma": 1}}, {}, {"artifacts/v": "1"})
     second = Entry("evaluate", "doom-1", {"seed": 0}, {"artifacts/v": "1"}, {"artifacts/s": "2"})
     params = {"doom": {"vision": {"sigma": 1}}, "seed": 0}
     assert in_force([first, second], params) == [first, second]
+    assert in_force([first, second]) == [first, second]
     assert in_force([first, second], {**params, "seed": 1}) == [first]
     assert in_force([first, second], {"doom": {"vision": {"sigma": 2}}, "seed": 0}) == []
-    elsewhere = Entry("vision", "doom-1", {"doom.vision.sigma": 1}, {}, {"artifacts/v": "3"})
+    assert in_force([first, second], {"doom": {"vision": {"sigma": 1, "added": 2}}, "seed": 0}) == []
+    elsewhere = Entry("vision", "doom-1", {"doom.vision": {"sigma": 1}}, {}, {"artifacts/v": "3"})
     assert in_force([elsewhere, second], params) == [elsewhere]
+    assert in_force([Entry("vision", "a", {}, {"x": "1"}, {"x": "1"})]) == []  # it needs itself
 
 
-def test_the_plots_and_metrics_name_every_iteration_of_the_chain():
-    dag = yaml.safe_load((ROOT / "dvc.yaml").read_text())
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    files = {path for plot in dag["plots"] if isinstance(plot, dict) for body in plot.values() for path in body["y"]}
-    keys = set(params["chain"])
-    assert {path.split("/")[1] for path in files} == keys
-    assert {os.path.basename(path) for path in files} == {"vision.csv", "memory.csv", "controller.csv"}
-    assert set(dag["metrics"]) == {f"artifacts/{name}-0/baseline.json" for name in params["environments"]}
-    for plot in dag["plots"]:
-        for body in plot.values() if isinstance(plot, dict) else ():
-            assert body["title"]
-            assert body["x_label"]
-            assert body["y_label"]
+def test_an_experiment_that_is_no_state_of_this_project_says_how_to_remove_it(tmp_path):
+    run(tmp_path, "git", "init", "-q", "-b", "main")
+    for name in ("params.yaml", "dvc.lock"):
+        (tmp_path / name).write_text("stages: {a: 1, a: 2}")
+    commit(tmp_path, "odd")
+    head = run(tmp_path, "git", "rev-parse", "HEAD").stdout.strip()
+    with pytest.raises(WorldModelsError, match="dvc exp remove odd"):
+        read_result(tmp_path, Experiment("odd", head, head))
+    with pytest.raises(WorldModelsError, match="it lacks"):
+        read_result(tmp_path, Experiment("gone", "0" * 40, head))
+
+
+def test_the_curves_have_titles_and_labels_and_scores_stay_readable_in_git():
+    stages = {name: body.get("do", body) for name, body in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items()}
+    plots = [plot for stage in stages.values() for each in stage.get("plots", []) for plot in each.items()]
+    assert sorted(path.rpartition("/")[2] for path, _ in plots) == ["controller.csv", "memory.csv", "vision.csv"]
+    assert all(body["title"] and body["x_label"] and body["template"] == "curve" for _, body in plots)
+    metrics = [metric for stage in stages.values() for each in stage.get("metrics", []) for metric in each.items()]
+    assert metrics == [("metrics/${item}-0.json", {"cache": False}), ("metrics/${key}.json", {"cache": False})]

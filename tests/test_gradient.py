@@ -1,54 +1,42 @@
 """Value gradients: the coordinates, the lanes that are played, that C begins where it was and learns, and what is refused."""
 
 from itertools import count, product
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import yaml
-from worldmodels.controller.phases.basis import played_features
-from worldmodels.controller.phases.config import GradientPhase
-from worldmodels.controller.phases.whitening import Whitening
+from fakes import FakeWorlds, context
 
+from worldmodels.controller.basis import played_features
+from worldmodels.controller.config import ControllerSection
 from worldmodels.controller.imitation import imitate
 from worldmodels.controller.model import ControllerConfig, Controllers, act, first_layer, first_parameters, parameter_count
 from worldmodels.controller.phases.critic import Critic, Lesson
-from worldmodels.controller.phases.value_gradient import ValueGradients
+from worldmodels.controller.phases.value_gradient import ValueGradientConfig
 from worldmodels.controller.policy import ControllerPolicy
-from worldmodels.controller.training import ControllerTraining
-from worldmodels.errors import ParamsError
+from worldmodels.controller.whitening import Whitening
 from worldmodels.learning.fit import OptimiserConfig
 from worldmodels.memory.lstm import LSTMConfig
 from worldmodels.memory.make import new_memory
-from worldmodels.memory.prediction import MemoryLossConfig
 from worldmodels.memory.training import MemoryTraining, train_memory
 from worldmodels.rollout.loop import run_episodes
 from worldmodels.worlds.dream import DreamWorld, Starts
 
-PHASE = GradientPhase(
-    generations=8,
-    runs=1,
-    critic_generations=2,
-    lanes=8,
-    limit=60,
-    patience=0,
-    goal=0,
-    updates=10,
-    horizon=6,
-    epochs=10,
-    batch=128,
+PHASE = ValueGradientConfig(
+    updates=8,
+    critic_updates=2,
+    num_envs=8,
+    num_steps=60,
+    gradient_steps=10,
     learning_rate=0.02,
     final_learning_rate=0.0,
     discount=0.9,
-    noise=0.1,
-    pay=1.0,
-    drought=0.0,
-    drought_steps=1,
-    risk=3.0,
-    loss=1.0,
-    hard=0.3,
-    peril=0.3,
+    reward_weight=1.0,
+    drought_cost=0.0,
+    hazard_cost=3.0,
+    loss_cost=1.0,
+    replay_share=0.3,
+    peril_share=0.3,
     remembered=3,
 )
 LINEAR = ControllerConfig(features="zh", hidden=0, bias=True)
@@ -77,16 +65,7 @@ def drift():
     }
     training = MemoryTraining(
         model=LSTMConfig(hidden=16, reward="event"),
-        loss=MemoryLossConfig(done_weight=1.0, end_weight=1.0, reward_weight=1.0),
-        optimiser=OptimiserConfig(
-            updates=300,
-            warm_updates=1,
-            batch=32,
-            learning_rate=0.01,
-            warm_learning_rate=0.01,
-            final_learning_rate=0.001,
-            clip=10.0,
-        ),
+        optimiser=OptimiserConfig(updates=300, learning_rate=0.01, final_learning_rate=0.001),
         sequence=16,
     )
     memory = new_memory(training.model, 2, 1, 0)
@@ -99,11 +78,11 @@ def game(drift, features, limit=30):
     return DreamWorld(memory, Starts.of(data), features, temperature=1.0, limit=limit)
 
 
-def learner(drift, model, start, phase=PHASE):
+def learner(drift, model, start, won=0.0, **changes):
     memory, data = drift
     seen = played_features(model.features, memory, data)
-    how = {"seed": lambda number: 3 + number, "episodes": lambda g: count(1000 * (g + 1))}
-    return ValueGradients(phase, model, game(drift, "zch"), memory, start, seen, **how)
+    worlds = FakeWorlds(lambda _: game(drift, model.features), memory=memory, seen=seen, won=won)
+    return PHASE.model_copy(update=changes).open(context(worlds, model), start)
 
 
 def score(drift, model, parameters):
@@ -120,9 +99,9 @@ def test_it_begins_at_c_and_learns(drift, features, hidden):
     start[-1] = -0.3
     one = learner(drift, model, start)
     np.testing.assert_allclose(one.parameters, start, atol=1e-5)
-    for number in range(PHASE.generations):
+    for number in range(PHASE.updates):
         last = one.generation(number)
-        if number < PHASE.critic_generations:
+        if number < PHASE.critic_updates:
             np.testing.assert_allclose(last.parameters, start, atol=1e-5)  # the critic learns first
     assert last.steps == 8 * 60
     before, after = score(drift, model, start), score(drift, model, last.parameters)
@@ -132,7 +111,7 @@ def test_it_begins_at_c_and_learns(drift, features, hidden):
 
 def test_lanes_go_on_with_the_next_episode_and_earn_what_the_rollout_earns(drift):
     start = np.full(parameter_count(LINEAR, 18, 1), 0.05)
-    one = learner(drift, LINEAR, start, PHASE.model_copy(update={"noise": 1e-9, "loss": 7.0, "goal": 3.0, "hard": 0.0}))
+    one = learner(drift, LINEAR, start, won=3.0, noise=1e-9, loss_cost=7.0, replay_share=0.0)
     with torch.inference_mode():
         (_, state, restart), lesson, returns = one._play(torch.Generator().manual_seed(0), count())
     world = game(drift, "zh")
@@ -157,19 +136,18 @@ def test_lanes_go_on_with_the_next_episode_and_earn_what_the_rollout_earns(drift
 
 
 def test_what_was_lost_is_played_again_until_it_is_won(drift):
-    again = PHASE.model_copy(update={"hard": 0.9, "remembered": 2})
-    one = learner(drift, LINEAR, np.zeros(19), again)
+    one = learner(drift, LINEAR, np.zeros(19), replay_share=0.9, remembered=2)
     asked = []
     one._world.start = lambda seeds, start=one._world.start: (asked.append(list(seeds)), start(seeds))
     one.generation(0)
-    first, lost = [seed for seeds in asked for seed in seeds], set(one._hard)
+    first, lost, begun = [seed for seeds in asked for seed in seeds], set(one._hard), len(asked)
     assert 0 < len(lost) <= len(set(first)) < len(first)
     one.generation(1)
     one.generation(2)
     assert len(one._lessons) == len(one._perils) == 2
     assert all(len(peril.restart) > 0 for peril in one._perils)
-    assert lost & {seed for seeds in asked for seed in seeds if seed < 3000}
-    never = learner(drift, LINEAR, np.zeros(19), PHASE.model_copy(update={"hard": 0.0}))
+    assert lost & {seed for seeds in asked[begun:] for seed in seeds}
+    never = learner(drift, LINEAR, np.zeros(19), replay_share=0.0)
     told = never.generation(0)
     assert len(told.returns) == int(never._lessons[-1].over.sum())
     assert len(never._hard) > 0
@@ -233,27 +211,18 @@ def test_white_coordinates_are_uncorrelated_and_c_says_there_what_it_said(drift)
     np.testing.assert_allclose(*said, atol=1e-8)
 
 
-def test_what_m_does_not_foretell_cannot_be_paid_for(drift):
-    _, data = drift
-    seen = np.random.default_rng(0).normal(size=(50, 10))
-    survival = LSTMConfig(hidden=8).build(2, 1)
-    endless = LSTMConfig(hidden=8, done=False, reward="event").build(2, 1)
-    how = {"seed": lambda number: number, "episodes": count}
-    for memory, said in ((survival, "event head"), (endless, "done head")):
-        world = DreamWorld(memory, Starts.of(data), "zch", temperature=1.0, limit=9)
-        phase = PHASE.model_copy(update={"drought": 1.0})
-        with pytest.raises(ParamsError, match=said):
-            ValueGradients(phase, LINEAR, world, memory, np.zeros(11), seen, **how)
+def test_what_m_does_not_foretell_cannot_be_paid_for():
+    phase = PHASE.model_copy(update={"drought_cost": 1.0})
+    assert "event head" in phase.check(LSTMConfig(hidden=8))[0]
+    assert "done head" in phase.check(LSTMConfig(hidden=8, done=False, reward="event"))[0]
+    assert not phase.check(LSTMConfig(hidden=8, reward="event"))
 
 
-def test_a_search_learns_in_one_way_and_needs_biases():
-    section = yaml.safe_load(Path("presets/quick.yaml").read_text())["carracing"]["controller"]
-    gradient = section["gradient"] | {"generations": 3}
-    assert ControllerTraining(**section | {"gradient": gradient}).learning.generations == 3
-    with pytest.raises(ValueError, match="both have generations"):
-        ControllerTraining(**section | {"gradient": gradient, "ppo": section["ppo"] | {"generations": 1}})
-    with pytest.raises(ValueError, match="biases"):
-        ControllerTraining(**section | {"gradient": gradient, "model": section["model"] | {"bias": False}})
+def test_it_needs_a_c_with_biases():
+    section = {"order": ["one"], "phases": {"one": {"kind": "value_gradient", "updates": 3}}}
+    assert ControllerSection(**section, model={"features": "zh"}).generations == 3
+    with pytest.raises(ValueError, match="bias"):
+        ControllerSection(**section, model={"features": "zh", "bias": False})
 
 
 def test_a_c_of_another_shape_acts_alike(drift):

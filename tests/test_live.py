@@ -16,13 +16,16 @@ import pandas as pd
 import pytest
 import yaml
 from mlflow import MlflowClient
-from tracked import client_of, runs, stage_process
+from tracked import client_of, files_of, runs, stage_process
 
 from worldmodels.errors import WorldModelsError
+from worldmodels.storage.files import write_curve
+from worldmodels.tracking.dvclock import read_lock
 from worldmodels.tracking.lineage import artifact_hash
 from worldmodels.tracking.live import stage_run
+from worldmodels.tracking.points import metrics_of, points
 from worldmodels.tracking.store import EXPERIMENT
-from worldmodels.tracking.sync import read_lock, sync
+from worldmodels.tracking.sync import sync
 
 
 @pytest.fixture(scope="module")
@@ -51,46 +54,116 @@ def server(tmp_path_factory):
         process.wait(20)
 
 
-def test_a_live_run_streams_to_a_server_and_ends_with_its_artifact_and_pictures(project, server, monkeypatch):
+def row(step, loss=1.0, **others):
+    return {"update": step, "split": "train", "loss": loss, **others}
+
+
+def test_a_live_run_streams_to_a_server_and_ends_with_its_artifact_and_its_film(project, server, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
     monkeypatch.setenv("DVC_EXP_NAME", "busy-bee")
     client = MlflowClient(server)
-    with stage_run("evaluate", "doom-1", {"doom.evaluate.real.episodes": 20}) as run:
+    with stage_run("film", "doom-1", {"doom.evaluate.episodes": 20}, world_model="doom-1") as run:
         deadline, seen = time.monotonic() + 240, []
         while not seen and time.monotonic() < deadline:  # metrics arrive while the stage runs
-            run.metrics({"train/loss": 3.0}, 0)
+            run.observe(row(0, 3.0))
             time.sleep(0.5)
             seen = (
                 [r for r in runs(client, kind="stage") if r.data.metrics] if client.get_experiment_by_name(EXPERIMENT) else []
             )
         assert [found.info.status for found in seen] == ["RUNNING"]
         for step in range(1, 2500):
-            run.metrics({"train/loss": 1.0 / step, "train/kl": float("nan")}, step)
-        run.done(Path("artifacts/doom-1/scores.json"), images=[Path("artifacts/doom-1/dream.png")])
+            run.observe(row(step, 1.0 / step, kl=float("nan")))
+        run.done(Path("artifacts/agents/doom-1/film"))
     (child,) = runs(client, kind="stage")
     (parent,) = runs(client, kind="experiment")
     assert child.info.status == "FINISHED"
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert (parent.info.run_name, parent.data.tags["wm.open"]) == ("busy-bee", "true")
     assert not runs(client, kind="iteration")  # the workspace's iteration is not this one
-    assert child.data.tags["wm.artifact"] == artifact_hash(project / "artifacts/doom-1/scores.json")
+    assert child.data.tags["wm.artifact"] == artifact_hash(project / "artifacts/agents/doom-1/film")
     assert child.data.tags["dvc.experiment"] == "busy-bee"
-    assert child.data.params == {"doom.evaluate.real.episodes": "20"}
+    assert child.data.params == {"doom.evaluate.episodes": "20"}
     assert child.data.metrics == {"train/loss": pytest.approx(1 / 2499)}
     history = client.get_metric_history(child.info.run_id, "train/loss")
     assert {point.step for point in history} == set(range(2500))
-    assert [file.path for file in client.list_artifacts(child.info.run_id, "pictures")] == ["pictures/dream.png"]
+    names = ("agent.mp4", "dream.png", "temperatures.png", "traversal.png", "vision.png")
+    assert files_of(client, child) == [f"pictures/{name}" for name in names]
 
 
-def test_stages_of_an_iteration_and_of_iteration_0_share_a_parent_and_the_report_has_none(project):
-    for stage, key in (("initialise", "doom-0"), ("collect", "doom-1"), ("collect", "doom-2"), ("report", "report")):
-        with stage_run(stage, key, {}):
+def test_a_sync_to_a_server_registers_every_agent_once(project, server, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    assert sync(project).versions_added == 4
+    again = sync(project)
+    assert (again.runs_added, again.parents_added, again.versions_added, again.notes) == (0, 0, 0, ())
+
+
+def test_stages_of_a_world_model_and_of_its_agents_share_a_parent_and_the_report_has_none(project):
+    (project / "params.yaml").write_text("world_models: {first: {env: doom, after: doom-0, player: doom-0}}")
+    for stage, key, world_model in (
+        ("initialise", "doom-0", ""),
+        ("initialise", "carracing-0", ""),
+        ("collect", "first", ""),
+        ("collect", "doom-2", ""),
+        ("controller", "flat", "doom-2"),
+        ("film", "flat", "doom-2"),
+        ("report", "report", ""),
+    ):
+        with stage_run(stage, key, {}, world_model=world_model):
             pass
     client = client_of(project)
     names = {run.info.run_id: run.info.run_name for run in runs(client, kind="iteration")}
-    assert sorted(names.values()) == ["doom-1", "doom-2"]
+    assert sorted(names.values()) == ["carracing-1", "doom-2", "first"]
     parents = {run.info.run_name: names.get(run.data.tags.get("mlflow.parentRunId")) for run in runs(client, kind="stage")}
-    assert parents == {"initialise doom-0": "doom-1", "collect doom-1": "doom-1", "collect doom-2": "doom-2", "report": None}
+    assert parents == {
+        "initialise doom-0": "first", "initialise carracing-0": "carracing-1", "collect first": "first",
+        "collect doom-2": "doom-2", "controller flat": "doom-2", "film flat": "doom-2", "report": None,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("stage", "key", "path"),
+    [
+        ("evaluate", "doom-1", "metrics/doom-1.json"),
+        ("initialise", "doom-0", "metrics/doom-0.json"),
+        ("collect", "doom-1", "artifacts/world_models/doom-1/data.json"),
+        ("calibrate", "doom-1", "artifacts/world_models/doom-1/calibration.csv"),
+    ],
+)
+def test_a_live_run_has_the_metrics_that_a_rebuilt_one_has(project, stage, key, path):
+    with stage_run(stage, key, {}, world_model="doom-1") as run:
+        run.done(Path(path), metrics=Path(path))
+    client = client_of(project)
+    (live,) = runs(client, kind="stage", stage=stage)
+    client.delete_run(live.info.run_id)
+    sync(project, registry=False)
+    (rebuilt,) = runs(client, kind="stage", stage=stage, key=key)
+    assert rebuilt.info.run_id != live.info.run_id
+    assert live.data.metrics == rebuilt.data.metrics != {}
+
+
+def test_a_row_of_a_curve_is_named_alike_live_and_from_disk(project, tmp_path):
+    rows = [
+        {"generation": 0, "phase": "search", "world": "dream", "mean": 1.5, "sigma": 0.25, "steps": 60},
+        {"generation": 1, "phase": "improve", "world": "game", "mean": 2.0, "noise": 0.5, "steps": 80},
+    ]
+    write_curve(tmp_path / "controller.csv", rows)
+    assert [(metrics, step) for metrics, step, _ in points(tmp_path / "controller.csv")] == [
+        (metrics_of(each), each["generation"]) for each in rows
+    ]
+    assert metrics_of(rows[0]) == {"search/mean": 1.5, "search/sigma": 0.25, "search/steps": 60}
+
+
+def test_a_summary_gives_its_numbers_and_no_settings_lists_or_truth_values(tmp_path):
+    path = tmp_path / "scores.json"
+    path.write_text(
+        '{"seed": 1, "won": true, "far": 1e999, "real": {"mean": 2, "seeds": [0, 1], "deep": {"n": 3}}, "dream": null}'
+    )
+    ((metrics, step, _),) = points(path)
+    assert metrics == {"far": float("inf"), "real/mean": 2.0, "real/deep/n": 3.0}
+    assert step == 0
+    path.write_text('{"a":' * 100_000)
+    with pytest.raises(WorldModelsError, match="damaged"):
+        points(path)
 
 
 def test_the_errors_of_a_stage_pass_through_and_its_run_says_how_it_ended(project):
@@ -101,7 +174,7 @@ def test_the_errors_of_a_stage_pass_through_and_its_run_says_how_it_ended(projec
 
 
 def test_a_terminated_stage_ends_killed_and_one_that_died_is_swept_by_the_next(project):
-    body = "with stage_run('vision', 'doom-1', {}) as run:\n    while True: run.metrics({'loss': 1.0}, 0); time.sleep(0.2)"
+    body = "with stage_run('vision', 'doom-1', {}) as run:\n    while True: run.observe(ROW); time.sleep(0.2)"
     client = client_of(project)
     processes = []
     for sent in (signal.SIGTERM, signal.SIGKILL):
@@ -125,7 +198,7 @@ def test_a_terminated_stage_ends_killed_and_one_that_died_is_swept_by_the_next(p
 
 def test_a_killed_stage_goes_on_in_the_same_run_and_no_point_is_there_twice(project):
     body = "with stage_run('vision', 'doom-1', {'a': 1}, computation='c1') as run:\n"
-    body += "    while True: run.metrics({'loss': 1.0}, 0); time.sleep(0.2)"
+    body += "    while True: run.observe(ROW); time.sleep(0.2)"
     client, process = client_of(project), stage_process(project, body)
     while not [run for run in runs(client, kind="stage") if run.data.metrics]:
         assert process.poll() is None, process.stderr.read()
@@ -133,17 +206,17 @@ def test_a_killed_stage_goes_on_in_the_same_run_and_no_point_is_there_twice(proj
     process.kill()
     process.wait(20)
     (killed,) = runs(client, kind="stage")
-    sent = len(client.get_metric_history(killed.info.run_id, "loss"))
+    sent = len(client.get_metric_history(killed.info.run_id, "train/loss"))
     for _ in range(2):  # the second time nothing is left to go on with
         with stage_run("vision", "doom-1", {"a": 1}, computation="c1") as run:
-            run.metrics({"loss": 1.0}, 0)
-            run.metrics({"loss": 0.5}, 1)
+            run.observe(row(0))
+            run.observe(row(1, 0.5))
     first, second = runs(client, kind="stage")
     assert first.info.run_id == killed.info.run_id
     for run in (first, second):
         assert run.info.status == "FINISHED"
-        assert run.data.metrics["loss"] == 0.5
-    assert [point.step for point in client.get_metric_history(first.info.run_id, "loss")] == [0] * sent + [1]
+        assert run.data.metrics["train/loss"] == 0.5
+    assert [point.step for point in client.get_metric_history(first.info.run_id, "train/loss")] == [0] * sent + [1]
     with pytest.raises(KeyboardInterrupt), stage_run("vision", "doom-1", {"a": 2}, computation="c2"):
         raise KeyboardInterrupt
     with stage_run("vision", "doom-1", {"a": 3}, computation="c3"):  # other params: another run
@@ -179,7 +252,7 @@ def test_a_real_stage_killed_under_dvc_goes_on_in_its_run_and_sync_finds_one_run
     def logged():
         return sorted((point.step, point.value) for point in client.get_metric_history(vision.info.run_id, "train/loss"))
 
-    curve = pd.read_csv(folder / "artifacts/doom-1/vision.csv").query("split == 'train'")[["update", "loss"]]
+    curve = pd.read_csv(folder / "artifacts/world_models/doom-1/vision.csv").query("split == 'train'")[["update", "loss"]]
     whole = [(int(step), pytest.approx(loss, rel=1e-5)) for step, loss in curve.itertuples(index=False)]
     assert logged() == whole
     with sqlite3.connect(folder / "mlflow.db") as store:  # as if it had been on its way when the stage was killed
@@ -206,7 +279,7 @@ def test_a_process_that_took_the_number_of_a_dead_stage_is_not_taken_for_it(proj
 
 
 def test_three_stages_at_once_on_a_fresh_store_do_not_harm_it(project):
-    body = "with stage_run(sys.argv[0] and os.environ['STAGE'], 'doom-1', {'a': 1}) as run:\n    run.metrics({'loss': 1.0}, 0)"
+    body = "with stage_run(sys.argv[0] and os.environ['STAGE'], 'doom-1', {'a': 1}) as run:\n    run.observe(ROW)"
     started = [stage_process(project, body, STAGE=stage) for stage in ("vision", "encode", "memory")]
     for process in started:
         _, errors = process.communicate(timeout=400)
@@ -239,8 +312,8 @@ def test_a_store_that_cannot_be_used_warns_once_and_neither_fails_nor_stalls_a_s
     began = time.monotonic()
     with stage_run("vision", "doom-1", {"a": 1}) as run:
         for step in run.progress(range(3), "vision doom-1", unit="update"):
-            run.metrics({"loss": 1.0}, step)
-        run.done(Path("artifacts/doom-1/vision.safetensors"))
+            run.observe(row(step))
+        run.done(Path("artifacts/world_models/doom-1/vision.safetensors"))
     assert time.monotonic() - began < 6
     listener.close()
     errors = capsys.readouterr().err
@@ -257,8 +330,8 @@ def test_tracking_off_shows_progress_and_touches_no_store(project, monkeypatch, 
     monkeypatch.setenv("WM_TRACKING", "off")
     with stage_run("vision", "doom-1", {}) as run:
         for step in run.progress(range(3), "vision doom-1", unit="update"):
-            run.metrics({"train/loss": 2.5}, step)
-        run.done(Path("artifacts/doom-1/vision.safetensors"))
+            run.observe(row(step, 2.5))
+        run.done(Path("artifacts/world_models/doom-1/vision.safetensors"))
     errors = capsys.readouterr().err
     assert "vision doom-1" in errors
     assert "update/s" in errors

@@ -1,19 +1,18 @@
 """Another kind of M than the LSTM: its own class and config are all that it takes to learn, dream, play and be stored."""
 
-from itertools import count
 from typing import Literal
 
 import numpy as np
 import pytest
 import torch
+from fakes import FakeWorlds, context
 from test_worlds import MovingPicture
 from torch import nn
-from worldmodels.controller.phases.basis import played_features
-from worldmodels.controller.phases.config import GradientPhase
 
 from worldmodels.agent.agent import Agent, load_agent, save_agent
+from worldmodels.controller.basis import played_features
 from worldmodels.controller.model import ControllerConfig, first_parameters
-from worldmodels.controller.phases.value_gradient import ValueGradients
+from worldmodels.controller.phases.value_gradient import ValueGradientConfig
 from worldmodels.learning.fit import OptimiserConfig
 from worldmodels.learning.initialisation import initialise
 from worldmodels.memory import make
@@ -81,12 +80,10 @@ def rows():
 @pytest.fixture(scope="module")
 def memory(rows):
     """Return one that has learned, and the loss before and after."""
-    optimiser = {"updates": 60, "warm_updates": 1, "batch": 16, "clip": 10.0}
-    optimiser |= dict.fromkeys(("learning_rate", "warm_learning_rate", "final_learning_rate"), 0.02)
     config = MemoryTraining.model_construct(
         model=AverageConfig(reward="event"),
         loss=MemoryTraining.model_fields["loss"].default,
-        optimiser=OptimiserConfig(**optimiser),
+        optimiser=OptimiserConfig(updates=60, batch=16, learning_rate=0.02, final_learning_rate=0.02),
         sequence=16,
     )
     model = new_memory(config.model, 4, 1, 0)
@@ -102,7 +99,7 @@ def agent(rows, memory):
     initialise(vision, torch.Generator().manual_seed(0))
     shape = ControllerConfig(features=FEATURES, hidden=0, bias=True)
     parameters = torch.from_numpy(first_parameters(shape, feature_size(FEATURES, 4, memory), 1, 0)).float() + 0.1
-    game = {"kind": "vizdoom", "limit": 30, "frame_skip": 4}
+    game = {"kind": "vizdoom", "limit": 120, "frame_skip": 4}
     card = AgentCard(kind="world-model", environment="doom", game=game, controller=shape.model_dump())
     return Agent(card, vision.eval(), memory, parameters, Starts.of(rows))
 
@@ -137,19 +134,16 @@ def test_one_plays_with_its_dream(agent):
 
 
 def test_c_follows_its_gradient(agent, rows):
-    model, memory = agent.config, agent.memory
-    settings = {
-        "generations": 2, "runs": 1, "critic_generations": 0, "lanes": 4, "limit": 20, "patience": 0, "epochs": 1,
-        "batch": 16, "learning_rate": 0.01, "final_learning_rate": 0.0, "discount": 0.9, "noise": 0.1, "risk": 1.0,
-        "updates": 2, "horizon": 3, "goal": 0.0, "loss": 0.0, "pay": 1.0, "drought": 0.0, "drought_steps": 1,
-        "hard": 0.0, "peril": 0.0, "remembered": 1,
-    }  # fmt: skip
-    world = DreamWorld(memory, agent.starts, FEATURES, temperature=1.0, limit=15)
-    seen = played_features(FEATURES, memory, rows)
-    start = agent.parameters.numpy()
-    learner = ValueGradients(
-        GradientPhase(**settings), model, world, memory, start, seen, seed=lambda number: number, episodes=lambda _: count()
+    model, memory, start = agent.config, agent.memory, agent.parameters.numpy()
+    worlds = FakeWorlds(
+        lambda _: DreamWorld(memory, agent.starts, FEATURES, temperature=1.0, limit=15),
+        memory=memory,
+        seen=played_features(FEATURES, memory, rows),
     )
+    phase = ValueGradientConfig(
+        updates=2, critic_updates=0, num_envs=4, num_steps=20, gradient_steps=2, learning_rate=0.01, drought_cost=0.0
+    )
+    learner = phase.open(context(worlds, model), start)
     moved = learner.generation(0).parameters - start
     assert np.isfinite(moved).all()
     assert np.abs(moved[4 : 4 + WIDTH]).max() > 1e-4  # the weights of what it remembers

@@ -29,10 +29,11 @@ from worldmodels.memory.lstm import LSTMConfig
 from worldmodels.report.pictures import write_png
 from worldmodels.storage.agents import AgentCard
 from worldmodels.storage.files import write_table
-from worldmodels.storage.layout import Iteration
-from worldmodels.tracking.registry import RETURNS, register, set_aliases
+from worldmodels.storage.layout import AgentFiles
+from worldmodels.tracking.registry import RETURNS, alias_of, register, set_aliases
 from worldmodels.tracking.release import Outcome, judge, sign_flip_p
 from worldmodels.tracking.store import connect
+from worldmodels.tracking.versions import version_tags
 from worldmodels.vision.model import Vision, VisionConfig
 from worldmodels.worlds.dream import Starts
 
@@ -54,8 +55,9 @@ VERSIONS = {
     4: (NO_BETTER, 0, RULES),
     5: (BETTER, 0, RULES | {"rules": "takecover-easy"}),
     6: (BETTER, 1000, RULES),
+    7: (BETTER, 0, RULES | {"study": "ablation"}),
 }
-"""Version -> returns of its test episodes, the first of their seeds, where they were played. Version k is iteration k."""
+"""Version -> returns of its test episodes, the first of their seeds, what else is told of it. Version k is agent doom-k."""
 
 
 def make_agent(folder, environment):
@@ -71,25 +73,24 @@ def make_agent(folder, environment):
     save_agent(folder, Agent(card, vision, memory, torch.randn(parameter_count(shape, 20, 1)), starts))
 
 
-def make_version(client, experiment, root, key, returns, first, where):
-    """An iteration's files, registered as `wm track sync` does it."""
-    files, (environment, _, number) = Iteration(key, root), key.rpartition("-")
+def make_version(client, experiment, root, key, returns, first, told):
+    """An agent's files, registered as `wm track sync` does it."""
+    files, (environment, _, number) = AgentFiles(key, root), key.rpartition("-")
     make_agent(files.agent, environment)
     seeds = np.arange(first, first + len(returns))
     tables = [
         pd.DataFrame({"world": world, "seed": seeds, "total": total, "length": 9, "terminal": True})
-        for world, total in (("real", returns), ("random", RANDOM[: len(returns)]))
+        for world, total in (("real", returns), ("dream", returns + 5), ("random", RANDOM[: len(returns)]))
     ]
     write_table(files.returns, pd.concat(tables))
     write_png(files.filmstrip, np.full((8, 8, 3), int(number), np.uint8))
     real = {"mean": returns.mean(), "stderr": returns.std(ddof=1) / len(returns) ** 0.5, "n": len(returns)}
     blind = {"policy": "sweep 100", "mean": 7.0, "stderr": 1.0, "n": 20}
-    scores = {"key": key, "environment": environment, "iteration": int(number), "preset": "quick", "temperature": 1.0, **where}
-    scores |= {"real": real, "dream": None, "baseline": real, "blind": blind}
-    tags = {f"wm.{name}": str(scores[name]) for name in ("key", "iteration", "preset", "rules", "backend")}
-    tags |= {f"real.{name}": f"{value:g}" for name, value in real.items()}
+    scores = {"key": key, "environment": environment, "world_model": f"{environment}-1", "controller": "dream", "study": "none"}
+    scores |= {"preset": "quick", "seed": 0, "controller_seed": 0, "block": "test", **told}
+    scores |= {"real": real, "dream": {"temperature": 1.15, **real}, "random": real, "blind": blind, "gap": 5.0}
     parts = {"agent": files.agent, "returns": files.returns, "picture": files.filmstrip}
-    return register(client, client.create_run(experiment).info.run_id, parts, scores, tags)
+    return register(client, client.create_run(experiment).info.run_id, parts, scores, version_tags(scores))
 
 
 @pytest.fixture(scope="module")
@@ -99,11 +100,11 @@ def made(tmp_path_factory):
     (root / "dvc.yaml").touch()
     given = os.environ.pop("MLFLOW_TRACKING_URI", None)
     client, experiment = connect(root)
-    for number, (returns, first, where) in VERSIONS.items():
-        assert make_version(client, experiment, root, f"doom-{number}", returns, first, where) == str(number)
+    for number, (returns, first, told) in VERSIONS.items():
+        assert make_version(client, experiment, root, f"doom-{number}", returns, first, told) == str(number)
     make_version(client, experiment, root, "carracing-1", GOOD[:4], 0, RULES)
-    set_aliases(client, "doom", {number: str(number) for number in VERSIONS})
-    set_aliases(client, "carracing", {1: "1"})
+    set_aliases(client, "doom", {f"doom-{number}": str(number) for number in range(1, 7)})
+    set_aliases(client, "carracing", {"carracing-1": "1"})
     if given is not None:
         os.environ["MLFLOW_TRACKING_URI"] = given
     return root
@@ -112,8 +113,9 @@ def made(tmp_path_factory):
 @pytest.fixture
 def client(made, tmp_path, monkeypatch):
     """A client of a copy of the registry, in which the test is alone; the current folder is its project."""
-    shutil.copy(made / "mlflow.db", tmp_path / "mlflow.db")
-    (tmp_path / "dvc.yaml").touch()
+    for name in ("mlflow.db", "dvc.yaml"):
+        shutil.copy(made / name, tmp_path)
+    (tmp_path / "mlartifacts").symlink_to(made / "mlartifacts")  # no test writes there
     monkeypatch.chdir(tmp_path)
     for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT"):
         monkeypatch.delenv(name, raising=False)
@@ -197,13 +199,16 @@ def test_what_was_not_tested_alike_is_not_compared(other, word):
 
 def test_a_version_holds_its_returns_a_picture_and_a_card_that_shows_it(client, made):
     version = client.get_model_version(DOOM, "3")
-    for line in ("# doom, iteration 3", "real, test seeds", "does not look (sweep 100)", "load_model", "wm evaluate"):
+    for line in (
+        "# doom-3, an agent for doom", "World model `doom-1`, controller `dream`.", "real, test seeds", "temperature 1.15",
+        "does not look (sweep 100)", "load_model", "wm evaluate",
+    ):  # fmt: skip
         assert line in version.description
     address = urlsplit(re.search(r"!\[.*?\]\((.*?)\)", version.description)[1])
     asked = {name: values[0] for name, values in parse_qs(address.query).items()}
     assert (address.path, asked["name"], asked["version"]) == ("model-versions/get-artifact", DOOM, "3")
     picture = mlflow.artifacts.download_artifacts(f"models:/{DOOM}/3/{asked['path']}")
-    assert Path(picture).read_bytes() == Iteration("doom-3", made).filmstrip.read_bytes()
+    assert Path(picture).read_bytes() == AgentFiles("doom-3", made).filmstrip.read_bytes()
     returns = mlflow.artifacts.download_artifacts(f"models:/{DOOM}/3/{RETURNS}")
     assert pd.read_parquet(returns).query("world == 'real'")["total"].tolist() == BETTER.tolist()
 
@@ -214,12 +219,32 @@ def test_list_shows_every_version_with_its_aliases_score_and_what_the_gate_said(
     text = wm("list").stdout
     assert text.index(CARRACING) < text.index(DOOM)
     rows = {row["version"]: row for row in json.loads(wm("list", "doom", "--json").stdout)}
-    assert list(rows) == ["6", "5", "4", "3", "2", "1"]
-    assert rows["1"]["aliases"] == ["champion", "iteration-1"]
-    assert rows["6"]["aliases"] == ["candidate", "iteration-6"]
+    assert list(rows) == ["7", "6", "5", "4", "3", "2", "1"]
+    assert rows["1"]["aliases"] == ["champion", "doom-1"]
+    assert rows["6"]["aliases"] == ["candidate", "doom-6"]
+    assert (rows["7"]["aliases"], rows["7"]["agent"], rows["7"]["study"]) == ([], "doom-7", "ablation")
     assert {number: row["gate"].split()[0] for number, row in rows.items() if row["gate"]} == {"1": "promoted", "4": "refused"}
     assert rows["2"]["mean"] == pytest.approx(SIMILAR.mean(), rel=1e-5)
     assert rows["2"]["n"] == EPISODES
+
+
+def test_list_takes_tags_that_somebody_wrote_by_hand(client):
+    for name, text in (("real.mean", "abc"), ("real.stderr", "1e999"), ("real.n", "many")):
+        client.set_model_version_tag(DOOM, "3", name, text)
+    assert "doom-3" in wm("list", "doom").stdout
+    row = next(row for row in json.loads(wm("list", "doom", "--json").stdout) if row["version"] == "3")
+    assert (row["mean"], row["stderr"], row["n"]) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("key", "alias"),
+    [("doom-2-game", "doom-2-game"), ("latest", "agent-latest"), ("V12", "agent-V12"), ("champion", "agent-champion")],
+)
+def test_an_alias_is_the_key_unless_that_means_something_else(client, key, alias):
+    assert alias_of(key) == alias
+    set_aliases(client, "doom", {key: "2"})
+    assert str(client.get_registered_model(DOOM).aliases[alias]) == "2"
+    assert champion(client) is None
 
 
 # The gate
@@ -274,6 +299,14 @@ def test_what_was_tested_otherwise_does_not_become_champion(client):
     assert champion(client) == "1"
 
 
+def test_an_agent_of_a_study_is_compared_and_not_promoted(client):
+    assert json.loads(wm("compare", "doom-7", "doom-1", "--json").stdout)["passed"]
+    refused = wm("promote", "doom-7")
+    assert refused.exit_code == 1
+    assert "study `ablation`" in refused.stderr
+    assert champion(client) is None
+
+
 def test_rollback_returns_to_the_champion_before(client):
     for version in ("doom/1", "doom/3"):
         assert wm("promote", version).exit_code == 0
@@ -291,6 +324,44 @@ def test_rollback_returns_to_the_champion_before(client):
     assert tags(client, 2)["wm.gate.against"] == "random"
 
 
+def test_a_refused_attempt_changes_nothing_of_the_way_back(client):
+    wm("promote", "doom/1")
+    assert wm("promote", "doom/2", "--alpha", "0.5").exit_code == 0
+    assert wm("promote", "doom/1").exit_code == 1  # refused
+    assert wm("rollback", "doom").stdout.strip() == f"{DOOM}/1 is the champion again."
+    assert wm("rollback", "doom").exit_code == 1  # not back to version 2
+    assert champion(client) == "1"
+
+
+def test_rollback_goes_back_champion_by_champion_and_passes_over_deleted_ones(client):
+    for version, alpha in (("1", "0.05"), ("2", "0.5"), ("3", "0.05")):
+        assert wm("promote", f"doom/{version}", "--alpha", alpha).exit_code == 0
+    client.delete_model_version(DOOM, "2")
+    assert wm("rollback", "doom").stdout.strip() == f"{DOOM}/1 is the champion again."
+    assert wm("promote", "doom/3").exit_code == 0
+    assert wm("rollback", "doom").stdout.strip() == f"{DOOM}/1 is the champion again."
+
+
+def test_the_history_tells_every_champion_with_time_and_reason(client):
+    assert "No version was ever promoted" in wm("history", "doom").stdout
+    wm("promote", "doom/1")
+    wm("promote", "doom/4")  # refused
+    wm("promote", "doom/3")
+    wm("rollback", "doom")
+    told = json.loads(wm("history", "doom", "--json").stdout)
+    assert [(row["version"], row["agent"], row["gate"], row["champion"]) for row in told] == [
+        ("1", "doom-1", "rolled back", True), ("3", "doom-3", "promoted", False), ("1", "doom-1", "promoted", False)
+    ]  # fmt: skip
+    assert all(re.fullmatch(r"20\d\d-\d\d-\d\d \d\d:\d\d UTC", row["time"]) for row in told)
+    assert "the random policy" in told[2]["reason"]
+    wm("rollback", "doom", "--retire")
+    text = wm("history", "doom").stdout
+    assert "retired: no champion" in text
+    assert "promoted: version 3 (doom-3)" in text
+    client.set_registered_model_tag(DOOM, "wm.champion.0009", "nonsense")
+    assert wm("history", "doom").stdout == text
+
+
 def test_there_is_no_way_back_to_a_champion_that_was_deleted_or_from_one_set_by_hand(client):
     for version in ("doom/1", "doom/3"):
         wm("promote", version)
@@ -303,7 +374,7 @@ def test_there_is_no_way_back_to_a_champion_that_was_deleted_or_from_one_set_by_
 
 def test_a_sync_moves_the_candidate_and_leaves_the_champion(client):
     wm("promote", "doom/3")
-    set_aliases(client, "doom", {1: "1", 2: "2"})
+    set_aliases(client, "doom", {"doom-1": "1", "doom-2": "2"})
     assert champion(client) == "3"
     assert str(client.get_registered_model(DOOM).aliases["candidate"]) == "2"
 
@@ -324,14 +395,14 @@ def test_a_version_without_its_table_stops_the_gate(client):
 @pytest.mark.parametrize(
     ("arguments", "hint"),
     [
-        (("promote", "dom"), f"`{DOOM}`"),
-        (("promote", "doom@champ"), f"`{DOOM}@candidate`"),
-        (("promote", "doom/8"), f"`{DOOM}/6`"),
-        (("promote", "doom@itertion-2"), f"`{DOOM}@iteration-2`"),
-        (("promote", "doom-12"), f"`{DOOM}@iteration-1`"),
+        (("promote", "dom"), "`doom`"),
+        (("promote", "doom@champ"), "Known: candidate, doom-1"),
+        (("promote", "doom/8"), "Known: 7, 6, 5"),
+        (("promote", "doom@dom-2"), "`doom-2`"),
+        (("promote", "doom-12"), "`doom-2`"),
         (("promote", "models:/doom/x/y"), f"`{DOOM}/x/y`"),
         (("compare", "doom/1", "carracing/1"), "different games"),
-        (("compare", "doom/1", "rondam"), "no registered model `rondam`"),
+        (("compare", "doom/1", "rondam"), "no registered agent or model `rondam`"),
         (("list", "domo"), f"`{DOOM}`"),
         (("rollback", "carrace"), f"`{CARRACING}`"),
         (("promote", "doom", "--alpha", "0.9"), "0.5"),
@@ -409,7 +480,7 @@ def zeros(streams):
 
 
 def test_streams_act_over_http_as_the_agent_does_and_none_knows_of_another(served, made):
-    agent = load_agent(Iteration("doom-1", made).agent)
+    agent = load_agent(AgentFiles("doom-1", made).agent)
     memory, state, actions = zeros(3), agent.initial_state(3), []
     for step in range(3):
         seen = frames(3, step)

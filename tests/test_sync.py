@@ -3,34 +3,60 @@
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
 from mlflow.entities import ViewType
 from tracked import (
+    AGENTS,
+    OF_AGENTS,
+    OF_WORLD_MODELS,
     SOURCES,
-    STAGES,
+    WORLD_MODELS,
     aliases_of,
     client_of,
-    live_iteration,
-    make_iteration,
+    files_of,
+    live_agent,
+    live_world_model,
+    make_agent_files,
+    make_film,
     make_memory,
+    make_scores,
+    make_world_model,
     mirror,
     runs,
+    version_of,
     write_lock,
 )
 
 from worldmodels.errors import ArtifactError
+from worldmodels.storage.layout import AgentFiles, WorldModelFiles
+from worldmodels.tracking.dvclock import DvcLock, parse_lock, read_lock
 from worldmodels.tracking.lineage import artifact_hash
 from worldmodels.tracking.live import stage_run
-from worldmodels.tracking.store import EXPERIMENT
-from worldmodels.tracking.sync import parse_lock, sync
+from worldmodels.tracking.store import EXPERIMENT, StoreError
+from worldmodels.tracking.sync import sync
+
+ENTRIES = 2 + len(OF_WORLD_MODELS) * len(WORLD_MODELS) + len(OF_AGENTS) * len(AGENTS)
+FILM = ["agent.mp4", "dream.png", "temperatures.png", "traversal.png", "vision.png"]
+
+
+def parent_of(client, key):
+    (run,) = runs(client, kind="iteration", key=key, current="true")
+    return run
+
+
+def children_of(client, parent):
+    found = [run for run in runs(client, kind="stage") if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    return sorted(run.info.run_name for run in found)
 
 
 def test_hashes_are_those_of_dvc(tmp_path):
@@ -47,39 +73,42 @@ def test_hashes_are_those_of_dvc(tmp_path):
 
 def test_sync_rebuilds_everything_from_the_lock_and_does_so_once(project, monkeypatch):
     first = sync(project)
-    assert (first.entries, first.runs_added, first.parents_added, first.versions_added, first.notes) == (16, 16, 2, 2, ())
+    found = (first.entries, first.runs_added, first.parents_added, first.versions_added, first.notes)
+    assert found == (ENTRIES, ENTRIES, 2, 4, ())
     client = client_of(project)
     before = mirror(client)
     shown, versions, aliases = before
-    children = [(name, parent) for name, _, parent, *_ in shown if name not in ("doom-1", "doom-2")]
+    children = [(name, parent) for name, _, parent, *_ in shown if name not in WORLD_MODELS]
     assert sorted(children) == sorted(
-        [("report", None), ("initialise doom-0", "doom-1")]
-        + [(f"{stage} {key}", key) for stage in STAGES for key in ("doom-1", "doom-2")]
+        [("report", ""), ("initialise doom-0", "doom-1")]
+        + [(f"{stage} {key}", key) for stage in OF_WORLD_MODELS for key in WORLD_MODELS]
+        + [(f"{stage} {key}", model) for stage in OF_AGENTS for key, (model, *_) in AGENTS.items()]
     )
     assert {status for _, status, *_ in shown} == {"FINISHED"}
-    assert [version[:3] for version in versions] == [("worldmodels-doom", 1, "doom-1"), ("worldmodels-doom", 2, "doom-2")]
-    assert aliases == {"iteration-1": 1, "iteration-2": 2, "candidate": 2}
+    assert [version[:3] for version in versions] == [
+        ("worldmodels-doom", 1, "doom-1"),
+        *(("worldmodels-doom", number, "doom-2") for number in (2, 3, 4)),
+    ]
+    assert aliases.keys() == {"doom-1", "doom-2", "doom-2-game", "candidate"}  # none of a study
+    assert {key: aliases[key] for key in ("doom-1", "candidate")} == {"doom-1": 1, "candidate": aliases["doom-2-game"]}
 
     (memory,) = runs(client, stage="memory", key="doom-2")
-    assert memory.data.params == {"seed": "0", "doom.memory.model.hidden": "4", "doom.memory.sequence": "64"}
+    assert memory.data.params == {"seed": "0", "doom.memory.model.hidden": "4", "doom.memory.optimiser.updates": "3"}
+    latents = "artifacts/world_models/doom-2/latents.safetensors"
     assert [(read.dataset.name, read.dataset.digest) for read in memory.inputs.dataset_inputs] == [
-        ("artifacts/doom-2/data.json", "0" * 32)
+        (latents, artifact_hash(project / latents))
     ]
-    curve = pd.read_csv(project / "artifacts/doom-2/memory.csv").query("split == 'train'")
+    curve = pd.read_csv(project / "artifacts/world_models/doom-2/memory.csv").query("split == 'train'")
     history = client.get_metric_history(memory.info.run_id, "train/loss")
     assert [(point.step, point.value) for point in history] == list(zip(curve["update"], curve["loss"], strict=True))
     assert memory.data.metrics["train/loss"] == curve["loss"].iloc[-1]
-    (parent,) = runs(client, kind="iteration", key="doom-2")
-    assert {name: parent.data.metrics[name] for name in ("real/mean", "real/stderr", "dream/mean", "baseline/mean", "gap")} == {
-        "real/mean": 7.0, "real/stderr": 0.5, "dream/mean": 9.0, "baseline/mean": 4.0, "gap": 2.0
-    }  # fmt: skip
-    assert parent.data.tags["wm.M"] == artifact_hash(project / "artifacts/doom-2/memory.safetensors")
-    assert len(client.list_artifacts(parent.info.run_id, "pictures")) == 4
-    version = client.get_model_version_by_alias("worldmodels-doom", "candidate")
-    assert {name: version.tags[name] for name in ("wm.key", "wm.preset", "real.mean", "real.n")} == {
-        "wm.key": "doom-2", "wm.preset": "quick", "real.mean": "7", "real.n": "16"
-    }  # fmt: skip
-    assert "mlflow.pyfunc.load_model" in version.description
+    (calibrate,) = runs(client, stage="calibrate", key="doom-2")
+    assert calibrate.data.metrics == {"ratio/random": 1.5}
+    (collect,) = runs(client, stage="collect", key="doom-2")
+    assert collect.data.metrics.keys() == {"episodes", "frames", "mean_return", "mean_length", "of"}
+    (search,) = runs(client, stage="controller", key="doom-2")
+    assert search.data.metrics["search/mean"] == 3.0
+    assert search.data.metrics["selection/mean"] == 8.0
 
     again = sync(project)
     assert (again.runs_added, again.parents_added, again.versions_added) == (0, 0, 0)
@@ -91,115 +120,319 @@ def test_sync_rebuilds_everything_from_the_lock_and_does_so_once(project, monkey
     assert mirror(client_of(project)) == before
 
 
+def test_an_iteration_shows_the_scores_of_its_last_agent_its_config_and_the_films_of_all(synced):
+    client = client_of(synced)
+    parent = parent_of(client, "doom-2")
+    assert {name: parent.data.metrics[name] for name in ("real/mean", "real/stderr", "dream/mean", "random/mean", "gap")} == {
+        "real/mean": 8.0, "real/stderr": 0.5, "dream/mean": 9.0, "random/mean": 4.0, "gap": 1.0
+    }  # fmt: skip
+    assert not {"dream/temperature", "seed", "controller_seed"} & parent.data.metrics.keys()
+    assert parent.data.tags["wm.M"] == artifact_hash(synced / "artifacts/world_models/doom-2/memory.safetensors")
+    films = [f"pictures/{key}/{name}" for key in ("doom-2", "doom-2-flat", "doom-2-game") for name in FILM]
+    assert files_of(client, parent) == ["config.yaml", *sorted(films)]
+    (film,) = runs(client, stage="film", key="doom-2")
+    assert files_of(client, film) == [f"pictures/{name}" for name in FILM]
+    text = mlflow.artifacts.load_text(f"{parent.info.artifact_uri}/config.yaml")
+    config = yaml.safe_load(text)
+    assert config["doom"]["memory"]["model"]["hidden"] == 4
+    assert config["doom"]["memory"]["optimiser"]["batch"] == 32  # a default, which nobody wrote
+    assert config["agents"]["doom-2-flat"]["study"] == "ablation"
+    assert parent.data.params == {"seed": "0", "doom.memory.model.hidden": "4", "doom.memory.optimiser.updates": "3"}
+
+
+def test_a_version_says_what_its_agent_is_made_of_and_how_good_it_is(synced):
+    client = client_of(synced)
+    version = client.get_model_version_by_alias("worldmodels-doom", "candidate")
+    files = AgentFiles("doom-2-game", synced)
+    expected = {
+        "wm.key": "doom-2-game", "wm.world_model": "doom-2", "wm.controller": "dream", "wm.study": "none", "wm.preset": "quick",
+        "wm.rules": "takecover", "wm.backend": "vizdoom", "wm.block": "test", "real.mean": "8", "real.n": "16",
+        "dream.mean": "9", "random.mean": "4", "wm.agent": artifact_hash(files.agent),
+        "wm.V": artifact_hash(WorldModelFiles("doom-2", synced).vision),
+    }  # fmt: skip
+    assert {name: version.tags[name] for name in expected} == expected
+    assert "mlflow.pyfunc.load_model" in version.description
+    assert version_of(client, "doom-2-flat").tags["wm.study"] == "ablation"
+
+
 def test_sync_adopts_live_runs_and_completes_them_and_a_forced_rerun_leaves_no_doubles(project):
-    live_iteration(project, "doom-1")
+    live_world_model(project, "doom-1")
+    live_agent(project, "doom-1")
     client = client_of(project)
     live = {run.info.run_id for run in runs(client)}
     report = sync(project, registry=False)
-    assert (report.runs_added, report.parents_added) == (9, 2)  # initialise, doom-2 and the report were not live
-    (parent,) = runs(client, kind="iteration", key="doom-1")
+    added = ENTRIES - len(OF_WORLD_MODELS) - len(OF_AGENTS)
+    assert (report.runs_added, report.parents_added) == (added, 2)
+    parent = parent_of(client, "doom-1")
     assert parent.info.run_id in live
     assert (parent.info.status, parent.data.tags["wm.open"]) == ("FINISHED", "false")
     (memory,) = runs(client, stage="memory", key="doom-1")
     assert memory.info.run_id in live
-    assert memory.data.params == {"live": "1", "seed": "0", "doom.memory.model.hidden": "4", "doom.memory.sequence": "64"}
+    assert memory.data.params == {
+        "live": "1", "seed": "0", "doom.memory.model.hidden": "4", "doom.memory.optimiser.updates": "3"
+    }  # fmt: skip
     assert "validation/loss" in memory.data.metrics
 
-    live_iteration(project, "doom-1")
+    live_world_model(project, "doom-1")
     assert len(runs(client, kind="iteration", key="doom-1")) == 2
     again = sync(project, registry=False)
     assert (again.runs_added, again.parents_added) == (0, 0)
     (still,) = runs(client, kind="iteration", key="doom-1")
     assert still.info.run_id == parent.info.run_id
-    children = runs(client, kind="stage", key="doom-1")
-    assert sorted(run.data.tags["wm.stage"] for run in children) == sorted(STAGES)
-    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
+    everything = [f"{stage} doom-1" for stage in (*OF_WORLD_MODELS, *OF_AGENTS)]
+    assert children_of(client, still) == sorted([*everything, "initialise doom-0"])
 
 
-def test_a_changed_m_makes_a_new_version_and_what_did_not_change_moves_to_the_new_iteration(project):
+def test_a_changed_m_makes_a_new_iteration_and_new_versions_and_what_did_not_change_moves_there(synced):
+    client = client_of(synced)
+    old, aliases = parent_of(client, "doom-2"), aliases_of(client)
+    make_memory(WorldModelFiles("doom-2", synced), 7)
+    write_lock(synced)
+    report = sync(synced)
+    assert (report.runs_added, report.parents_added, report.versions_added) == (1, 1, 3)
+    new = parent_of(client, "doom-2")
+    assert new.info.run_id != old.info.run_id
+    assert len(children_of(client, new)) == len(OF_WORLD_MODELS) + 3 * len(OF_AGENTS)
+    assert aliases_of(client)["candidate"] > aliases["candidate"]
+
+    make_memory(WorldModelFiles("doom-2", synced), 2)  # `git checkout` of the former state: the mirror turns back
+    write_lock(synced)
+    back = sync(synced)
+    assert (back.runs_added, back.parents_added, back.versions_added) == (0, 0, 0)
+    assert parent_of(client, "doom-2").info.run_id == old.info.run_id
+    assert aliases_of(client) == aliases
+
+
+def test_another_agent_on_the_same_world_model_joins_its_iteration_and_one_that_learned_anew_is_another_version(project):
+    few = {key: AGENTS[key] for key in ("doom-1", "doom-2")}
+    write_lock(project, agents=few)
     sync(project)
     client = client_of(project)
-    (old,) = runs(client, kind="iteration", key="doom-2")
-    make_memory(project / "artifacts/doom-2", 7)
-    write_lock(project)
+    parent = parent_of(client, "doom-2")
+    assert (parent.info.status, parent.data.metrics["real/mean"]) == ("FINISHED", 7.0)
+    live_agent(project, "doom-2-game", stages=["controller"])
+    opened = parent_of(client, "doom-2")
+    assert (opened.info.run_id, opened.data.tags["wm.open"]) == (parent.info.run_id, "true")
+    more = {**few, "doom-2-game": AGENTS["doom-2-game"]}
+    write_lock(project, agents=more, without=("evaluate@doom-2-game", "film@doom-2-game"))
+    sync(project)
+    waits = parent_of(client, "doom-2")
+    assert (waits.info.status, waits.data.metrics["real/mean"]) == ("SCHEDULED", 7.0)
+    write_lock(project, agents=more)
     report = sync(project)
-    assert (report.runs_added, report.parents_added, report.versions_added) == (1, 1, 1)
-    (new,) = runs(client, kind="iteration", key="doom-2", current="true")
-    assert new.info.run_id != old.info.run_id
-    own = [run for run in runs(client, kind="stage", key="doom-2") if run.data.tags["mlflow.parentRunId"] == new.info.run_id]
-    assert sorted(run.data.tags["wm.stage"] for run in own) == sorted(STAGES)
-    assert aliases_of(client) == {"iteration-1": 1, "iteration-2": 3, "candidate": 3}
+    assert (report.parents_added, report.versions_added) == (0, 1)
+    whole = parent_of(client, "doom-2")
+    assert (whole.info.run_id, whole.info.status, whole.data.metrics["real/mean"]) == (parent.info.run_id, "FINISHED", 8.0)
 
-    make_memory(project / "artifacts/doom-2", 2)  # `git checkout` of the former state: nothing new, the mirror turns back
-    write_lock(project)
-    back = sync(project)
-    assert (back.runs_added, back.parents_added, back.versions_added) == (0, 0, 0)
-    assert [run.info.run_id for run in runs(client, kind="iteration", key="doom-2", current="true")] == [old.info.run_id]
-    assert aliases_of(client)["candidate"] == 2
+    before = aliases_of(client)
+    make_scores(project, "doom-2-game", "doom-2", "none", 8.5)
+    write_lock(project, agents=more)
+    assert sync(project).versions_added == 1
+    after = aliases_of(client)
+    assert after["doom-2-game"] == after["candidate"] > before["candidate"]
+    assert after["doom-2"] == before["doom-2"]
+    assert parent_of(client, "doom-2").data.metrics["real/mean"] == 8.5
+
+
+def test_an_agent_that_joins_a_study_loses_its_alias(synced):
+    client = client_of(synced)
+    make_scores(synced, "doom-2-game", "doom-2", "ablation", 8.0)
+    write_lock(synced, agents={**AGENTS, "doom-2-game": ("doom-2", "doom-2", "ablation")})
+    sync(synced)
+    assert aliases_of(client).keys() == {"doom-1", "doom-2", "candidate"}
+    assert aliases_of(client)["candidate"] == aliases_of(client)["doom-2"]
+
+
+def test_a_score_of_another_agent_than_the_one_in_the_lock_makes_no_version(project):
+    lock = yaml.safe_load((project / "dvc.lock").read_text())
+    lock["stages"]["controller@doom-1"]["outs"][0]["md5"] = "0" * 32 + ".dir"  # C was searched again, and not evaluated yet
+    (project / "dvc.lock").write_text(yaml.safe_dump(lock, sort_keys=False))
+    assert sync(project).versions_added == 0  # all others go on from this one
+    client = client_of(project)
+    parent = parent_of(client, "doom-1")
+    assert (parent.info.status, parent.data.metrics) == ("SCHEDULED", {})
+
+
+def test_a_new_film_replaces_the_old_one(synced):
+    client = client_of(synced)
+    make_film(AgentFiles("doom-2", synced), 200)
+    write_lock(synced)
+    assert sync(synced, registry=False).runs_added == 1
+    shown = mlflow.artifacts.download_artifacts(f"{parent_of(client, 'doom-2').info.artifact_uri}/pictures/doom-2/agent.mp4")
+    with open(shown, "rb") as file:
+        assert file.read() == b"film 200"
 
 
 def test_a_sync_of_fifty_stages_that_are_there_takes_seconds(project):
     keys = [f"doom-{number}" for number in range(1, 8)]
+    world_models = {key: f"doom-{number}" for number, key in enumerate(keys)}
     for number, key in enumerate(keys[2:], 3):
-        make_iteration(project / "artifacts" / key, key, number)
-    write_lock(project, keys=keys)
+        make_world_model(project, key, number)
+        make_agent_files(project, key, key, "none", 10.0 + number)
+    agents = {key: (key, after, "none") for key, after in world_models.items()}
+    write_lock(project, world_models=world_models, agents=agents)
     report = sync(project, registry=False)
-    assert (report.entries, report.runs_added) == (51, 51)
+    assert (report.entries, report.runs_added) == (58, 58)
     began = time.monotonic()
     assert sync(project, registry=False).runs_added == 0
     assert time.monotonic() - began < 10
 
 
 def test_an_unfinished_iteration_is_mirrored_open_and_closed_later(project):
-    write_lock(project, without=("controller@doom-2", "evaluate@doom-2"))
-    assert sync(project, registry=False).runs_added == 14
+    late = [f"{stage}@{key}" for stage in OF_AGENTS for key, (model, *_) in AGENTS.items() if model == "doom-2"]
+    write_lock(project, without=("calibrate@doom-2", *late))
+    assert sync(project, registry=False).runs_added == ENTRIES - 10
     client = client_of(project)
     (parent,) = runs(client, kind="iteration", key="doom-2")
     assert (parent.info.status, parent.data.tags["wm.open"]) == ("SCHEDULED", "true")
-    with stage_run("controller", "doom-2", {}):
+    with stage_run("controller", "doom-2", {}, world_model="doom-2"):
         while client.get_run(parent.info.run_id).info.status != "RUNNING":
             time.sleep(0.1)
     write_lock(project)
-    assert sync(project, registry=False).runs_added == 2
+    assert sync(project, registry=False).runs_added == 10
     (closed,) = runs(client, kind="iteration", key="doom-2")
     assert (closed.info.run_id, closed.info.status) == (parent.info.run_id, "FINISHED")
 
 
 def test_artifacts_that_are_not_those_of_the_lock_are_left_out_and_come_after_a_checkout(project, tmp_path):
-    shutil.move(project / "artifacts/doom-1", tmp_path / "away")
-    (project / "artifacts/doom-2/scores.json").write_text("{}")
+    shutil.move(project / "artifacts/world_models/doom-1", tmp_path / "away")
+    score = (project / "metrics/doom-2.json").read_text()
+    (project / "metrics/doom-2.json").write_text("{}")
     report = sync(project)
-    assert (report.runs_added, report.parents_added, report.versions_added) == (16, 2, 0)
+    assert (report.runs_added, report.parents_added, report.versions_added) == (ENTRIES, 2, 3)
     notes = "\n".join(report.notes)
-    assert "artifacts/doom-1/vision.csv is not on disk" in notes
-    assert "artifacts/doom-2/scores.json is not the one of dvc.lock" in notes
+    assert "artifacts/world_models/doom-1/vision.csv is not on disk" in notes
+    assert "metrics/doom-2.json is not the one of dvc.lock" in notes
     assert "dvc checkout" in str(report)
     client = client_of(project)
-    assert all(not run.data.metrics for run in runs(client, key="doom-1"))
-    shutil.move(tmp_path / "away", project / "artifacts/doom-1")
+    assert all(not run.data.metrics for stage in OF_WORLD_MODELS for run in runs(client, stage=stage, key="doom-1"))
+    shutil.move(tmp_path / "away", project / "artifacts/world_models/doom-1")
+    (project / "metrics/doom-2.json").write_text(score)
     after = sync(project)
     assert (after.runs_added, after.versions_added) == (0, 1)
     (vision,) = runs(client, stage="vision", key="doom-1")
     assert vision.data.metrics == {"train/loss": 7.0, "train/kl": 1.0}
 
 
-def test_a_deleted_run_comes_back(project):
-    sync(project, registry=False)
-    client = client_of(project)
+def test_a_deleted_run_comes_back(synced):
+    client = client_of(synced)
     (vision,) = runs(client, stage="vision", key="doom-1")
     client.delete_run(vision.info.run_id)
-    assert sync(project, registry=False).runs_added == 1
+    assert sync(synced, registry=False).runs_added == 1
     experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
     assert len(client.search_runs([experiment], "tags.`wm.stage` = 'vision'", run_view_type=ViewType.ACTIVE_ONLY)) == 2
 
 
-def test_sync_without_a_lock_or_with_a_broken_one_says_what_to_do(project):
-    (project / "dvc.lock").write_text("stages:\n  vision@doom-1: {cmd: x}\n")
+def test_a_deleted_experiment_is_restored_and_said(synced, capsys):
+    client = client_of(synced)
+    client.delete_experiment(client.get_experiment_by_name(EXPERIMENT).experiment_id)
+    report = sync(synced, registry=False)
+    assert report.runs_added == 0
+    assert "it is restored" in capsys.readouterr().err
+    assert len(runs(client, kind="stage")) == ENTRIES
+
+
+def test_versions_whose_files_are_gone_are_registered_again(synced):
+    client = client_of(synced)
+    before = aliases_of(client)
+    shutil.rmtree(synced / "mlartifacts/1/models", ignore_errors=True)
+    for place in (synced / "mlartifacts").rglob("returns.parquet"):
+        place.unlink()
+    report = sync(synced)
+    assert report.versions_added == 4
+    assert any("files of worldmodels-doom/1 (doom-1) are gone: it is registered again as version" in n for n in report.notes)
+    after = aliases_of(client)
+    assert after.keys() == before.keys()
+    assert min(after.values()) > max(before.values())
+    assert mlflow.pyfunc.load_model("models:/worldmodels-doom@candidate")
+    assert sync(synced).versions_added == 0
+
+
+def test_links_into_a_cache_are_logged_as_the_files_behind_them(project, tmp_path):
+    for path in [path for path in (project / "artifacts").rglob("*") if path.is_file()]:
+        hidden = tmp_path / "cache" / artifact_hash(path)
+        hidden.parent.mkdir(exist_ok=True)
+        shutil.move(path, hidden)
+        path.symlink_to(hidden)
+    report = sync(project)
+    assert (report.runs_added, report.versions_added, report.notes) == (ENTRIES, 4, ())
+    shutil.rmtree(tmp_path / "cache")
+    logged = [path for path in (project / "mlartifacts").rglob("*") if path.is_file()]
+    assert {path.name for path in logged} > {"returns.parquet", "agent.json", *FILM}
+    assert not [path for path in logged if path.is_symlink()]
+
+
+def test_a_copied_project_takes_its_store_along_and_versions_and_aliases_stay(mirrored, tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    before = mirror(client_of(mirrored))
+    moved = shutil.copytree(mirrored, tmp_path / "elsewhere ä")
+    monkeypatch.chdir(moved)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")  # MLflow sets it for its process
+    report = sync(moved)
+    assert "was moved" in capsys.readouterr().err
+    assert (report.runs_added, report.parents_added, report.versions_added) == (0, 0, 0)
+    assert mirror(client_of(moved)) == before
+    assert "was moved" not in capsys.readouterr().err  # once is enough
+    with sqlite3.connect(moved / "mlflow.db") as store:
+        addresses = [line for line in store.iterdump() if "mlartifacts" in line and "mlflow.log-model" not in line]
+    assert not [line for line in addresses if str(mirrored.resolve()) in line]
+    files = mlflow.artifacts.download_artifacts("models:/worldmodels-doom@candidate/artifacts")
+    assert Path(files).is_relative_to(moved)
+
+
+def test_a_database_that_several_projects_share_keeps_its_files_where_they_are(project, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/shared.db")
+    sync(project, registry=False)
+    other = shutil.copytree(project, tmp_path / "other")
+    place = client_of(project).get_experiment_by_name(EXPERIMENT).artifact_location
+    monkeypatch.chdir(other)
+    sync(other, registry=False)
+    assert client_of(other).get_experiment_by_name(EXPERIMENT).artifact_location == place
+
+
+def test_a_damaged_database_is_one_message_with_the_whole_reason_and_a_way_out(project):
+    (project / "mlflow.db").write_bytes(b"no database " * 500)
+    with pytest.raises(StoreError, match="not a database") as caught:
+        sync(project)
+    assert "move it away" in str(caught.value)
+    assert "server" not in str(caught.value)
+
+
+BROKEN = {
+    "no outs": b"stages:\n  vision@doom-1: {cmd: x}\n",
+    "no stages": b"schema: '2.0'\n",
+    "a list": b"[1, 2]",
+    "a text": b"stages: hello",
+    "not YAML": b"stages: {a",
+    "not UTF-8": b"stages: \xff\xfe",
+    "nested too deeply": b"stages: " + b"[" * 5000,
+    "a key twice": b"stages: {a: 1, a: 2}",
+    "a hash that is a number": b"stages: {vision@a: {outs: [{path: artifacts/world_models/a/vision.safetensors, md5: 1}]}}",
+    "a key that leads out": b"stages: {vision@../a: {outs: []}}",
+}
+
+
+@pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
+def test_a_broken_lock_says_what_to_do(project, content):
+    (project / "dvc.lock").write_bytes(content)
     with pytest.raises(ArtifactError, match="git checkout"):
         sync(project)
+
+
+def test_a_lock_that_is_missing_or_a_folder_says_what_to_do(project):
     (project / "dvc.lock").unlink()
     with pytest.raises(ArtifactError, match="make repro"):
         sync(project)
+    (project / "dvc.lock").mkdir()
+    with pytest.raises(ArtifactError, match=r"damaged.*directory"):
+        sync(project)
+
+
+def test_the_lock_tells_the_order_of_world_models_and_agents(project):
+    known = DvcLock(read_lock(project / "dvc.lock"))
+    assert known.world_models() == ["doom-1", "doom-2"]
+    assert known.agents("doom-2") == ["doom-2-flat", "doom-2", "doom-2-game"]  # by the agent at which each begins
+    assert known.world_model("doom-2-flat") == "doom-2"
 
 
 ACT = """
@@ -229,8 +462,8 @@ print(json.dumps({"actions": actions, "served": served, "source": source}))
 """
 
 
-def test_the_registered_agent_acts_elsewhere_without_the_project_and_without_pickle(project, tmp_path):
-    sync(project)
+def test_the_registered_agent_acts_elsewhere_without_the_project_and_without_pickle(synced, tmp_path):
+    project = synced
     shutil.rmtree(project / "artifacts")
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -251,7 +484,7 @@ def test_the_registered_agent_acts_elsewhere_without_the_project_and_without_pic
 
 
 def test_a_small_number_in_the_lock_is_a_number_and_a_hash_a_text():
-    out = "{path: artifacts/doom-1/vision.safetensors, md5: '12345678901234567890123456789e12'}"
+    out = "{path: artifacts/world_models/doom-1/vision.safetensors, md5: '12345678901234567890123456789e12'}"
     text = f"stages: {{vision@doom-1: {{outs: [{out}], params: {{params.yaml: {{doom.vision.rate: 2e-05}}}}}}}}"
     (entry,) = parse_lock(text)
     assert entry.params == {"doom.vision.rate": 0.00002}

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 
 from worldmodels.agent.agent import Agent, save_agent
 from worldmodels.controller.model import ControllerConfig, parameter_count
@@ -21,6 +22,7 @@ from worldmodels.storage.layout import STAGES, AgentFiles, WorldModelFiles, prim
 from worldmodels.tracking.lineage import artifact_hash
 from worldmodels.tracking.live import stage_run
 from worldmodels.tracking.store import EXPERIMENT, connect
+from worldmodels.tracking.sync import sync
 from worldmodels.vision.model import Vision, VisionConfig
 from worldmodels.worlds.dream import Starts
 
@@ -49,7 +51,12 @@ def make_agent(folder, seed):
     vision, memory = Vision(VisionConfig(latent=2)), LSTMConfig(hidden=4).build(2, 1)
     shape = ControllerConfig(features="zch", hidden=0, bias=False)
     torch.nn.init.normal_(memory.input_weight)
-    card = AgentCard(kind="world-model", environment="doom", game={"kind": "doom"}, controller=shape.model_dump())
+    card = AgentCard(
+        kind="world-model",
+        environment="doom",
+        game={"kind": "vizdoom", "scenario": "take_cover"},
+        controller=shape.model_dump(),
+    )
     starts = Starts(torch.zeros(1, 2), torch.zeros(1, 2))
     save_agent(folder, Agent(card, vision, memory, torch.randn(parameter_count(shape, 10, 1)), starts))
 
@@ -185,14 +192,38 @@ def made(tmp_path_factory):
     return root
 
 
+NAMES = ("MLFLOW_TRACKING_URI", "WM_TRACKING", "DVC_ROOT", "DVC_EXP_NAME")
+
+
 @pytest.fixture
 def project(made, tmp_path, monkeypatch):
     """A copy of the project, the current folder, with a store of its own."""
-    root = tmp_path / "project"
-    shutil.copytree(made, root)
-    monkeypatch.chdir(root)
-    for name in ("MLFLOW_TRACKING_URI", "WM_TRACKING", "DVC_ROOT", "DVC_EXP_NAME"):
-        monkeypatch.delenv(name, raising=False)
+    return _copy(made, tmp_path / "project", monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def mirrored(made, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        root = _copy(made, tmp_path_factory.mktemp("mirrored") / "project", patch)
+        sync(root)
+    return root
+
+
+@pytest.fixture
+def synced(mirrored, tmp_path, monkeypatch, capsys):
+    """A copy of the project after `wm track sync`, with its store: the current folder."""
+    root = _copy(mirrored, tmp_path / "project", monkeypatch)
+    _artifact_repos_cache.clear()  # a process of MLflow's remembers where a run's files are: those of the copied project
+    client_of(root)
+    capsys.readouterr()  # that it was moved
+    return root
+
+
+def _copy(source, root, patch):
+    shutil.copytree(source, root)
+    patch.chdir(root)
+    for name in NAMES:
+        patch.delenv(name, raising=False)
     return root
 
 
@@ -248,10 +279,11 @@ def version_of(client, key):
 
 
 def stage_process(root, body, **environment):
-    """Start a stage in a process of its own, which waits for the store as long as a busy machine needs."""
+    """Start a stage in a process of its own, which waits for the store as long as a busy machine needs. ``ROW``: of a curve."""
     code = (
         "import os, sys, time, signal\nfrom worldmodels.tracking import live\nfrom worldmodels.tracking.live import stage_run\n"
     )
+    code += "ROW = {'update': 0, 'split': 'train', 'loss': 1.0}\n"
     code += "live.FLUSH_SECONDS = live.KILLED_FLUSH_SECONDS = 300\n" + body
     own = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "WM_", "DVC"))}
     own |= {"PYTHONPATH": str(SOURCES), **environment}

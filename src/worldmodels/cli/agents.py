@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from worldmodels.cli.folder import nearest, sqlite_file
+from worldmodels.cli.folder import nearest
 from worldmodels.errors import ArtifactError, ParamsError
 from worldmodels.params import PARAMS_FILE, load_yaml
 from worldmodels.storage.layout import ARTIFACTS, KEY, AgentFiles, require
@@ -99,20 +99,18 @@ def _random_policies(root: Path) -> list[str]:
 
 def _download(root: Path, uri: str) -> Path:
     """Return the folder of the agent in a registered model."""
-    from worldmodels.tracking.store import redact, tracking_uri
+    from worldmodels.tracking.store import opened, reason_of, require_store
 
-    store = tracking_uri(root)
-    file = sqlite_file(store)
-    if file is not None and not file.exists():  # asking would make an empty one
-        raise ArtifactError(f"{file.name} does not exist. `make repro` trains and registers; `wm track sync` rebuilds it.")
-    import mlflow
+    require_store(root)
+    with opened(root):
+        import mlflow
 
-    mlflow.set_tracking_uri(store)
-    try:
-        local = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
-    except Exception as error:  # whatever a server, a database or a file system throws: the message names it
-        reason = redact((str(error).strip().splitlines() or [type(error).__name__])[0])
-        raise ArtifactError(f"MLflow has no {uri} ({reason}). `wm track sync` registers what was trained.") from None
+        try:
+            local = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
+        except Exception as error:  # whatever a server, a database or a file system throws: the message names it
+            raise ArtifactError(
+                f"MLflow has no {uri} ({reason_of(error)}). `wm track sync` registers what was trained."
+            ) from None
     cards = sorted(local.rglob(CARD))
     if not cards:
         raise ArtifactError(f"{uri} holds no {CARD}: it is not an agent of this project.")

@@ -178,8 +178,7 @@ def check_disk(root: Path) -> Iterator[Verdict]:
 
 def check_store(root: Path) -> Iterator[Verdict]:
     """MLflow's store answers."""
-    from worldmodels.cli.folder import sqlite_file
-    from worldmodels.tracking.store import tracking_uri
+    from worldmodels.tracking.store import sqlite_file, tracking_uri
 
     uri = tracking_uri(root)
     file = sqlite_file(uri)

@@ -45,8 +45,3 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if near:
         return " Did you mean " + " or ".join(f"`{match}`" for match in near) + "?"
     return f" Known: {', '.join(known)}." if known else ""
-
-
-def sqlite_file(uri: str) -> Path | None:
-    """Return the file of an sqlite store; None for servers."""
-    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None

@@ -137,6 +137,8 @@ def _versions(client: "MlflowClient", name: str) -> "list[ModelVersion]":
 
 
 def _row(model: "RegisteredModel", version: "ModelVersion") -> dict[str, Any]:
+    tags = version.tags
+
     def number(name: str) -> float | None:
         try:
             value = float(tags.get(name, "nan"))
@@ -144,7 +146,7 @@ def _row(model: "RegisteredModel", version: "ModelVersion") -> dict[str, Any]:
             return None
         return value if math.isfinite(value) else None
 
-    tags, count = version.tags, number("real.n")
+    count = number("real.n")
     return {
         "model": model.name,
         "version": str(version.version),
@@ -193,8 +195,8 @@ def _find(client: "MlflowClient", text: str) -> "ModelVersion":
     found = label if mark == "/" else str(aliases.get(label, aliases.get(alias_of(label))))
     if found in versions:
         return versions[found]
-    wanted, known = f"{name}{mark}{label}", [f"{name}{mark}{each}" for each in (versions if mark == "/" else sorted(aliases))]
-    raise ParamsError(f"there is no version `{wanted}`.{nearest(wanted, known)}")
+    hint = nearest(label, versions if mark == "/" else sorted(aliases))
+    raise ParamsError(f"there is no version `{name}{mark}{label}`.{hint}")
 
 
 def _agent(client: "MlflowClient", models: "dict[str, RegisteredModel]", key: str) -> "ModelVersion":

@@ -4,9 +4,8 @@ import os
 import sys
 from pathlib import Path
 
-from worldmodels.cli.folder import sqlite_file
 from worldmodels.errors import ParamsError
-from worldmodels.tracking.store import tracking_uri
+from worldmodels.tracking.store import sqlite_file, tracking_uri
 
 
 def sync_tracking(root: Path) -> str:

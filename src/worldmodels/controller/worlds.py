@@ -87,7 +87,7 @@ class Worlds:
         self._judge = deepcopy(memory).to(device)  # with the weights as they are, for what C has seen
         self.vision, self.memory = deepcopy(vision).to(device, products), deepcopy(memory).to(device, products)
         self._engine, self._threads, self._compiled = engine, threads, compiled
-        self.feature_size, self.action_size = feature_size(features, memory), memory.action
+        self.feature_size, self.action_size = feature_size(features, memory.latent, memory), memory.action
 
     def dream(self, reward: Reward, moments: MomentsConfig, *, num_steps: int, temperature: float) -> Callable[[], World]:
         """Return what opens a dream of at most ``num_steps`` steps."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from worldmodels.report.comparisons import standing_bars, study_bars
+from worldmodels.report.comparisons import is_wide, standing_bars, study_bars
 from worldmodels.report.html import Film, GamePage, Picture, write_report
 from worldmodels.report.overview import rounds
 from worldmodels.report.parts import agent_part, world_model_part
@@ -78,15 +78,15 @@ def _film(run: GameRun, best: Mapping[str, Any]) -> Film:
     return Film(path.read_bytes(), poster, caption)
 
 
-def _studies(run: GameRun, reports: Path) -> dict[str, Picture]:
+def _studies(run: GameRun, reports: Path) -> list[Picture]:
     """Return a picture for every study of the game."""
-    found = {}
+    found = []
     for study in dict.fromkeys(score["study"] for score in run.scores.values() if score["study"] != NO_STUDY):
         own = [score for score in run.scores.values() if score["study"] == study]
         table = variants(own)
         png = keep(reports / f"study-{run.environments[0]}-{study}.png", png_bytes(study_bars(study, table)))
         alt = "Mean returns in the game. " + "; ".join(f"{row.name}: {row.mean:.0f}" for row in table)
         models = ", ".join(dict.fromkeys(score["world_model"] for score in own))
-        caption = f"Agents on the world model {models}, by their section of `controllers`; every dot is a seed."
-        found[study] = Picture(png, alt, caption)
+        caption = f"Study {study}: agents on {models}, a bar for each section of controllers, a dot for each seed."
+        found.append(Picture(png, alt, caption, is_wide(len(table))))
     return found

@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 from worldmodels.report.style import FAINT_INK, GRID, INK, PAPER_WHITE, WORLD_COLOURS
 
 DPI = 144
+WIDTH = 6.4
+"""Of a plot, in inches."""
 WORLDS = ("random", "dream", "real")
 _STYLE: Any = {
     "font.family": "DejaVu Sans",  # shipped with matplotlib, so the same on every machine
@@ -36,7 +38,7 @@ _STYLE: Any = {
 }
 
 
-def draw(plot: Callable[[Axes, Any], None], data: Any, width: float = 6.4, height: float = 3.6) -> np.ndarray:
+def draw(plot: Callable[[Axes, Any], None], data: Any, width: float = WIDTH, height: float = 3.6) -> np.ndarray:
     """Return what ``plot`` makes of the data, (H, W, 3) uint8; sizes in inches."""
     with rc_context(_STYLE):
         figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from worldmodels.report.canvas import bar, draw, spread
+from worldmodels.report.canvas import WIDTH, bar, draw, spread
 from worldmodels.report.figures import PLACES
 from worldmodels.report.studies import Variant
 from worldmodels.report.style import BLIND_COLOUR, FAINT_INK, INK, PAPER_COLOUR, PAPER_WHITE, SERIES, WORLD_COLOURS
@@ -27,13 +27,23 @@ _ROUND_STYLES: dict[str, Any] = {
 _LINES = ((0, (1, 2)), (0, (4, 2)), (0, (7, 2)))
 
 
+def is_wide(places: int) -> bool:
+    """Return whether a plot with so many places side by side needs the width of two."""
+    return places > 7
+
+
+def width_for(places: int) -> float:
+    """Return the width in inches of a plot with so many places side by side."""
+    return 2.1 * WIDTH if is_wide(places) else WIDTH
+
+
 def standing_bars(found: Sequence[Rival]) -> np.ndarray:
     """Draw scores on the same game as lying bars with standard errors, one below the other.
 
     Args:
         found: of ``verdict.rivals``.
     """
-    return draw(_plot_standing, found, width=6.4, height=0.75 + 0.42 * len(found))
+    return draw(_plot_standing, found, height=0.75 + 0.42 * len(found))
 
 
 def agent_bars(scores: Sequence[Mapping[str, Any]]) -> np.ndarray:
@@ -50,7 +60,7 @@ def agent_bars(scores: Sequence[Mapping[str, Any]]) -> np.ndarray:
     rules = {score["rules"] for score in scores}
     if len(rules) != 1:
         raise ValueError(f"scores of exactly one game are needed, got {sorted(rules)}")
-    return draw(_plot_agents, scores, width=max(6.4, 2.4 + 0.9 * len(scores)))
+    return draw(_plot_agents, scores, width=width_for(len(scores)))
 
 
 def study_bars(study: str, variants: Sequence[Variant]) -> np.ndarray:
@@ -60,7 +70,7 @@ def study_bars(study: str, variants: Sequence[Variant]) -> np.ndarray:
         study: its name.
         variants: of ``studies.variants``.
     """
-    return draw(_plot_study, (study, variants), width=max(4.8, 2.0 + 1.5 * len(variants)))
+    return draw(_plot_study, (study, variants), width=width_for(len(variants)))
 
 
 def collected_lines(measure: str, found: Mapping[str, Mapping[str, float]]) -> np.ndarray:
@@ -70,7 +80,7 @@ def collected_lines(measure: str, found: Mapping[str, Mapping[str, float]]) -> n
         measure: what the numbers are: the axis says so.
         found: world model's key -> way of playing, without the name of who played -> its worth.
     """
-    return draw(_plot_collected, (measure, found), width=max(4.8, 2.0 + 0.9 * len(found)))
+    return draw(_plot_collected, (measure, found), width=width_for(len(found)))
 
 
 def open_loop_lines(errors: Mapping[str, Mapping[int, float]]) -> np.ndarray:
@@ -79,7 +89,7 @@ def open_loop_lines(errors: Mapping[str, Mapping[int, float]]) -> np.ndarray:
     Args:
         errors: world model's key -> steps ahead -> squared error over the variance of z.
     """
-    return draw(_plot_open_loop, errors, width=4.8)
+    return draw(_plot_open_loop, errors)
 
 
 def search_rounds(curves: Mapping[str, pd.DataFrame]) -> np.ndarray:
@@ -88,7 +98,7 @@ def search_rounds(curves: Mapping[str, pd.DataFrame]) -> np.ndarray:
     Args:
         curves: agent's key -> its curve. The C that a search begins with is generation -1.
     """
-    return draw(_plot_rounds, curves, width=max(6.4, 2.4 + 0.9 * len(curves)))
+    return draw(_plot_rounds, curves, width=width_for(len(curves)))
 
 
 def sweep_points(setting: str, scores: Sequence[tuple[str, Mapping[str, Any] | None, Mapping[str, Any]]]) -> np.ndarray:
@@ -143,7 +153,7 @@ def _plot_agents(axes: Axes, scores: Sequence[Mapping[str, Any]]) -> None:
 def _name(axes: Axes, keys: Sequence[str]) -> None:
     """Write keys below their places, aslant if they would overlap."""
     longest = max(len(line) for key in keys for line in key.splitlines())
-    long = len(keys) * longest > 9 * axes.figure.get_figwidth()  # about 9 letters an inch
+    long = len(keys) * longest > 9 * width_for(len(keys))  # about 9 letters an inch
     axes.set_xticks(range(len(keys)), list(keys), rotation=30 if long else 0, ha="right" if long else "center")
     axes.tick_params(axis="x", length=0)
     axes.grid(visible=False, axis="x")
@@ -177,7 +187,7 @@ def _plot_collected(axes: Axes, data: tuple[str, Mapping[str, Mapping[str, float
     axes.axhline(0, color=FAINT_INK, linewidth=0.8)
     axes.set_ylabel(measure)
     axes.set_title("What was collected for each world model")
-    axes.figure.legend(loc="outside lower center", ncols=2 if len(keys) < 4 else 3, fontsize=8.5)
+    axes.figure.legend(loc="outside lower center", ncols=6 if is_wide(len(keys)) else 3, fontsize=8.5)
 
 
 def _plot_rounds(axes: Axes, curves: Mapping[str, pd.DataFrame]) -> None:
@@ -207,14 +217,14 @@ def _plot_rounds(axes: Axes, curves: Mapping[str, pd.DataFrame]) -> None:
 
 def _plot_open_loop(axes: Axes, errors: Mapping[str, Mapping[int, float]]) -> None:
     for number, (key, found) in enumerate(errors.items()):
-        shade: Any = {"color": WORLD_COLOURS["dream"], "alpha": (number + 1) / len(errors)}
+        shade: Any = {"color": WORLD_COLOURS["dream"], "alpha": 0.25 + 0.75 * (number + 1) / len(errors)}
         axes.plot(list(found), list(found.values()), marker="o", markersize=4, linewidth=1.8, label=key, **shade)
     axes.axhline(1, color=FAINT_INK, linewidth=1.0, linestyle=(0, (4, 3)))
     axes.set_ylim(bottom=0)
     axes.set_xlabel("steps ahead, on the actions of the game")
     axes.set_ylabel("squared error / variance of z")
     axes.set_title("How far dreams stay real")
-    axes.figure.legend(loc="outside lower center", ncols=3, fontsize=8.5)
+    axes.figure.legend(loc="outside lower center", ncols=4, fontsize=8.5)
 
 
 def _plot_sweep(axes: Axes, data: tuple[str, Sequence[tuple[str, Mapping[str, Any] | None, Mapping[str, Any]]]]) -> None:

@@ -32,8 +32,8 @@ def search_curve(table: pd.DataFrame) -> np.ndarray:
     """Draw a search for C, phase by phase: returns while it learns, or rewards of a step if a phase has no returns.
 
     Args:
-        table: the curve file: columns generation, phase, world (``dream``, ``game``, empty for the selection), mean, std and
-            others by kind; at least one row.
+        table: the curve file: columns generation, phase, world (``dream``, ``game``, empty for the selection), mean, std, best,
+            reward and stderr, NaN if a row has no such figure; at least one row.
     """
     return draw(_plot_search, table)
 
@@ -53,7 +53,7 @@ def calibration_bars(table: pd.DataFrame) -> np.ndarray:
     Args:
         table: columns policy, real, real_stderr, dream, dream_stderr.
     """
-    return draw(_plot_calibration, table, width=max(4.8, 2.0 + 0.9 * len(table)))
+    return draw(_plot_calibration, table)
 
 
 def _plot_losses(axes: Axes, title: str, unit: str, table: pd.DataFrame) -> None:
@@ -62,7 +62,7 @@ def _plot_losses(axes: Axes, title: str, unit: str, table: pd.DataFrame) -> None
         if not len(rows):
             continue
         marker = "o" if len(rows) < 20 and split == "validation" else None
-        label = "frames it trains on" if split == "train" else "held out"
+        label = "trained on" if split == "train" else "held out"
         line: Any = {"color": colour, "lw": width, "marker": marker, "markersize": 3.5}
         axes.plot(rows["update"], rows["loss"], label=label, **line)
     held_out = table[table["split"] == "validation"]
@@ -92,7 +92,7 @@ def _plot_search(axes: Axes, table: pd.DataFrame) -> None:
             axes.axvline(float(rows["generation"].iloc[0]) - 0.5, color=FAINT_INK, linewidth=0.9, linestyle=(0, (1, 2)))
         if rows["mean"].notna().any():
             _plot_returns_of(axes, rows, name, colour)
-        elif "reward" in rows and rows["reward"].notna().any():
+        elif rows["reward"].notna().any():
             paid = paid or _second_axis(axes)
             paid.plot(
                 rows["generation"], rows["reward"], color=colour, linewidth=1.2, alpha=0.7, label=f"{name}: reward of a step"
@@ -100,10 +100,11 @@ def _plot_search(axes: Axes, table: pd.DataFrame) -> None:
     if paid is not None:
         shown = searched.loc[searched["mean"].isna(), "reward"]
         low, high = shown.quantile(0.1), shown.max()  # what C earned untaught would flatten the rest
-        paid.set_ylim(low - 0.3 * (high - low) - 1e-9, high + 0.1 * (high - low) + 1e-9)
+        reach = max(high - low, 0.05 * abs(high), 1e-6)
+        paid.set_ylim(low - 0.3 * reach, high + 0.1 * reach)
     if len(selection):
         style: Any = {"color": INK, "marker": "D", "ls": "none", "markersize": 5, "capsize": 2.5, "zorder": 3}
-        axes.errorbar(selection["generation"], selection["mean"], selection.get("stderr"), label="selection (game)", **style)
+        axes.errorbar(selection["generation"], selection["mean"], selection["stderr"], label="selection (game)", **style)
     axes.set_title("C: while it learns" + (f" ({' → '.join(map(str, phases))})" if len(phases) > 1 else ""))
     axes.set_xlabel("generation")
     axes.set_ylabel("return")
@@ -118,15 +119,14 @@ def _plot_returns_of(axes: Axes, rows: pd.DataFrame, name: str, colour: str) -> 
     axes.fill_between(generation, mean - std, mean + std, color=colour, alpha=0.18, linewidth=0)
     marker = "o" if len(rows) < 10 else None
     axes.plot(generation, mean, color=colour, linewidth=2, marker=marker, markersize=3.5, label=f"{name}: mean")
-    if "best" in rows:
-        axes.plot(generation, rows["best"], color=colour, lw=1, ls=(0, (3, 2)), label=f"{name}: best")
+    axes.plot(generation, rows["best"], color=colour, lw=1, ls=(0, (3, 2)), label=f"{name}: best")
     known = np.flatnonzero(np.isfinite(mean))
     _note_end(axes, generation[known[-1]], mean[known[-1]], colour)
 
 
 def _second_axis(axes: Axes) -> Axes:
     """Return an axis on the right for what is no return."""
-    paid: Axes = axes.twinx()  # type: ignore[assignment]
+    paid: Axes = axes.twinx()
     paid.set_ylabel("reward of a step")
     paid.grid(visible=False)
     axes.set_zorder(paid.get_zorder() + 1)  # contestants before it
@@ -162,7 +162,9 @@ def _plot_calibration(axes: Axes, table: pd.DataFrame) -> None:
             error_kw={"ecolor": INK, "elinewidth": 1.0, "capsize": 2.5},
         )  # fmt: skip
     axes.axhline(0, color=FAINT_INK, linewidth=0.8)
-    axes.set_xticks(place, table["policy"])
+    axes.set_xticks(place, table["policy"], fontsize=8.5)
+    axes.tick_params(axis="x", length=0)
+    axes.grid(visible=False, axis="x")
     axes.set_ylabel("return")
     axes.set_title("Policies that do not look, in the game and in the dream")
     axes.figure.legend(loc="outside lower center", ncols=2, fontsize=8.5)

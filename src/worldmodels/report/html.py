@@ -92,7 +92,7 @@ class GamePage:
         rows: of the table of agents, text cells.
         best: key of the best agent, whose row stands out.
         rounds: pictures over the agents and world models.
-        studies: name -> picture.
+        studies: a picture each.
         agents: one by one.
         world_models: one by one.
     """
@@ -107,7 +107,7 @@ class GamePage:
     rows: Sequence[Sequence[str]]
     best: str
     rounds: Sequence[Picture]
-    studies: Mapping[str, Picture]
+    studies: Sequence[Picture]
     agents: Sequence[Part]
     world_models: Sequence[Part]
 

@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-import pandas as pd
-
-from worldmodels.report.comparisons import agent_bars, collected_lines, open_loop_lines, search_rounds
+from worldmodels.report.comparisons import agent_bars, collected_lines, is_wide, open_loop_lines, search_rounds
 from worldmodels.report.html import Picture
 from worldmodels.report.pictures import png_bytes
-from worldmodels.report.run import GameRun, keep, readable
+from worldmodels.report.run import GameRun, keep, search_table, table
 from worldmodels.report.verdict import pays_nothing
 from worldmodels.storage.files import read_json
 from worldmodels.storage.layout import require
@@ -48,15 +47,16 @@ def _agents(run: GameRun, reports: Path, name: str) -> Picture:
     dreamt = {score["key"]: f", dream {score['dream']['mean']:.0f}" if score["dream"] else "" for score in scores}
     parts = [f"{score['key']}: real {score['real']['mean']:.0f}{dreamt[score['key']]}" for score in scores]
     text = "This game pays no score." if all(map(pays_nothing, scores)) else _AGENTS_TEXT
-    return Picture(png, f"Mean returns of agents in {name}. {'; '.join(parts)}", text)
+    return Picture(png, f"Mean returns of agents in {name}. {'; '.join(parts)}", text, is_wide(len(scores)))
 
 
 def _searches(run: GameRun, reports: Path, name: str) -> Picture:
-    curves = {key: readable(pd.read_csv, files.curve) for key, files in run.chain.items()}
+    curves = {key: search_table(files) for key, files in run.chain.items()}
     png = keep(reports / f"search-{name}.png", png_bytes(search_rounds(curves)))
     means = {key: curve.loc[curve["phase"] == "selection", "mean"] for key, curve in curves.items()}
     alt = "; ".join(f"{key}: {played.max():.0f}" for key, played in means.items() if len(played))
-    return Picture(png, f"What the search of each agent found, on selection episodes: {alt or 'not played'}", _SEARCH_TEXT)
+    alt = f"What the search of each agent found, on selection episodes: {alt or 'not played'}"
+    return Picture(png, alt, _SEARCH_TEXT, is_wide(len(curves)))
 
 
 def _collected(run: GameRun, reports: Path, name: str) -> Picture:
@@ -69,14 +69,15 @@ def _collected(run: GameRun, reports: Path, name: str) -> Picture:
     found = {key: {_way(policy): each[field] for policy, each in ways.items()} for key, ways in played.items()}
     png = keep(reports / f"collected-{name}.png", png_bytes(collected_lines(measure, found)))
     measure = measure.capitalize()
-    return Picture(png, f"{measure} of what was collected. {_listed(found, '{0} {1:.4g}')}", f"{measure}, {_COLLECTED_TEXT}")
+    alt = f"{measure} of what was collected. {_listed(found, '{0} {1:.4g}')}"
+    return Picture(png, alt, f"{measure}, {_COLLECTED_TEXT}", is_wide(len(found)))
 
 
 def _horizon(run: GameRun, reports: Path, name: str) -> list[Picture]:
     """Return the picture of how far dreams stay real; none if held-out episodes are too short to say."""
     errors = {}
     for key, files in run.world_models.items():
-        judged = readable(pd.read_csv, files.memory_curve).query("split == 'validation'").tail(1)
+        judged = table(files.memory_curve, "split").query("split == 'validation'").tail(1)
         found = judged.filter(regex=r"^open_loop_\d+$").dropna(axis=1)
         if len(found.columns):
             errors[key] = {int(str(column).rpartition("_")[2]): float(found[column].iloc[0]) for column in found}
@@ -87,7 +88,7 @@ def _horizon(run: GameRun, reports: Path, name: str) -> list[Picture]:
     return [Picture(png, alt, _HORIZON_TEXT)]
 
 
-def _listed(found: Mapping[str, Mapping[object, float]] | Mapping[str, Mapping[str, float]], text: str) -> str:
+def _listed(found: Mapping[str, Mapping[Any, float]], text: str) -> str:
     return "; ".join(f"{key}: " + ", ".join(text.format(*item) for item in each.items()) for key, each in found.items())
 
 

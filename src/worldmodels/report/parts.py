@@ -9,7 +9,7 @@ import pandas as pd
 from worldmodels.report.figures import calibration_bars, loss_curve, return_strip, search_curve
 from worldmodels.report.html import Part, Picture
 from worldmodels.report.pictures import png_bytes
-from worldmodels.report.run import GameRun, flat, hashes, keep, readable
+from worldmodels.report.run import GameRun, flat, hashes, keep, search_table, table
 from worldmodels.report.table import score_text, with_error
 from worldmodels.storage.files import read_json, read_table
 from worldmodels.storage.layout import WorldModelFiles, require
@@ -35,7 +35,7 @@ _TRAVERSAL_TEXT = (
 def agent_part(run: GameRun, key: str, reports: Path, params: Mapping[str, Any]) -> Part:
     """Return the part of an agent; its figures are written into ``reports`` too."""
     files, score = run.agents[key], run.scores[key]
-    returns, curve = read_table(files.returns), readable(pd.read_csv, files.curve)
+    returns, curve = read_table(files.returns), search_table(files)
     strip = keep(reports / f"returns-{key}.png", png_bytes(return_strip(returns)))
     pictures = [
         Picture(
@@ -74,14 +74,14 @@ def world_model_part(run: GameRun, key: str, reports: Path, params: Mapping[str,
     """Return the part of a world model; its figures are written into ``reports`` too."""
     files, entry = run.world_models[key], params["world_models"][key]
     data = read_json(files.data)
-    vision, memory = (readable(pd.read_csv, path) for path in (files.vision_curve, files.memory_curve))
+    vision, memory = (table(path, "update", "split", "loss") for path in (files.vision_curve, files.memory_curve))
     pictures = []
-    for stage, title, unit, table in (
+    for stage, title, unit, curve in (
         ("vision", "V: loss of a frame", "squared error + KL", vision),
         ("memory", "M: loss of a step", "negative log-likelihood", memory),
     ):
-        if len(table):  # a V that stays has no curve
-            png = keep(reports / f"{stage}-{key}.png", png_bytes(loss_curve(title, unit, table)))
+        if len(curve) > 1:  # a V that stays has no curve, but its loss on new frames
+            png = keep(reports / f"{stage}-{key}.png", png_bytes(loss_curve(title, unit, curve)))
             text = f"{title[0]}'s loss on what it trains on, and on episodes that are held out."
             pictures.append(Picture(png, f"Learning curve of the {stage} stage of {key}", text))
     pictures += _calibration(files, reports)
@@ -91,7 +91,7 @@ def world_model_part(run: GameRun, key: str, reports: Path, params: Mapping[str,
     facts = {
         "goes on from": entry["after"],
         "collected": f"{episodes}, {data['frames']:,} frames",
-        "mean return of them": f"{data['mean_return']:.4g}",
+        "their mean return": f"{data['mean_return']:.4g}",
         "learned on": f"{data['all_frames']:,} frames",
     }
     return Part(
@@ -108,9 +108,9 @@ def _calibration(files: WorldModelFiles, reports: Path) -> list[Picture]:
     """Return the picture of blind policies; none if the game has none."""
     if not require(files.calibration).read_bytes().strip():
         return []
-    table = readable(pd.read_csv, files.calibration)
-    png = keep(reports / f"calibration-{files.key}.png", png_bytes(calibration_bars(table)))
-    named = "; ".join(f"{row.policy}: {row.real:.0f} and {row.dream:.0f}" for row in table.itertuples())
+    played = table(files.calibration, "policy", "real", "real_stderr", "dream", "dream_stderr")
+    png = keep(reports / f"calibration-{files.key}.png", png_bytes(calibration_bars(played)))
+    named = "; ".join(f"{row.policy}: {row.real:.0f} and {row.dream:.0f}" for row in played.itertuples())
     return [
         Picture(
             png,
@@ -136,13 +136,13 @@ def _seen(run: GameRun, key: str) -> list[Picture]:
 def _learns(controller: Mapping[str, Any], curve: pd.DataFrame) -> str:
     """Return the phases of a section of ``controllers`` in words; the curve says where each one learned.
 
-    >>> _learns({"phases": {"a": {"kind": "ppo"}}}, pd.DataFrame({"phase": ["a", "selection"], "world": ["game", ""]}))
+    >>> curve = pd.DataFrame({"phase": ["a", "selection"], "world": ["game", ""]})
+    >>> _learns({"order": ["a"], "phases": {"a": {"kind": "ppo"}}}, curve)
     'a (ppo in the game)'
     """
-    searched = curve[curve["phase"] != "selection"].drop_duplicates("phase")
-    return ", then ".join(
-        f"{row.phase} ({controller['phases'][row.phase]['kind']} in the {row.world})" for row in searched.itertuples()
-    )
+    worlds = dict(zip(curve["phase"], curve["world"], strict=True))
+    kinds = {name: controller["phases"][name]["kind"] for name in controller["order"]}
+    return ", then ".join(f"{name} ({kind} in the {worlds.get(name, '?')})" for name, kind in kinds.items())
 
 
 def _agent_facts(score: Mapping[str, Any]) -> dict[str, str]:

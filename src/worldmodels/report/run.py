@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pandas as pd
+
 from worldmodels.games.make import Game
 from worldmodels.params import section
 from worldmodels.report.table import NO_STUDY, read_scores
 from worldmodels.storage.layout import AgentFiles, WorldModelFiles, damaged, require
 
 T = TypeVar("T")
+_FIGURES = ("mean", "std", "best", "reward", "stderr")
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,25 @@ def readable(read: Callable[[Path], T], path: Path) -> T:
         return read(require(path))
     except (ValueError, OSError) as error:
         raise damaged(path, error) from None
+
+
+def table(path: Path, *columns: str) -> pd.DataFrame:
+    """Return a CSV file as a table.
+
+    Raises:
+        ArtifactError: it is missing, is no table, or lacks one of the ``columns``, with the command that makes it.
+    """
+    found = readable(pd.read_csv, path)
+    missing = [name for name in columns if name not in found]
+    if missing:
+        raise damaged(path, f"it lacks {', '.join(missing)}")
+    return found
+
+
+def search_table(files: AgentFiles) -> pd.DataFrame:
+    """Return the curve of an agent's search with all columns that pictures ask for; NaN if no phase has such a figure."""
+    found = table(files.curve, "generation", "phase", "world", "steps")
+    return found.reindex(columns=[*found, *(name for name in _FIGURES if name not in found)])
 
 
 def keep(path: Path, data: bytes) -> bytes:

@@ -28,6 +28,7 @@ a { color: var(--link); }
 .hero h2 span { color: var(--faint); font-weight: 400; margin-right: 0.5rem; }
 .hero p { margin: 0.4rem 0 0; color: var(--faint); font-size: 0.9rem; max-width: none; }
 .hero figure { margin: 0; }
+.hero + section:not(.hero) > h2 { border: 0; }
 .stage { display: grid; grid-template-columns: minmax(0, 1fr); gap: 0.5rem 1rem; align-items: start; }
 @media (min-width: 60rem) { .stage { grid-template-columns: minmax(0, 1.32fr) minmax(0, 1fr); } }
 .scroll { overflow-x: auto; }
@@ -46,7 +47,7 @@ figure img { display: block; max-width: 100%; height: auto; margin: 0 auto; }
 figure.wide img { max-width: none; }
 @media (min-width: 60rem) { figure.wide img { max-width: 100%; } }
 figcaption { color: var(--faint); font-size: 0.9rem; margin-top: 0.4rem; max-width: 50rem; }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 27rem), 1fr)); gap: 0 1.25rem;
+.figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 27rem), 1fr)); gap: 0 1.25rem;
   align-items: start; }
 .figures .wide { grid-column: 1 / -1; }
 details { background: var(--card); border-radius: 8px; padding: 0.5rem 0.9rem; margin-bottom: 0.6rem; }
@@ -78,9 +79,9 @@ code { font: 0.87em ui-monospace, "SF Mono", Menlo, Consolas, monospace; }
 </tbody></table></div></details>
 {% endif %}
 {% endmacro %}
-{% macro folded(part) %}
-<details id="{{ part.key }}"><summary><strong>{{ part.key }}</strong><span>{{ part.about }}</span></summary>
-<dl>
+{% macro folded(kind, part) %}
+<details><summary><strong>{{ part.key }}</strong><span>{{ part.about }}</span></summary>
+<dl id="{{ kind }}-{{ part.key }}">
 {% for name, text in part.facts.items() %}
 <div><dt>{{ name }}</dt><dd>{{ text }}</dd></div>
 {% endfor %}
@@ -132,7 +133,7 @@ src="{{ game.film.uri }}"></video>
 {% for row in game.rows %}
 <tr{% if row[0] == game.best %} class="best"{% endif %}>
 {% for cell in row %}
-<td{% if loop.index > 5 %} class="number"{% endif %}>{% if loop.first %}<a href="#{{ cell }}">{{ cell }}</a>\
+<td{% if loop.index > 5 %} class="number"{% endif %}>{% if loop.first %}<a href="#agent-{{ cell }}">{{ cell }}</a>\
 {% else %}{{ cell }}{% endif %}</td>
 {% endfor %}
 </tr>
@@ -148,19 +149,21 @@ test episodes. A dream score far above the real one says that the agent uses mis
 {{ show(picture) }}
 {% endfor %}
 </div>
-{% for name, picture in game.studies.items() %}
-<h3>Study: {{ name }}</h3>
+{% if game.studies %}
+<h3>Studies</h3>
 <div class="figures">
+{% for picture in game.studies %}
 {{ show(picture) }}
-</div>
 {% endfor %}
+</div>
+{% endif %}
 <h3>Agents one by one</h3>
 {% for part in game.agents %}
-{{ folded(part) }}
+{{ folded("agent", part) }}
 {% endfor %}
 <h3>World models one by one</h3>
 {% for part in game.world_models %}
-{{ folded(part) }}
+{{ folded("world-model", part) }}
 {% endfor %}
 </section>
 {% endfor %}

@@ -76,11 +76,11 @@ def headline(score: Mapping[str, Any]) -> str:
     who = "the best policy that does not look" if score["blind"] else "random play"
     above = errors_above(real, rival)
     if above >= CLEAR:
-        return f"{key} gets {score_text(real)}: better than {who}, by {_errors(above)}."
+        return f"{key} gets {score_text(real)} a game: better than {who}, by {_errors(above)}."
     if above <= -CLEAR:
-        return f"{key} gets {score_text(real)}: worse than {who}, by {_errors(-above)}."
+        return f"{key} gets {score_text(real)} a game: worse than {who}, by {_errors(-above)}."
     side = "above" if above >= 0 else "below"
-    return f"{key} gets {score_text(real)}: not clearly better than {who} ({_errors(abs(above))} {side} it)."
+    return f"{key} gets {score_text(real)} a game: not clearly better than {who} ({_errors(abs(above))} {side} it)."
 
 
 def details(score: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from worldmodels.errors import ArtifactError
+from worldmodels.errors import ArtifactError, ParamsError
 from worldmodels.params import parse_yaml
 from worldmodels.storage.layout import ARTIFACTS, KEY, METRICS, STAGES, primary_out
 
@@ -111,11 +111,11 @@ class DvcLock:
 
     def _before(self, world_model: str) -> str | None:
         entry = self._known.get(("collect", world_model))
-        return entry and entry.read("world_models", "data.json")
+        return None if entry is None else entry.read("world_models", "data.json")
 
     def _begin(self, agent: str) -> str | None:
         entry = self._known.get(("controller", agent))
-        return entry and entry.read("agents", "agent")
+        return None if entry is None else entry.read("agents", "agent")
 
     @staticmethod
     def _chain(key: str | None, before: Any) -> Iterator[str]:
@@ -172,7 +172,7 @@ def parse_lock(text: str, name: str = "dvc.lock") -> list[Entry]:
     try:
         stages = parse_yaml(text)["stages"]
         return [_entry(stage, content) for stage, content in stages.items() if stage.partition("@")[0] in STAGES]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, ParamsError) as error:
         raise _damaged(name, error) from None
 
 

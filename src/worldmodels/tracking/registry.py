@@ -116,7 +116,7 @@ def set_aliases(client: MlflowClient, environment: str, versions: Mapping[str, s
     wanted = {alias_of(key): each for key, each in versions.items()}
     if versions:
         wanted[CANDIDATE] = list(versions.values())[-1]
-    present = next((model.aliases for model in client.search_registered_models(f"name='{name}'")), {})
+    present: Mapping[str, str] = next((model.aliases for model in client.search_registered_models(f"name='{name}'")), {})
     for alias, each in wanted.items():
         if str(present.get(alias)) != each:
             client.set_registered_model_alias(name, alias, each)

@@ -42,8 +42,9 @@ def _classes() -> dict[str, Any]:
     from worldmodels.games.make import Game
     from worldmodels.memory.training import MemoryTraining
     from worldmodels.rollout.collection import CollectConfig
-    from worldmodels.rollout.evaluation import CalibrationConfig, EvaluationConfig
+    from worldmodels.rollout.evaluation import EvaluationConfig
     from worldmodels.vision.training import VisionTraining
+    from worldmodels.worlds.calibration import CalibrationConfig
 
     return {
         "compute": ComputeConfig,

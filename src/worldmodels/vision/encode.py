@@ -34,7 +34,7 @@ def encode_rows(
             if name not in latents:
                 latents[name] = tensor.new_empty(reader.total, *tensor.shape[1:])
             latents[name][done : done + len(tensor)] = tensor
-        done += len(mean)
+        done += len(part["mean"])
     if done != reader.total:
         raise WorldModelsError(f"the shards hold {done} frames, and the manifest says {reader.total}: collect them again.")
     if not bool(latents["mean"].isfinite().all() & latents["log_variance"].isfinite().all()):
