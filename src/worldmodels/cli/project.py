@@ -260,11 +260,6 @@ def _section(name: str, section: EnvironmentSection) -> list[str]:
         for phase_name in controller.order:
             phase = controller.phases[phase_name]
             dreams |= phase.world == "dream"
-            pays = getattr(phase, "pay", "return")
-            if pays in ("hazard", "survival") and not memory.done:
-                wrong.append(
-                    f"{where}.phases.{phase_name}.pay`: {pays} is told by M's done head: set {name}.memory.model.done: true."
-                )
             wrong += [f"{where}.phases.{phase_name}`: {problem}" for problem in phase.check(memory)]
         if controller.selection.every > controller.generations:
             wrong.append(
