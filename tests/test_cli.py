@@ -1,11 +1,13 @@
 """``wm``: exit codes, messages that help, output that machines can read, on real games and a small untrained agent."""
 
+import dataclasses
+import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +15,24 @@ import av
 import numpy as np
 import pytest
 import torch
+from dvc.utils.serialize import load_yaml as dvc_yaml
 from PIL import Image
 from typer.testing import CliRunner, Result
 
 from worldmodels.agent.agent import Agent, load_agent, save_agent
-from worldmodels.cli import doctor
-from worldmodels.cli import show as cli_project
+from worldmodels.cli import doctor, folder
 from worldmodels.cli.main import app
 from worldmodels.controller.model import ControllerConfig, parameter_count
 from worldmodels.memory.lstm import LSTMConfig
-from worldmodels.storage.agents import AgentCard
+from worldmodels.params import load_yaml
+from worldmodels.play.export import RUNTIME_FILES
+from worldmodels.storage.agents import AgentCard, write_card
+from worldmodels.storage.layout import primary_out
 from worldmodels.vision.model import Vision, VisionConfig
 from worldmodels.worlds.dream import Starts
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+QUICK = (REPOSITORY / "presets" / "quick.yaml").read_text()
 LIMIT = 25
 
 
@@ -34,19 +40,19 @@ def wm(*arguments: str, env: dict[str, str] | None = None) -> Result:
     return CliRunner().invoke(app, list(arguments), env=env)
 
 
+SMALL = LSTMConfig(hidden=8)
 DOOM = {"kind": "vizdoom", "skill": 4, "limit": LIMIT, "resolution": "160x120"}
 
 
-def make_agent(folder: Path, game: dict[str, Any] = DOOM, action: int = 1) -> None:
+def make_agent(folder: Path, game: dict[str, Any] = DOOM, action: int = 1, memory: LSTMConfig = SMALL) -> None:
     """Write a small untrained agent, of Take Cover, whose real episodes last ``LIMIT`` steps at most."""
     torch.manual_seed(0)
     vision = Vision(VisionConfig(latent=4))
-    memory = LSTMConfig(hidden=8).build(latent=4, action=action)
     shape = ControllerConfig(features="zch", hidden=0, bias=False)
     parameters = torch.randn(parameter_count(shape, 4 + 2 * 8, action))
     card = AgentCard(kind="world-model", environment=game["kind"], game=game, controller=shape.model_dump())
     starts = Starts(torch.randn(3, 4), torch.zeros(3, 4))
-    save_agent(folder, Agent(card, vision, memory, parameters, starts))
+    save_agent(folder, Agent(card, vision, memory.build(latent=4, action=action), parameters, starts))
 
 
 def summary(mean: float, n: int) -> dict[str, Any]:
@@ -55,25 +61,42 @@ def summary(mean: float, n: int) -> dict[str, Any]:
             "seeds": [0, n - 1]}  # fmt: skip
 
 
+def scores_of(key: str, mean: float, *, study: str = "none", temperature: float = 1.3) -> dict[str, Any]:
+    """Return what ``evaluate`` writes of an agent of Take Cover."""
+    dream = {"temperature": temperature, **summary(900, 30)}
+    about = {"key": key, "environment": "doom", "world_model": "doom-1", "controller": "dream", "study": study}
+    about |= {"preset": "quick", "rules": "takecover-skill4-limit2100", "backend": "vizdoom-1.3.2", "block": "test"}
+    numbers = {"seed": 0, "controller_seed": 0, "parameters": 13, "steps": {"dream": 1000, "game": 0}, "gap": 900 - mean}
+    return about | numbers | {"real": summary(mean, 20), "dream": dream, "random": summary(210, 20), "blind": None}
+
+
+def write_scores(root: Path, key: str, mean: float, **about: Any) -> Path:
+    path = root / "metrics" / f"{key}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(scores_of(key, mean, **about)))
+    return path
+
+
+def write_lock(root: Path, **outs: str) -> None:
+    """Write a dvc.lock in which stages such as ``vision@doom-1`` made their first output, with these hashes."""
+    stages = {}
+    for stage, md5 in outs.items():
+        path = primary_out(*stage.split("@")).as_posix()
+        stages[stage] = {"cmd": "python", "outs": [{"path": path, "hash": "md5", "md5": md5, "size": 7}]}
+    (root / "dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": stages}))
+
+
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project's folder with params, presets, one finished iteration, and the current folder in it."""
-    quick = (REPOSITORY / "presets" / "quick.yaml").read_text()
-    (tmp_path / "presets").mkdir()
-    (tmp_path / "presets" / "quick.yaml").write_text(quick)
-    (tmp_path / "presets" / "laptop.yaml").write_text(quick.replace("preset: quick", "preset: laptop", 1))
-    (tmp_path / "params.yaml").write_text(quick)
-    folder = tmp_path / "artifacts" / "doom-1"
-    make_agent(folder / "agent")
-    score = {"key": "doom-1", "environment": "doom", "iteration": 1, "preset": "quick",
-             "rules": "takecover-skill4-limit2100", "backend": "vizdoom-1.3.2", "temperature": 1.3,
-             "real": summary(500, 20), "dream": summary(900, 30), "baseline": summary(210, 20),
-             "blind": None, "gap": 400.0}  # fmt: skip
-    (folder / "scores.json").write_text(json.dumps(score))
-    (folder / "vision.safetensors").write_bytes(b"weights")
-    out = {"path": "artifacts/doom-1/vision.safetensors", "hash": "md5", "md5": "0123456789abcdef", "size": 7}
-    lock = {"schema": "2.0", "stages": {"vision@doom-1": {"cmd": "python", "outs": [out]}}}
-    (tmp_path / "dvc.lock").write_text(json.dumps(lock))
+    """A project's folder with params, presets, a finished agent, and the current folder in it."""
+    shutil.copytree(REPOSITORY / "presets", tmp_path / "presets")
+    shutil.copy(REPOSITORY / "presets" / "quick.yaml", tmp_path / "params.yaml")
+    make_agent(tmp_path / "artifacts/agents/doom-1/agent")
+    write_scores(tmp_path, "doom-1", 500)
+    model = tmp_path / "artifacts/world_models/doom-1"
+    model.mkdir(parents=True)
+    (model / "vision.safetensors").write_bytes(b"weights")
+    write_lock(tmp_path, **{"vision@doom-1": "0123456789abcdef"})
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -83,7 +106,7 @@ class TestStart:
         code = (
             "import sys; from worldmodels.cli.main import main; sys.argv = ['wm', '--help']\n"
             "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
-            "heavy = {'torch', 'mlflow', 'matplotlib', 'pandas', 'numpy', 'pydantic', 'yaml', 'rich', 'dvc'}\n"
+            "heavy = {'torch', 'mlflow', 'matplotlib', 'pandas', 'numpy', 'pydantic', 'yaml', 'ruamel', 'rich', 'dvc'}\n"
             "loaded = sorted(heavy & set(sys.modules))\n"
             "assert not loaded, loaded"
         )
@@ -92,7 +115,22 @@ class TestStart:
         for command in ("evaluate", "dream", "show", "preset", "check", "doctor", "track"):
             assert f"\n  {command} " in done.stdout
 
-    @pytest.mark.parametrize("command", ["evaluate", "dream", "show", "preset", "check", "doctor", "track sync", "track ui"])
+    @pytest.mark.parametrize(
+        "command",
+        [
+            "evaluate",
+            "dream",
+            "show",
+            "preset",
+            "check",
+            "sweep",
+            "doctor",
+            "track sync",
+            "track ui",
+            "ledger add",
+            "ledger write",
+        ],
+    )
     def test_every_command_explains_itself(self, command: str) -> None:
         result = wm(*command.split(), "--help")
         assert result.exit_code == 0
@@ -114,6 +152,39 @@ class TestStart:
             assert bool(done.stderr) == bool(code)
             assert bool(done.stdout) != bool(code)
 
+    def test_a_reader_that_goes_is_no_failure(self, project: Path) -> None:
+        read, write = os.pipe()
+        os.close(read)
+        command = [sys.executable, "-m", "worldmodels.cli.main", "show"]
+        env = os.environ | {"PYTHONPATH": str(REPOSITORY / "src")}
+        done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False, env=env)
+        os.close(write)
+        assert (done.returncode, done.stderr) == (0, "")
+
+    @pytest.mark.parametrize(
+        ("typed", "offered"),
+        [
+            ("wm eval", ["evaluate"]),
+            ("wm evaluate doom-", ["doom-1", "doom-2", "doom-2-game", "doom-9"]),
+            ("wm preset lap", ["laptop"]),
+            ("wm preset laptop --study ab", ["ablation"]),
+        ],
+    )
+    def test_a_shell_completes_commands_agents_presets_and_studies(self, project: Path, typed: str, offered: list[str]) -> None:
+        make_agent(project / "artifacts/agents/doom-9/agent")  # made, and not in params.yaml any more
+        write_card(project / "artifacts/agents/doom-0/agent", AgentCard(kind="random", environment="doom", game=DOOM))
+        words = {"_WM_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
+        code = "import sys; from worldmodels.cli.main import main\ntry: main()\nfinally: assert 'torch' not in sys.modules"
+        env = os.environ | {"PYTHONPATH": str(REPOSITORY / "src")} | words
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=env)
+        assert done.stdout.split() == offered, done.stderr
+
+    def test_completion_is_silent_if_params_are_broken(self, project: Path) -> None:
+        Path("params.yaml").write_text("a: [")
+        words = {"_WM_COMPLETE": "complete_bash", "COMP_WORDS": "wm evaluate d", "COMP_CWORD": "2"}
+        result = CliRunner().invoke(app, [], prog_name="wm", env=words)
+        assert result.output.strip() == ""
+
     def test_debug_shows_the_traceback(self, project: Path) -> None:
         assert wm("--debug", "evaluate", "nothing").exception.__class__.__name__ == "ParamsError"
         assert wm("evaluate", "nothing", env={"WM_DEBUG": "1"}).exception.__class__.__name__ == "ParamsError"
@@ -134,17 +205,30 @@ class TestFindingAgents:
         result = wm("evaluate", "doom-0")
         assert result.exit_code == 1
         assert "dvc repro initialise@doom" in result.stderr
+        write_card(project / "artifacts/agents/doom-0/agent", AgentCard(kind="random", environment="doom", game=DOOM))
+        for command in (["evaluate", "doom-0"], ["dream", "doom-0"], ["export", "weights", "doom-0", "small"]):
+            result = wm(*command)
+            assert result.exit_code == 2
+            assert "is the random policy" in result.stderr
+        assert not Path("small").exists()
 
-    def test_artifacts_that_the_chain_no_longer_names_are_suggested(self, project: Path) -> None:
-        shutil.copytree("artifacts/doom-1", "artifacts/pong-7")
+    @pytest.mark.parametrize("key", ["doom-2-game", "carracing-1"])
+    def test_every_agent_of_params_is_known_by_its_key(self, project: Path, key: str) -> None:
+        assert f"dvc repro controller@{key}" in wm("evaluate", key).stderr
+        shutil.copytree("artifacts/agents/doom-1", f"artifacts/agents/{key}")
+        assert wm("evaluate", key, "--world", "dream", "--episodes", "1").exit_code == 0
+
+    def test_agents_that_params_name_no_more_are_known(self, project: Path) -> None:
+        shutil.copytree("artifacts/agents/doom-1", "artifacts/agents/pong-7")
         assert "`pong-7`" in wm("evaluate", "pong-8").stderr
+        assert wm("evaluate", "pong-7", "--world", "dream", "--episodes", "1").exit_code == 0
 
     def test_a_command_works_from_a_folder_below(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.chdir(project / "artifacts" / "doom-1")
+        monkeypatch.chdir(project / "artifacts")
         assert "doom-1" in wm("show").stdout
 
     def test_a_damaged_agent_is_one_message(self, project: Path) -> None:
-        path = project / "artifacts/doom-1/agent/memory.safetensors"
+        path = project / "artifacts/agents/doom-1/agent/memory.safetensors"
         path.write_bytes(path.read_bytes()[:50])
         result = wm("evaluate", "doom-1")
         assert result.exit_code == 1
@@ -170,39 +254,50 @@ class TestEvaluate:
             return found
 
         all_four = returns("doom-1", 4, 0)
-        assert returns("artifacts/doom-1/agent", 4, 0) == all_four
+        assert returns("artifacts/agents/doom-1/agent", 4, 0) == all_four
         assert returns("doom-1", 2, 2) == all_four[2:]
-
-    def test_the_back_end_that_trains_plays_when_it_is_asked_for(self, project: Path) -> None:
-        make_agent(project / "driver", {"kind": "carracing", "backend": "envpool", "limit": LIMIT}, action=3)
-        found = {
-            world: json.loads(wm("evaluate", "driver", "--episodes", "2", "--world", world, "--json").stdout)
-            for world in ("real", "training")
-        }
-        assert found["real"]["backend"].startswith("gymnasium")
-        assert found["training"]["backend"].startswith("envpool")
-        assert found["real"]["returns"] != found["training"]["returns"]
-        assert found["real"]["summary"]["mean_length"] == found["training"]["summary"]["mean_length"] == LIMIT
 
     def test_a_dream_takes_the_temperature_that_the_agent_was_evaluated_at(self, project: Path) -> None:
         arguments = ("evaluate", "doom-1", "--world", "dream", "--episodes", "2", "--json")
         found = json.loads(wm(*arguments).stdout)
         assert (found["temperature"], found["backend"]) == (1.3, "dream")
         assert json.loads(wm(*arguments, "--temperature", "0.5").stdout)["temperature"] == 0.5
+        (project / "metrics/doom-1.json").unlink()
+        assert json.loads(wm(*arguments).stdout)["temperature"] == 1
+        (project / "metrics/doom-1.json").write_text("[" * 5000)
+        result = wm(*arguments)
+        assert result.exit_code == 1
+        assert "metrics/doom-1.json is damaged" in result.stderr
 
-    def test_a_dream_is_over_at_the_goal_of_the_agent_s_game(self, project: Path) -> None:
-        agent = load_agent(project / "artifacts/doom-1/agent")
-        agent.memory.head.bias.data[-1] = -9.0  # it foresees no end
-        save_agent(project / "artifacts/doom-1/agent", agent)
-        arguments = ("evaluate", "doom-1", "--world", "dream", "--episodes", "8", "--json")
-        free = json.loads(wm(*arguments).stdout)["returns"]
-        card = agent.card.model_copy(update={"game": agent.card.game | {"goal": 2.0}})
-        save_agent(project / "artifacts/doom-1/agent", replace(agent, card=card))
-        assert json.loads(wm(*arguments).stdout)["returns"] == [min(each, 2.0) for each in free]
-        assert max(free) > 2
+    def test_a_dream_is_as_long_as_the_game_of_the_agents_card(self, project: Path) -> None:
+        def length(*arguments: str) -> float:
+            command = ("evaluate", "doom-1", "--world", "dream", "--episodes", "3", "--json", *arguments)
+            return float(json.loads(wm(*command).stdout)["summary"]["mean_length"])
+
+        agent = load_agent(project / "artifacts/agents/doom-1/agent")
+        agent.memory.head.bias.data[-1] = -50.0  # it foresees no end
+        save_agent(project / "artifacts/agents/doom-1/agent", agent)
+        assert length() == LIMIT
+        assert f" dreamt {LIMIT} steps " in wm("dream", "doom-1", "--out", "long.gif").stdout
+        card = agent.card.model_copy(update={"game": {**DOOM, "limit": 7}})
+        save_agent(project / "artifacts/agents/doom-1/agent", dataclasses.replace(agent, card=card))
+        assert length() == 7
+        assert " dreamt 7 steps " in wm("dream", "doom-1", "--out", "short.gif").stdout
+
+    def test_a_dream_is_over_at_the_goal_of_the_agents_card(self, project: Path) -> None:
+        def steps(goal: float) -> int:
+            game = {"kind": "carracing", "limit": LIMIT, "goal": goal}
+            make_agent(project / "driver", game, action=3, memory=LSTMConfig(hidden=8, reward="event", done=False))
+            agent = load_agent(project / "driver")
+            agent.memory.rewards[:] = torch.tensor([-0.1, 3.0, -100.0])  # a usual step, an event, an end
+            save_agent(project / "driver", agent)
+            return int(wm("dream", "driver", "--out", "dream.png").stdout.split(" dreamt ")[1].split()[0])
+
+        assert steps(0.0) == LIMIT
+        assert 1 <= steps(3.0) < LIMIT
 
     def test_the_text_names_error_and_rules_and_the_video_is_the_first_episode(self, project: Path) -> None:
-        result = wm("evaluate", "artifacts/doom-1", "--episodes", "2", "--video", "films/a.mp4")
+        result = wm("evaluate", "artifacts/agents/doom-1", "--episodes", "2", "--video", "films/a.mp4")
         assert result.exit_code == 0, result.stderr
         for part in ("±", "2 episodes", "std", "takecover-skill4", "vizdoom-"):
             assert part in result.stdout
@@ -216,15 +311,31 @@ class TestEvaluate:
         [
             (["--episodes", "0"], "greater than or equal to 1"),
             (["--world", "moon"], "one of 'real', 'dream'"),
+            (["--world", "training"], "one of 'real', 'dream'"),
             (["--world", "dream", "--temperature", "99"], "10"),
             (["--temperature", "1.0"], "--world dream"),
             (["--video", "a.webm"], ".mp4 or .gif"),
+            (["--video", "folder.mp4"], "is a folder"),
+            (["--video", "params.yaml/a.mp4"], "files cannot be written below"),
         ],
     )
     def test_a_bad_value_names_what_is_allowed(self, project: Path, arguments: list[str], message: str) -> None:
+        Path("folder.mp4").mkdir()
         result = wm("evaluate", "doom-1", *arguments)
         assert result.exit_code == 2
         assert message in result.stderr
+
+    def test_scores_are_printed_before_a_film_fails(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fails(path: Path, *_: Any, **__: Any) -> int:
+            path.write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr("worldmodels.report.video.write_video", fails)
+        result = wm("evaluate", "doom-1", "--episodes", "1", "--json", "--video", "films/a.mp4")
+        assert result.exit_code == 1
+        assert "No space left" in result.stderr
+        assert len(json.loads(result.stdout)["returns"]) == 1
+        assert list(Path("films").iterdir()) == []
 
     def test_a_model_that_mlflow_does_not_have_names_the_command(self, project: Path) -> None:
         store = {"MLFLOW_TRACKING_URI": f"sqlite:///{project}/mlflow.db"}
@@ -255,13 +366,13 @@ class TestDream:
         assert ".png, .mp4 or .gif" in result.stderr
 
 
-class TestExportWeights:
+class TestExport:
     def test_half_the_size_the_same_agent_but_for_the_rounding(self, project: Path) -> None:
         result = wm("export", "weights", "doom-1", "small/doom")
         assert result.exit_code == 0, result.output
-        whole, half = load_agent(project / "artifacts" / "doom-1" / "agent"), load_agent(project / "small" / "doom")
+        whole, half = load_agent(project / "artifacts" / "agents" / "doom-1" / "agent"), load_agent(project / "small" / "doom")
         size = sum(path.stat().st_size for path in (project / "small" / "doom").glob("vision*"))
-        assert size < 0.51 * (project / "artifacts" / "doom-1" / "agent" / "vision.safetensors").stat().st_size
+        assert size < 0.51 * (project / "artifacts" / "agents" / "doom-1" / "agent" / "vision.safetensors").stat().st_size
         assert half.card == whole.card
         for model, other in ((whole.vision, half.vision), (whole.memory, half.memory)):
             weights = other.state_dict()
@@ -277,8 +388,20 @@ class TestExportWeights:
         assert len(found["returns"]) == 4
         assert sum(found["returns"]) > 4 * 213  # random play: 213
 
+    def test_a_page_that_cannot_be_made_leaves_nothing(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        runtime = project / "runtime"
+        runtime.mkdir()
+        for file in RUNTIME_FILES:
+            (runtime / file).touch()
+        monkeypatch.setenv("WM_ONNXRUNTIME_WEB", str(runtime))
+        monkeypatch.setitem(sys.modules, "onnx", None)
+        result = wm("export", "web", "doom-1", "page")
+        assert result.exit_code == 1
+        assert "onnx is not installed" in result.stderr
+        assert not Path("page").exists()
+
     def test_of_damaged_weights_nothing_is_written(self, project: Path) -> None:
-        path = project / "artifacts" / "doom-1" / "agent" / "memory.safetensors"
+        path = project / "artifacts" / "agents" / "doom-1" / "agent" / "memory.safetensors"
         path.write_bytes(path.read_bytes()[:-3])
         result = wm("export", "weights", "doom-1", "small")
         assert result.exit_code == 1
@@ -294,28 +417,59 @@ class TestShow:
         assert "dvc repro collect@doom-1" in text
         assert "Where to look" not in text
 
-    def test_next_steps_name_commands_for_what_is_there(self, project: Path) -> None:
+    def test_agents_of_studies_stand_in_the_same_table(self, project: Path) -> None:
+        write_scores(project, "doom-2-game", 777)
+        shutil.copytree("artifacts/agents/doom-1", "artifacts/agents/doom-cmaes")
+        write_scores(project, "doom-cmaes", 444, study="learning")
+        table = wm("show").stdout.split("\n\n")[0]
+        for part in ("doom-1 ", "doom-2-game", "777 ± 87", "doom-cmaes", "learning"):
+            assert part in table
+
+    def test_the_next_steps_are_of_the_last_agent_that_is_in_no_study(self, project: Path) -> None:
         text = wm("show", "--next-steps").stdout
-        assert "wm evaluate doom-1" in text
+        assert "wm evaluate doom-1 " in text
         assert "make ui" in text
         assert "dvc repro report" in text
+        write_scores(project, "doom-2-game", 777)
+        shutil.copytree("artifacts/agents/doom-1", "artifacts/agents/zzz")
+        write_scores(project, "zzz", 444, study="learning")
+        assert "wm evaluate doom-2-game " in wm("show", "--next-steps").stdout
         Path("reports").mkdir()
         Path("reports/index.html").touch()
         assert "  reports/index.html" in wm("show", "--next-steps").stdout
 
+    def test_the_commands_of_the_next_steps_work_as_printed(self, project: Path) -> None:
+        text = wm("show", "--next-steps").stdout
+        commands = re.findall(r"^  wm (.+?)  ", text, flags=re.M)
+        assert len(commands) == 2
+        for command in commands:
+            result = wm(*command.split())
+            assert result.exit_code == 0, result.output
+
     def test_json_tells_made_from_missing(self, project: Path) -> None:
         found = json.loads(wm("show", "--json").stdout)
-        first = next(entry for entry in found["iterations"] if entry["key"] == "doom-1")
-        assert first["scores"]["real"]["mean"] == 500
-        assert first["stages"]["vision"] == {
+        agent = next(entry for entry in found["agents"] if entry["key"] == "doom-1")
+        assert agent["scores"]["real"]["mean"] == 500
+        assert not agent["stages"]["film"]["made"]
+        model = next(entry for entry in found["world_models"] if entry["key"] == "doom-1")
+        assert model["stages"]["vision"] == {
             "made": True,
-            "path": "artifacts/doom-1/vision.safetensors",
+            "path": "artifacts/world_models/doom-1/vision.safetensors",
             "md5": "0123456789abcdef",
             "made_by": "dvc repro vision@doom-1",
         }
-        assert not first["stages"]["memory"]["made"]
+        assert not model["stages"]["memory"]["made"]
         assert "dvc repro evaluate@doom-1" not in found["missing"]
-        assert "dvc repro memory@doom-1" in found["missing"]
+        assert {"dvc repro memory@doom-1", "dvc repro initialise@doom", "dvc repro film@doom-2-game"} <= set(found["missing"])
+
+    def test_scores_that_are_not_those_of_the_lock_are_marked(self, project: Path) -> None:
+        path = project / "metrics/doom-1.json"
+        write_lock(project, **{"evaluate@doom-1": hashlib.md5(path.read_bytes()).hexdigest()})
+        assert "CHANGED" not in wm("show").stdout
+        path.write_text(path.read_text().replace("500", "5000", 1))
+        text = wm("show").stdout
+        assert re.search(r"^doom-1 .*CHANGED", text, flags=re.M)
+        assert "do not trust the scores above: doom-1." in text
 
     def test_an_empty_folder_is_no_error(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
@@ -323,59 +477,213 @@ class TestShow:
         assert result.exit_code == 0
         assert "make repro" in result.stdout
 
-    def test_a_broken_lock_is_one_message(self, project: Path) -> None:
-        Path("dvc.lock").write_text("<<<<<<< HEAD\n: [")
+    @pytest.mark.parametrize("command", ["check", "preset quick", "sweep seed=1", "track sync", "ledger write"])
+    def test_in_a_wrong_folder_it_says_so(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+        monkeypatch.chdir(tmp_path)
+        result = wm(*command.split())
+        assert result.exit_code == 2
+        assert "inside a clone of the project" in result.stderr
+
+    @pytest.mark.parametrize("content", [b"<<<<<<< HEAD\n: [", b"\xff\xfe", b"[" * 5000, b"stages: {a: 1}", b"stages: 3", None])
+    def test_a_broken_lock_is_one_message(self, project: Path, content: bytes | None) -> None:
+        if content is None:
+            Path("dvc.lock").unlink()
+            Path("dvc.lock").mkdir()
+        else:
+            Path("dvc.lock").write_bytes(content)
+        result = wm("show")
+        if content == b"stages: {a: 1}":  # a stage of somebody else
+            assert result.exit_code == 0
+            return
+        assert result.exit_code == 1
+        assert "dvc.lock is damaged" in result.stderr
+
+    @pytest.mark.parametrize("content", ["", "[]", "null", "{}", '{"key": "doom-1"}', "[" * 5000, '{"real": 1e999}', "\x00"])
+    def test_broken_scores_are_one_message_with_the_command(self, project: Path, content: str) -> None:
+        Path("metrics/doom-1.json").write_text(content)
         result = wm("show")
         assert result.exit_code == 1
-        assert "dvc.lock cannot be read" in result.stderr
+        assert "metrics/doom-1.json" in result.stderr
+        assert "dvc repro evaluate@doom-1" in result.stderr
 
 
 class TestParams:
     def test_check_accepts_what_presets_hold(self, project: Path) -> None:
-        for name in ("laptop", "quick"):
+        for name in ("laptop", "paper", "quick"):
             assert wm("preset", name).exit_code == 0
             result = wm("check")
             assert result.exit_code == 0, result.stderr
-            assert f"preset {name}, chain doom-1" in result.stdout
+            assert f"preset {name}, " in result.stdout
+        assert "3 world models, 4 agents (doom-1, doom-2, doom-2-game, carracing-1)" in result.stdout
+
+    def test_check_says_how_long_it_takes_where_that_was_measured(self, project: Path) -> None:
+        assert "measured" not in wm("check").stdout
+        Path("params.yaml").write_text(
+            QUICK + 'measured: [{ hardware: "a machine, 2 cores", minutes: { "Take Cover": 12.5 } }]\n'
+        )
+        assert "measured on a machine, 2 cores: Take Cover 12.5 min" in wm("check").stdout
+
+    def test_check_notes_more_threads_than_cores(self, project: Path) -> None:
+        Path("params.yaml").write_text(QUICK.replace("threads: 2", "threads: 1024"))
+        assert "compute.threads is 1024" in wm("check").stdout
 
     @pytest.mark.parametrize(
         ("old", "new", "message"),
         [
-            ("skill: 4", "skil: 4", "skil"),
-            ("skill: 4", "skill: 9", "less than or equal to 5"),
-            ("after: doom-1", "after: doom-2", "chain.doom-2"),
+            ("frame_skip: 4", "frame_skp: 4", "frame_skp"),
+            ("frame_skip: 4", "frame_skip: 4, skill: 9", "less than or equal to 5"),
+            ("after: doom-1", "after: doom-2", "world_models.doom-2"),
             ("after: doom-1", "after: doom-7", "doom-7"),
+            ("seed: 0 #", "seed: 0\nseed: 1 #", 'duplicate key "seed"'),
+            ("seed: 0 #", "seed: yes #", "`seed` = 'yes'"),
         ],
     )
     def test_check_refuses_a_bad_file_with_exit_code_2(self, project: Path, old: str, new: str, message: str) -> None:
-        text = Path("params.yaml").read_text()
-        assert old in text
-        Path("params.yaml").write_text(text.replace(old, new, 1))
+        assert old in QUICK
+        Path("params.yaml").write_text(QUICK.replace(old, new, 1))
         result = wm("check")
         assert result.exit_code == 2
         assert message in result.stderr
         assert result.stdout == ""
 
-    def test_a_preset_replaces_another_preset(self, project: Path) -> None:
+    def test_params_are_read_as_dvc_reads_them(self, project: Path) -> None:
+        text = "a: 3e-05\nb: 0777\nc: yes\nd: 0o17\ne: 1e5\nf: 12:30:45\ng: {<<: &x {h: 1, i: 2}, i: 3}\nj: *x\n"
+        Path("params.yaml").write_text(text)
+        assert load_yaml() == dvc_yaml("params.yaml")
+        assert load_yaml()["a"] == 0.00003
+
+    def test_a_preset_replaces_another_preset_and_keeps_its_comments(self, project: Path) -> None:
         result = wm("preset", "laptop")
         assert result.exit_code == 0, result.stderr
         assert Path("params.yaml").read_bytes() == Path("presets/laptop.yaml").read_bytes()
+        assert sorted(path.name for path in Path().iterdir()) == ["artifacts", "dvc.lock", "metrics", "params.yaml", "presets"]
 
-    def test_a_preset_does_not_overwrite_edits_unless_forced(self, project: Path) -> None:
+    @pytest.mark.parametrize("name", ["laptop", "laptop --study ablation", "quick --study learning --study temperature"])
+    def test_a_preset_does_not_overwrite_edits_unless_forced(self, project: Path, name: str) -> None:
+        assert wm("preset", *name.split()).exit_code == 0
         edited = Path("params.yaml").read_text().replace("seed: 0", "seed: 7", 1)
         Path("params.yaml").write_text(edited)
         result = wm("preset", "laptop")
         assert result.exit_code == 2
         assert "(seed)" in result.stderr
-        assert "--force" in result.stderr
+        assert "wm preset laptop --force" in result.stderr
         assert Path("params.yaml").read_text() == edited
         assert wm("preset", "laptop", "--force").exit_code == 0
         assert Path("params.yaml").read_bytes() == Path("presets/laptop.yaml").read_bytes()
 
-    def test_an_unknown_preset_names_near_ones(self, project: Path) -> None:
-        result = wm("preset", "quik")
+    def test_an_unknown_preset_or_study_names_near_ones(self, project: Path) -> None:
+        for arguments, near in ((["quik"], "`quick`"), (["quick", "--study", "ablatio"], "`ablation`")):
+            result = wm("preset", *arguments)
+            assert result.exit_code == 2
+            assert near in result.stderr
+
+    @pytest.mark.parametrize("study", ["ablation", "hybrid", "learning", "temperature"])
+    def test_a_study_adds_its_agents_to_a_preset_and_changes_nothing_else(self, project: Path, study: str) -> None:
+        result = wm("preset", "laptop", "--study", study)
+        assert result.exit_code == 0, result.stderr
+        assert "preset laptop+" + study in wm("check").stdout
+        plain, studied = load_yaml(Path("presets/laptop.yaml")), load_yaml()
+        added = {key: agent for key, agent in studied["agents"].items() if key not in plain["agents"]}
+        assert {agent["study"] for agent in added.values()} == {study}
+        for key in added:
+            del studied["agents"][key]
+        for name in plain["environments"]:
+            own = plain[name]["controllers"]
+            studied[name]["controllers"] = {key: studied[name]["controllers"][key] for key in own}
+        assert studied == plain | {"preset": f"laptop+{study}"}
+        assert "&id" not in Path("params.yaml").read_text()
+
+    def test_another_preset_follows_a_preset_with_studies(self, project: Path) -> None:
+        assert wm("preset", "quick", "--study", "learning", "--study", "hybrid").exit_code == 0
+        assert wm("preset", "laptop").exit_code == 0
+
+    def test_a_study_that_does_not_fit_is_refused_and_nothing_is_written(self, project: Path) -> None:
+        studies = Path("presets/studies")
+        agent = "{{ env: doom, world_model: {}, begin: doom-0, controller: dream, seed: {}, study: mine }}"
+        (studies / "lacking.yaml").write_text(f"agents:\n  mine: {agent.format('doom-9', 0)}\n")
+        (studies / "pong.yaml").write_text("pong:\n  controllers: {}\n")
+        (studies / "other.yaml").write_text(f"agents:\n  doom-1: {agent.format('doom-1', 3)}\n")
+        (studies / "wrong.yaml").write_text(f"agents:\n  mine: {agent.format('doom-1', -1)}\n")
+        for study, message in (
+            ("lacking", "no `world_models.doom-9`, which `agents.mine` needs"),
+            ("pong", "no `pong`"),
+            ("other", "`agents.doom-1.seed` is there already"),
+            ("wrong", "`agents.mine.seed` = -1"),
+        ):
+            result = wm("preset", "quick", "--study", study)
+            assert result.exit_code == 2
+            assert message in result.stderr
+        assert Path("params.yaml").read_text() == QUICK
+
+    def test_a_full_disk_leaves_the_old_params(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def full(_: int) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr("worldmodels.storage.files.os.fsync", full)
+        result = wm("preset", "laptop")
+        assert result.exit_code == 1
+        assert "No space left" in result.stderr
+        assert Path("params.yaml").read_text() == QUICK
+        assert not list(Path().glob("*.partial"))
+
+
+class TestSweep:
+    @pytest.fixture(autouse=True)
+    def _committed(self, project: Path) -> None:
+        git = ["git", "-c", "user.name=a", "-c", "user.email=a@b.c"]
+        for command in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "one"]):
+            subprocess.run([*git, *command], check=True)
+
+    @pytest.mark.parametrize(
+        ("assignment", "values"),
+        [
+            ("seed=0,1,2", ["0", "1", "2"]),
+            ("doom.vision.loss.kl_tolerance=0.5,1", ["0.5", "1"]),
+            ("doom.memory.model.ending=threshold", ["threshold"]),  # at its default in params.yaml
+            ("doom.controllers.dream.phases.learn.updates=50,100", ["50", "100"]),
+            ("doom.controllers.dream.phases.learn.learning_rate=3e-05,1e-4", ["3e-05", "1e-4"]),
+            ("agents.doom-2.seed=1", ["1"]),
+            ("doom.collect.strengths=[0.1,0.2],[0.3]", ["[0.1,0.2]", "[0.3]"]),
+        ],
+    )
+    def test_every_key_of_the_config_classes_can_be_swept(self, assignment: str, values: list[str]) -> None:
+        result = wm("sweep", assignment, "--dry", "--json")
+        assert result.exit_code == 0, result.output
+        last = assignment.partition("=")[0].split(".")[-1]
+        assert [(row[last], row["state"]) for row in json.loads(result.stdout)] == [(value, "would run") for value in values]
+
+    @pytest.mark.parametrize(
+        "assignment",
+        [
+            "seed=[1", "seed={", "seed='", 'seed="', "seed=$x", "seed=${x}", "seed=(1", "seed=choice(1", "seed=1]", "seed={a",
+            "seed=1 2", "seed=nan", "seed=1e400", "seed=null", "seed=", "seed=1,1", "seed,seed=1", "=1", "a", "seed.x=1",
+            "doom=1", "sede=1", "doom.vision.los.kl_tolerance=1", "x;touch hacked=1", "a..b=1", "agents.a b.seed=1", "~seed=1",
+            "seed=\\",
+        ],
+    )  # fmt: skip
+    def test_what_cannot_be_set_is_one_message(self, assignment: str) -> None:
+        result = wm("sweep", assignment, "--dry")
+        assert result.exit_code == 2, result.output
+        assert result.stderr.startswith("wm: ")
+        assert not Path("hacked").exists()
+
+    def test_a_misspelt_key_names_the_one_that_is_meant(self) -> None:
+        assert "`kl_tolerance`" in wm("sweep", "doom.vision.loss.kl_tolerence=1", "--dry").stderr
+
+    @pytest.mark.parametrize("target", ["nope", "evaluate@doom-9", "vision@doom-2-game", "report@doom-1", ""])
+    def test_a_target_that_is_no_stage_is_refused(self, target: str) -> None:
+        result = wm("sweep", "seed=1", "--target", target, "--dry")
         assert result.exit_code == 2
-        assert "`quick`" in result.stderr
+        assert "there is no stage" in result.stderr
+
+    @pytest.mark.parametrize("target", ["evaluate@doom-2-game", "evaluate", "vision@doom-1", "report", "initialise@doom"])
+    def test_a_target_that_is_a_stage_is_taken(self, target: str) -> None:
+        assert wm("sweep", "seed=1", "--target", target, "--dry").exit_code == 0
+
+    def test_an_experiment_that_dvc_cannot_run_fails_the_sweep_with_its_reason(self) -> None:
+        result = wm("sweep", "seed=1", env={"WM_TRACKING": "off"})  # there is no .dvc here
+        assert result.exit_code == 1
+        assert re.search(r"seed-1-\w+ failed: ERROR: you are not inside of a DVC repository", result.stdout), result.output
 
 
 class TestDoctor:
@@ -414,6 +722,34 @@ class TestDoctor:
         assert [verdict.status for verdict in doctor.check_params(Path())] == ["fail"]
         assert [verdict.status for verdict in doctor.check_dvc(Path())] == ["fail"]
 
+    def test_a_download_without_git_fails_and_an_odd_folder_is_a_warning(self, tmp_path: Path) -> None:
+        for name, odd in (("plain", ""), ("Größe #1", "# ß ö")):
+            place = tmp_path / name
+            (place / ".dvc").mkdir(parents=True)
+            (place / "dvc.yaml").touch()
+            (verdict,) = doctor.check_dvc(place)
+            assert verdict.status == "fail"
+            assert "git" in verdict.detail
+            (place / ".git").mkdir()
+            *warnings, last = doctor.check_dvc(place)
+            assert last.status == "ok"
+            assert [(each.status, each.detail) for each in warnings] == ([("warn", f"its path holds {odd}")] if odd else [])
+
+    @pytest.mark.parametrize(("version", "status"), [((3, 10), "fail"), ((3, 11), "ok"), ((3, 13), "ok"), ((3, 14), "fail")])
+    def test_pythons_that_the_games_have_packages_for(
+        self, monkeypatch: pytest.MonkeyPatch, version: tuple[int, int], status: str
+    ) -> None:
+        monkeypatch.setattr(sys, "version_info", (*version, 0))
+        (verdict,) = doctor.check_python()
+        assert verdict.status == status
+        assert status == "ok" or "3.11 to 3.13" in verdict.advice
+
+    def test_the_way_to_make_room_keeps_experiments(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 10**6))
+        (verdict,) = doctor.check_disk(Path())
+        assert verdict.status == "fail"
+        assert "dvc gc -w --all-experiments" in verdict.advice
+
     def test_a_store_that_is_not_made_yet_is_well_and_is_left_unmade(
         self, project: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -443,7 +779,27 @@ class TestTrack:
         assert "make repro" in result.stderr
 
 
+class TestLedger:
+    def test_scores_of_a_run_are_added_and_the_pages_follow(self, project: Path) -> None:
+        shutil.copytree(REPOSITORY / "results", "results", ignore=shutil.ignore_patterns("[!l]*"))
+        shutil.copy(REPOSITORY / "README.md", "README.md")
+        result = wm("ledger", "add", "--run", "mine", "--hardware", "a machine", "--minutes", "doom-1=12.5")
+        assert result.exit_code == 0, result.output
+        row = next(line for line in Path("results/ledger.csv").read_text().splitlines() if line.startswith("mine,"))
+        assert row.startswith("mine,quick,take_cover,doom-1,0,0,20,500,250,55.9,900,12.5,a machine,")
+        assert wm("ledger", "write").exit_code == 0
+        assert "| mine | doom-1 | 500 ± 56 |" in Path("docs/results.md").read_text()
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [["--run", "two words"], ["--run", ""], ["--run", "a", "--minutes", "x"], ["--run", "a", "--minutes", "x=-1"]],
+    )
+    def test_what_cannot_be_used_is_refused(self, project: Path, arguments: list[str]) -> None:
+        assert wm("ledger", "add", *arguments).exit_code == 2
+        assert not Path("results").exists()
+
+
 def test_the_root_is_found_from_below(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert cli_project.find_root() == Path()
-    monkeypatch.chdir(project / "artifacts" / "doom-1")
-    assert cli_project.find_root() == Path("../..")
+    assert folder.find_root() == Path()
+    monkeypatch.chdir(project / "artifacts" / "agents")
+    assert folder.find_root() == Path("../..")

@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from test_cli import make_agent
+from test_cli import make_agent, scores_of, write_scores
 from tiny import ROOT
 from typer.testing import CliRunner
 
@@ -87,6 +88,7 @@ def changed(draw: st.DrawFn, original: Any, most: int = 3) -> tuple[Any, list[tu
 @fuzz
 @given(changed(QUICK))
 @example((QUICK | {"environments": ["random", "carracing"]}, [("environments", 0)]))
+@example((QUICK | {"environments": ["seed", "carracing"]}, [("environments", 0)]))
 def test_any_change_of_params_is_accepted_or_refused_with_a_message_that_says_where(project, change):
     params, paths = change
     Path("params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
@@ -104,10 +106,17 @@ def test_any_change_of_params_is_accepted_or_refused_with_a_message_that_says_wh
 @example(b"a: " * 3 + b"b")
 @example(b"[" * 3000)
 @example(b"&a [*a]")
-@example(b"environments: &a [*a]\nchain: *a")
+@example(b"environments: &a [*a]\nagents: *a")
 @example(b"a: &a [x,x]\n" + b"".join(b"%c: &%c [*%c,*%c]\n" % (c, c, c - 1, c - 1) for c in range(98, 123)) + b"preset: *z")
 @example(b"!!python/object/apply:os.system ['touch hacked']")
 @example(b"a: 2020-99-99")
+@example(b"seed: 1\nseed: 1")
+@example(b"a: !!int ''")
+@example(b"a: !!set {b, c}")
+@example(b"a: 0x_")
+@example(b"<<: 3")
+@example(b"a: 1\n---\nb: 2")
+@example(b"[" * 10**6)
 @example(b"seed: " + b"1" * 5000)
 @example(b"\xff\xfe\x00")
 @example(b"\x00")
@@ -122,25 +131,131 @@ def test_any_bytes_in_params_are_refused_with_a_message(project, content):
 
 
 @pytest.mark.parametrize(
-    ("chain", "message"),
+    ("key", "value", "message"),
     [
-        ({"doom-1": "doom-0", "doom-2": "doom-3", "doom-3": "doom-2"}, "does not come before it"),
-        ({"doom-1": "doom-1"}, "does not come before it"),
-        ({"doom-1": "doom-0", "doom-2": "doom-1", "doom-3": "doom-1"}, "cannot fork"),
-        ({"doom-1": "doom-0", "doom-2": "doom-0"}, "cannot fork"),
-        ({"doom-1": "doom-0", "doom-3": "doom-2"}, "is no iteration"),
-        ({"doom-1": "carracing-0"}, "is no iteration"),
-        ({"doom-1/../../x": "doom-0"}, "the key must be"),
-        ({"doom-1": "../doom-0"}, "is no iteration"),
+        ("world_models.doom-1.after", "doom-1", "does not come before it"),
+        ("world_models.doom-1.after", "doom-2", "does not come before it"),
+        ("world_models.doom-1.after", "doom-7", "is no world model"),
+        ("world_models.doom-1.after", "../doom-0", "is no world model"),
+        ("world_models.carracing-1.after", "doom-1", "is of another game"),
+        ("world_models.doom-1.player", "doom-2", "is itself based on doom-1"),
+        ("world_models.doom-1.player", "carracing-1", "plays another game"),
+        ("agents.doom-1.begin", "doom-2", "begins at doom-1 itself"),
+        ("agents.doom-1.begin", "doom-1", "begins at doom-1 itself"),
+        ("agents.doom-1.begin", "doom-7", "is no agent"),
+        ("agents.doom-1.world_model", "carracing-1", "is no world model of the game"),
+        ("agents.doom-1.controller", "drem", "is not one of `doom.controllers`"),
     ],
 )
-def test_a_chain_that_loops_forks_or_misses_a_predecessor_is_refused_before_anything_runs(project, chain, message):
-    links = {key: {"env": "doom", "after": after} for key, after in chain.items()}
-    Path("params.yaml").write_text(yaml.safe_dump(QUICK | {"chain": links}, sort_keys=False))
+def test_lines_that_loop_or_name_what_is_not_there_are_refused_before_anything_runs(project, key, value, message):
+    params = copy.deepcopy(QUICK)
+    *path, last = key.split(".")
+    node = params
+    for part in path:
+        node = node[part]
+    node[last] = value
+    Path("params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     code, said = wm("check")
     assert code == 2
     assert message in said
     assert sorted(path.name for path in project.iterdir()) == ["params.yaml", "presets"]
+
+
+HOSTILE = [
+    "a;touch hacked",
+    "$(touch hacked)",
+    "`touch hacked`",
+    "a/../../x",
+    "a b",
+    "",
+    "-a",
+    "a\n",
+    "${seed}",
+    "a" * 300 + "/",
+]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize(
+    "where", ["world_models", "agents", "doom.controllers", "doom.controllers.dream.phases", "environments"]
+)
+def test_no_key_that_reaches_a_command_or_a_path_can_do_harm(project, where, name):
+    params = copy.deepcopy(QUICK)
+    *path, last = where.split(".")
+    node = params
+    for part in path:
+        node = node[part]
+    if where == "environments":
+        node[last].append(name)
+        node[name] = node["doom"]
+    else:
+        node[last] = {**node[last], name: next(iter(node[last].values()))}
+    if last == "phases":
+        node["order"] = [*node["order"], name]
+    Path("params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    code, said = wm("check")
+    assert code == 2, said
+    assert wm("show")[0] == 0
+    assert not Path("hacked").exists()
+
+
+@fuzz
+@given(data=st.data())
+def test_any_scores_are_shown_or_named_as_damaged(agent, data):
+    path = Path("metrics/doom-1.json")
+    original = scores_of("doom-1", 500)
+    change, _ = data.draw(changed(original))
+    raw = st.binary(max_size=30) | st.sampled_from(
+        [b"[" * 10**5, b'{"a":' * 10**5, b"1" * 5000, b"\xff", b"NaN", b'{"real":1e999}']
+    )
+    path.write_bytes(data.draw(raw | st.just(json.dumps(change, default=str).encode())))
+    try:
+        code, said = wm("show")
+    finally:
+        path.write_text(json.dumps(original))
+    assert code in (0, 1), said
+    assert code == 0 or "metrics/doom-1.json" in said
+
+
+@fuzz
+@given(data=st.data())
+def test_any_lock_is_shown_or_named_as_damaged(agent, data):
+    out = {"path": "metrics/doom-1.json", "hash": "md5", "md5": "0" * 32}
+    whole = {
+        "schema": "2.0",
+        "stages": {"evaluate@doom-1": {"cmd": "x", "deps": [out], "params": {"p": {"a": 1}}, "outs": [out]}},
+    }
+    change, _ = data.draw(changed(whole))
+    Path("dvc.lock").write_bytes(data.draw(st.binary(max_size=30) | st.just(yaml.safe_dump(change).encode())))
+    code, said = wm("show")
+    assert code in (0, 1), said
+    assert code == 0 or "dvc.lock" in said
+
+
+KEYS = st.sampled_from(
+    ["seed", "doom.vision.loss.kl_tolerance", "doom.controllers.dream.order", "agents.doom-1", "agents", "preset"]
+)
+
+
+@settings(fuzz, max_examples=min(EXAMPLES, 40))  # DVC reads params.yaml with its comments: half a second
+@given(
+    KEYS | st.text(max_size=8), st.text(max_size=12) | st.sampled_from(["[1", "${seed}", "{a: 1}", "1e-5", "null", "a,b", "'"])
+)
+def test_any_sweep_is_accepted_or_refused_with_a_message(repository, key, value):
+    code, said = wm("sweep", f"{key}={value}", "--dry")
+    assert code in (0, 2), said
+    assert said.strip()
+
+
+@pytest.fixture
+def repository(project):
+    for command in (
+        ["init", "-q"],
+        ["add", "-A"],
+        ["-c", "user.name=a", "-c", "user.email=a@b.c", "commit", "-q", "-m", "one"],
+    ):
+        subprocess.run(["git", *command], check=True)
+    return project
 
 
 WORDS = [
@@ -149,6 +264,17 @@ WORDS = [
     "show",
     "preset",
     "check",
+    "sweep",
+    "--dry",
+    "--target",
+    "seed=1,2",
+    "doom=[1",
+    "ledger",
+    "add",
+    "write",
+    "--run",
+    "--study",
+    "ablation",
     "track",
     "sync",
     "--json",
@@ -166,6 +292,7 @@ WORDS = [
     "doom-1",
     "doom-0",
     "doom-9",
+    "doom-2-game",
     "../doom-1",
     "quick",
     "models:/x@y",
@@ -202,13 +329,13 @@ def test_any_command_line_is_done_or_refused_with_a_message(agent, words):
 @pytest.fixture
 def agent(project, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///nothing.db")
-    make_agent(project / "artifacts/doom-1/agent")
-    (project / "artifacts/doom-1/scores.json").write_text('{"temperature": 1.0}')
+    make_agent(project / "artifacts/agents/doom-1/agent")
+    write_scores(project, "doom-1", 500)
     return project
 
 
 def test_a_card_that_does_not_fit_the_weights_is_named(agent):
-    card = Path("artifacts/doom-1/agent/agent.json")
+    card = Path("artifacts/agents/doom-1/agent/agent.json")
     content = json.loads(card.read_text())
     content["controller"]["bias"] = True
     card.write_text(json.dumps(content))
@@ -220,7 +347,7 @@ def test_a_card_that_does_not_fit_the_weights_is_named(agent):
 @fuzz
 @given(data=st.data())
 def test_any_change_of_an_agents_card_is_named_as_damage_of_that_file(agent, data):
-    card = Path("artifacts/doom-1/agent/agent.json")
+    card = Path("artifacts/agents/doom-1/agent/agent.json")
     original = json.loads(card.read_text())
     change, _ = data.draw(changed(original, most=1))
     try:

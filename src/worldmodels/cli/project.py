@@ -117,7 +117,7 @@ def load_project(path: Path = PARAMS_FILE) -> Project:
     names = [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
     taken = [name for name in names if name in Project.model_fields]
     if taken:
-        raise ParamsError(f"{path}: the environment {taken[0]!r} needs another name: params.yaml uses this one.")
+        raise ParamsError(f"{path}: `environments`: {taken[0]!r} needs another name: params.yaml uses this one.")
     sections = {name: data.pop(name) for name in names if name in data}
     missing = [name for name in names if name not in sections]
     if missing:
@@ -125,7 +125,7 @@ def load_project(path: Path = PARAMS_FILE) -> Project:
     problems = []
     for name, content in sections.items():
         if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-            raise ParamsError(f"{path}: the environment {name!r} needs another name: lower-case letters, digits, underscores.")
+            raise ParamsError(f"{path}: `environments`: {name!r} needs another name: lower-case letters, digits, underscores.")
         try:
             validate(content, name, EnvironmentSection)
         except ParamsError as error:
