@@ -2,30 +2,22 @@
 
 import argparse
 import os
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 
-import numpy as np
 import torch
 
 from worldmodels.compute.allocator import keep_freed_memory
 from worldmodels.compute.precision import products_in, training_in
 from worldmodels.controller.model import ControllerConfig, Controllers
 from worldmodels.controller.policy import ControllerPolicy
-from worldmodels.learning.fit import OptimiserConfig
 from worldmodels.learning.initialisation import initialise
 from worldmodels.memory.base import Memory
 from worldmodels.memory.lstm import LSTMConfig
 from worldmodels.memory.mixture import MIXTURES
 from worldmodels.memory.prediction import MemoryLossConfig, memory_loss
 from worldmodels.rollout.loop import run_episodes
-from worldmodels.shapes import Episode
-from worldmodels.storage.episodes import EpisodeWriter, FrameReader
-from worldmodels.storage.files import write_json
 from worldmodels.vision.model import Vision, VisionConfig, VisionLossConfig
-from worldmodels.vision.training import VisionTraining, train_vision
 from worldmodels.worlds.dream import DreamWorld, Starts
 
 LATENT, HIDDEN = 64, 512
@@ -90,33 +82,6 @@ def learn_to_see(vision: Vision, batch: int) -> Callable[[], float]:
         return batch
 
     return work
-
-
-def loader_share(vision: Vision, updates: int = 300, batch: int = 32) -> float:
-    """Return the part of V's training that waits for frames, read from shards on disk as the stage reads them."""
-    found: dict[str, float] = {}
-    random = np.random.default_rng(0)
-    rates = {"learning_rate": 1e-4, "warm_learning_rate": 1e-4, "final_learning_rate": 1e-4}
-    config = VisionTraining(
-        model=VisionConfig(latent=LATENT),
-        loss=VisionLossConfig(kl_tolerance=0.5, pixel_weight=20.0),
-        optimiser=OptimiserConfig(updates=updates, warm_updates=1, batch=batch, clip=1e3, **rates),
-        warm_start=False,
-        refresh=0.0,
-    )
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        write_json(folder / "none.json", {"shards": []})
-        writer = EpisodeWriter(folder / "episodes", actions=1)
-        for seed in range(40):  # frames that compress about as well as a game's
-            still = random.integers(0, 255, (1, 64, 64, 3), np.uint8)
-            frames = np.roll(still.repeat(400, 0), seed, axis=2)
-            frames[:, 20:28] = random.integers(0, 255, (400, 8, 64, 3), np.uint8)
-            writer.write(Episode(frames, np.zeros((399, 1), np.float32), np.ones(399, np.float32), True, seed), "x")
-        writer.finish(folder / "data.json", folder / "none.json")
-        reader = FrameReader(folder / "data.json")
-        train_vision(vision, reader, config, seed=0, updates=range(updates), observe=lambda row, _: found.update(row))
-    return found["loader_share"]
 
 
 def encode(vision: Vision, batch: int = 64) -> Callable[[], float]:
@@ -190,8 +155,6 @@ def main() -> None:
             found.append((name, rate(dream(memory, fused=fused), options.seconds), memory_flops()))
         for name, units, flops in found:
             print(f"{name:30}{units:10,.0f} /s {units * flops / 1e9:9.1f} {units * flops / peak:12.0%}")
-    with training_in(kind, cpu):
-        print(f"V training waits for frames from disk: {loader_share(vision):.1%} of the time")
     one, cores = rate(dream(memory, fused=True), options.seconds), len(os.sched_getaffinity(0))
     torch.set_num_threads(cores)
     print(f"dream on {cores} cores: {rate(dream(memory, fused=True), options.seconds) / one:.2f} times one")

@@ -8,7 +8,7 @@ from worldmodels.games.make import Game
 from worldmodels.memory.make import memory_from_description
 from worldmodels.storage.files import read_curve, write_curve
 from worldmodels.storage.weights import load_model, load_tensors
-from worldmodels.worlds.calibration import CalibrationConfig, calibrate
+from worldmodels.worlds.calibration import COLUMNS, CalibrationConfig, calibrate
 from worldmodels.worlds.dream import DreamWorld, Starts
 
 
@@ -19,7 +19,9 @@ def main(stage: Stage) -> None:
     starts = Starts.of(load_tensors(stage.model.latents)[0])
     world = DreamWorld(memory, starts, "z", temperature=config.temperature, limit=game.steps, worth=game.worth)
     real = {str(row["policy"]): row for row in read_curve(stage.random.blind, ("policy", "mean", "std", "stderr", "n"))}
-    policies = stage.progress(game.policies.items(), "policy", len(game.policies))
+    unpaid = game.pay == "events" and memory.config.reward == "none"  # such a dream has no rewards to compare
+    known = {} if unpaid else game.policies
+    policies = stage.progress(known.items(), "policy", len(known))
     table = [calibrate(world, name, policy, real[name], config) for name, policy in policies]
     for row in table:
         if row["kind"]:
@@ -28,7 +30,7 @@ def main(stage: Stage) -> None:
                 f"{row['real']:.0f}: C will exploit that. More data of such play, or a longer training of M, may help.",
                 file=sys.stderr,
             )
-    write_curve(stage.model.calibration, table)
+    write_curve(stage.model.calibration, table, COLUMNS)
     stage.run.done(stage.model.calibration, metrics=stage.model.calibration)
 
 

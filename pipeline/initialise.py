@@ -1,4 +1,4 @@
-"""Iteration 0: the random policy as an agent, an empty world model, and the scores of all blind policies on the test episodes."""
+"""Iteration 0: the random policy as an agent, an empty world model, and the scores of all blind policies in the test."""
 
 import pandas as pd
 

@@ -191,7 +191,8 @@ def run_stage(name: str, body: Callable[[Stage], None]) -> None:
     """Run a stage script: ``python -m pipeline.NAME key=KEY env=ENVIRONMENT ...``."""
     again = "make repro"
     try:
-        stage = Stage(name, **dict(argument.split("=", 1) for argument in sys.argv[1:]))
+        called: dict[str, Any] = dict(argument.split("=", 1) for argument in sys.argv[1:])
+        stage = Stage(name, **called)
         again = command_for(primary_out(name, stage.key)) if STAGES[name] else f"dvc repro {name}"
         torch.set_num_threads(stage.threads)
         keep_freed_memory()

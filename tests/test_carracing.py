@@ -10,9 +10,6 @@ from worldmodels.games.any_gym import make_quietly
 from worldmodels.games.carracing import CarRacingConfig, car_controls
 from worldmodels.games.frames import resize
 from worldmodels.games.make import make_env
-from worldmodels.memory.lstm import LSTMConfig
-from worldmodels.vision.model import Vision, VisionConfig
-from worldmodels.worlds.real import open_games
 
 BACKENDS = pytest.mark.parametrize("backend", ["envpool", "gymnasium"])
 
@@ -109,13 +106,9 @@ def test_the_reference_backend_is_gymnasiums_own_game(seed: int) -> None:
 
 
 @pytest.mark.parametrize(("scoring", "backend"), [(False, "envpool"), (True, "gymnasium")])
-def test_a_world_plays_on_the_back_end_that_trains_or_scores(scoring: bool, backend: str) -> None:
-    vision, memory = (
-        Vision(VisionConfig(latent=4)),
-        LSTMConfig(hidden=4, done=False).build(4, 3),
-    )
-    with closing(open_games(CarRacingConfig(), 1, vision, memory, "z", scoring=scoring)) as world:
-        assert world.env.backend.startswith(backend)
+def test_a_game_is_played_on_the_back_end_that_trains_or_scores(scoring: bool, backend: str) -> None:
+    with closing(CarRacingConfig().make(scoring=scoring)) as env:
+        assert env.backend.startswith(backend)
 
 
 def test_a_lap_ends_when_all_tiles_are_touched_and_not_at_95_percent() -> None:

@@ -11,6 +11,7 @@ import threading
 import time
 import urllib.request
 from contextlib import closing
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ import torch
 from lab import answers, free_port, page_at, serving
 from test_cli import make_agent
 
-from worldmodels.agent.agent import DreamRules, load_agent, save_agent
+from worldmodels.agent.agent import load_agent, save_agent
 from worldmodels.errors import ParamsError, WorldModelsError
 from worldmodels.games.doom import DoomConfig
 from worldmodels.games.make import make_env
@@ -63,11 +64,11 @@ class TestSession:
         frames = session.frames(session.moments)
         assert np.abs(frames[: len(kept[0].frames)].astype(int) - kept[0].frames[: len(frames)]).max() <= 1
 
-    def test_it_is_over_where_the_dream_has_earned_the_goal_of_the_game(self, agent, monkeypatch):
-        for module in ("worldmodels.agent.agent", "worldmodels.play.session"):
-            monkeypatch.setattr(f"{module}.dream_rules", lambda card: DreamRules(limit=99, goal=22.0, worth=4.0))
-        returns = run_episodes(agent.dream_world(temperature=TAU), agent.policy(), [5])
-        session = Session(agent, temperature=TAU, seed=5)
+    def test_it_is_over_where_the_dream_has_earned_the_goal_of_the_game(self, agent):
+        game = agent.card.game | {"frame_skip": 4, "goal": 22.0}  # a step is worth 4
+        keen = replace(agent, card=agent.card.model_copy(update={"game": game}))
+        returns = run_episodes(keen.dream_world(temperature=TAU), keen.policy(), [5])
+        session = Session(keen, temperature=TAU, seed=5)
         while not session.now.ended:
             session.step()
         assert (session.now.step, session.now.total) == (returns.length[0, 0], returns.total[0, 0]) == (6, 24.0)

@@ -182,7 +182,7 @@ def test_a_selection_that_was_cut_off_goes_on_with_the_round_that_it_was_in(tmp_
         None, Checkpoint(tmp_path / "state", "same"), lambda row: learned.append(row["generation"]), game=closing_after(9)
     )
     seeds = [[seed for _, seeds in game.played for seed in seeds] for game in games]
-    # Contestants after generations 1 (a phase ends), 2, 5, 7 (a phase ends), 8, 9 (a run ends), 11; 7, 4, 2 play 2, 4, 8 episodes.
+    # Contestants after generations 1 (a phase ends), 2, 5, 7 (a phase ends), 8, 9 (a run ends), 11; of 7, 4 and 2 play on.
     assert [[many for many, _ in game.played] for game in games] == [[7, 4], [2]]
     assert [len(each) for each in seeds] == [4, 4]
     assert not set(seeds[0]) & set(seeds[1])
@@ -200,7 +200,11 @@ def test_what_the_hazard_costs_is_no_return(pay):
 
 def test_every_phase_and_run_closes_its_world(monkeypatch):
     closed, worlds = [], SmallWorlds()
-    monkeypatch.setattr(DreamWorld, "close", lambda world: closed.append(world))
+
+    def close(world):
+        closed.append(world)
+
+    monkeypatch.setattr(DreamWorld, "close", close)
     several(None, None, quiet, worlds=worlds)
     assert list(map(id, closed)) == list(map(id, worlds.opened))
     assert len(closed) == 5  # dream, game, two runs of PPO, selection

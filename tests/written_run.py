@@ -119,6 +119,12 @@ def score_of(key: str, entry: dict[str, Any], real: float, dream: float | None =
     }
 
 
+def doom_score(real: float, error: float = 10.0, **changes: Any) -> dict[str, Any]:
+    """Return the scores of an agent ``doom-9`` of Take Cover with this mean and standard error."""
+    plain = score_of("doom-9", written_params()["agents"]["doom-1"], 500)
+    return plain | {"real": plain["real"] | {"mean": real, "stderr": error}} | changes
+
+
 def curve_of(entry: dict[str, Any]) -> pd.DataFrame:
     """Return the curve of a search: of one phase in the dream, or of three, the last of which has no returns."""
     rows: list[dict[str, Any]] = []

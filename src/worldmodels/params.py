@@ -110,10 +110,7 @@ def _explain(detail: Any, node: Any, key: str) -> str:
     parts = _path(node, detail["loc"])
     path = ".".join([part for part in (key, *parts) if part])
     if detail["type"] == "extra_forbidden":
-        parent = node
-        for part in parts[:-1]:
-            parent = parent.get(part, {}) if isinstance(parent, dict) else {}
-        known = sorted(_allowed_keys(detail, parent))
+        known = sorted({name for cls in _all_configs(Config) for name in cls.model_fields})
         near = difflib.get_close_matches(parts[-1], known, n=1)
         hint = f" Did you mean `{near[0]}`?" if near else ""
         if "." not in path and isinstance(detail["input"], dict):
@@ -135,11 +132,6 @@ def _path(node: Any, location: tuple[Any, ...]) -> list[str]:
             path.append(str(part))
             node = node[part] if inside and not (isinstance(part, int) and part >= len(node)) else None
     return path
-
-
-def _allowed_keys(detail: Any, parent: Any) -> set[str]:
-    names = {name for cls in _all_configs(Config) for name in cls.model_fields}
-    return names - set(parent if isinstance(parent, dict) else ())
 
 
 def _all_configs(cls: type[Config]) -> set[type[Config]]:

@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or params.
 """
 
 import os
+import select
 import sys
 from typing import Annotated, Any
 
@@ -34,11 +35,15 @@ class ErrorGroup(TyperGroup):
 def _nobody_reads() -> bool:
     """Return whether the reader of our output is gone, as in ``wm show | head -1``; if so, write no more."""
     try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+        number = sys.stdout.fileno()
+    except (OSError, ValueError):  # in a test, or closed
+        return False
+    ends = select.poll()
+    ends.register(number, select.POLLOUT)
+    if not any(told & select.POLLERR for _, told in ends.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+    return True
 
 
 app = typer.Typer(

@@ -157,8 +157,9 @@ def _keys(project: Project) -> list[str]:
         for where, key in named
         if not re.fullmatch(KEY, key)
     ]
+    random = ", ".join(f"{name}-0" for name in project.environments)
     wrong += [
-        f"`{where}.{key}`: `-0` at the end is for the random policies ({', '.join(f'{name}-0' for name in project.environments)})."
+        f"`{where}.{key}`: `-0` at the end is for the random policies ({random})."
         for where, key in named
         if where in ("world_models", "agents") and key.endswith("-0")
     ]

@@ -33,9 +33,7 @@ def overview(root: Path) -> dict[str, Any]:
     environments = dict.fromkeys(entry["environment"] for entry in [*models, *own])
     random = [_entry(root, f"{name}-0", {"env": name}, "environments", locked) for name in environments]
     agents = [_scored(root, entry, lines.get(entry["key"], {}), locked) for entry in [*random, *own]]
-    missing = [
-        stage["made_by"] for entry in [*random, *models, *own] for stage in entry["stages"].values() if not stage["made"]
-    ]
+    stages = [stage for entry in [*random, *models, *own] for stage in entry["stages"].values()]
     page = root / REPORTS / "index.html"
     return {
         "agents": agents,

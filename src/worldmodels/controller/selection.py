@@ -21,8 +21,8 @@ class SelectionConfig(Config):
 
     Attributes:
         episodes: real episodes of the contestants that come to the end; 0 keeps the last C without playing.
-        every: the C after so many generations is a contestant; 0: none is. The end of each run always is one, and so is the C that the
-            search began with: a dream that misleads costs no more than the iteration.
+        every: the C after so many generations is a contestant; 0: none is. The end of each run always is one, and so is the C
+            that the search began with: a dream that misleads costs no more than the iteration.
         halvings: times that the worse half of the contestants goes home while the others play on to twice the episodes, the
             last of them to ``episodes`` (sequential halving, Karnin et al. 2013). 0: all play all episodes.
     """

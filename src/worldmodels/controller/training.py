@@ -1,7 +1,7 @@
 """The search for C: its phases one after the other, and the choice of the contestant that is kept."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from worldmodels.learning.fit import Observe, Row
 from worldmodels.seeds import episode_seeds
 from worldmodels.storage.checkpoint import Checkpoint
 
-_SUMMARY = {"best": np.max, "mean": np.mean, "std": np.std}
+_SUMMARY: dict[str, Callable[[np.ndarray], Any]] = {"best": np.max, "mean": np.mean, "std": np.std}
 START = -1
 """Generation of the C that a search begins with."""
 

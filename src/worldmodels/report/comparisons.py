@@ -153,7 +153,7 @@ def _plot_agents(axes: Axes, scores: Sequence[Mapping[str, Any]]) -> None:
 def _name(axes: Axes, keys: Sequence[str]) -> None:
     """Write keys below their places, aslant if they would overlap."""
     longest = max(len(line) for key in keys for line in key.splitlines())
-    long = len(keys) * longest > 9 * axes.figure.get_figwidth()  # about 9 letters an inch
+    long = len(keys) * longest > 9 * width_for(len(keys))  # about 9 letters an inch
     axes.set_xticks(range(len(keys)), list(keys), rotation=30 if long else 0, ha="right" if long else "center")
     axes.tick_params(axis="x", length=0)
     axes.grid(visible=False, axis="x")

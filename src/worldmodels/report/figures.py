@@ -126,7 +126,7 @@ def _plot_returns_of(axes: Axes, rows: pd.DataFrame, name: str, colour: str) -> 
 
 def _second_axis(axes: Axes) -> Axes:
     """Return an axis on the right for what is no return."""
-    paid: Axes = axes.twinx()  # type: ignore[assignment]
+    paid: Axes = axes.twinx()
     paid.set_ylabel("reward of a step")
     paid.grid(visible=False)
     axes.set_zorder(paid.get_zorder() + 1)  # contestants before it

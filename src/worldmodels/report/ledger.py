@@ -122,7 +122,7 @@ def _row_of(file: Path, score: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
         game = score["rules"].partition("-")[0]
         study = score.get("study") or "none"
         return {
-            "preset": score["preset"] + ("" if study == "none" else f"+{study}"),
+            "preset": score["preset"].partition("+")[0] + ("" if study == "none" else f"+{study}"),
             "game": _GAMES.get(game, game),
             "agent": score["key"],
             "chain_seed": score.get("seed"),

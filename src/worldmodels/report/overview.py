@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from worldmodels.report.comparisons import agent_bars, collected_lines, is_wide, open_loop_lines, search_rounds
 from worldmodels.report.html import Picture
@@ -87,7 +88,7 @@ def _horizon(run: GameRun, reports: Path, name: str) -> list[Picture]:
     return [Picture(png, alt, _HORIZON_TEXT)]
 
 
-def _listed(found: Mapping[str, Mapping[object, float]] | Mapping[str, Mapping[str, float]], text: str) -> str:
+def _listed(found: Mapping[str, Mapping[Any, float]], text: str) -> str:
     return "; ".join(f"{key}: " + ", ".join(text.format(*item) for item in each.items()) for key, each in found.items())
 
 

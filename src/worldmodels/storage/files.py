@@ -42,9 +42,10 @@ def read_json(path: Path) -> Any:
         raise damaged(path, error) from None
 
 
-def write_curve(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write a curve as CSV: one row a point, six significant digits."""
-    write_bytes(path, pd.DataFrame(rows).to_csv(index=False, float_format="%.6g", lineterminator="\n").encode())
+def write_curve(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> None:
+    """Write a curve as CSV: one row a point, six significant digits; ``columns`` name those of a curve without rows."""
+    table = pd.DataFrame(rows, columns=None if rows else list(columns))
+    write_bytes(path, table.to_csv(index=False, float_format="%.6g", lineterminator="\n").encode())
 
 
 def read_curve(path: Path, columns: Sequence[str] = ()) -> list[dict[str, Any]]:

@@ -36,8 +36,8 @@ def step_of(row: Mapping[str, Any]) -> int:
 def points(path: Path) -> list[Point]:
     """Return the metrics in a curve (.csv), in a calibration (.csv) or in a summary (.json).
 
-    A calibration gives the ratio of the scores in dream and game for every policy. A summary gives its numbers, those of
-    nested mappings as ``real/mean``; lists, texts, truth values and ``CONSTANTS`` are left out.
+    A calibration gives for every policy by how much its score in the dream is above the score in the game. A summary gives its
+    numbers, those of nested mappings as ``real/mean``; lists, texts, truth values and ``CONSTANTS`` are left out.
 
     Raises:
         ArtifactError: the summary is no JSON.
@@ -48,7 +48,8 @@ def points(path: Path) -> list[Point]:
     with path.open(newline="", encoding="utf-8") as file:
         rows = [{name: _parsed(text) for name, text in row.items()} for row in csv.DictReader(file)]
     if rows and "policy" in rows[0]:
-        return [({f"ratio/{tidy(row['policy'])}": float(row["ratio"]) for row in rows if _is_number(row["ratio"])}, 0, now)]
+        found = {f"excess/{tidy(row['policy'])}": float(row["excess"]) for row in rows if _is_number(row["excess"])}
+        return [(found, 0, now)]
     # Times in the order of the curve: MLflow takes the latest as the last.
     return [(metrics_of(row), step_of(row), now + i) for i, row in enumerate(rows)]
 

@@ -13,6 +13,7 @@ from worldmodels.rollout.scores import summarise
 from worldmodels.seeds import episode_seeds
 from worldmodels.worlds.dream import DreamWorld
 
+COLUMNS = ("policy", "real", "real_stderr", "dream", "dream_stderr", "excess", "kind")
 MARGIN = 0.5
 """Share of a return's size by which the dream may exceed it without a warning."""
 

@@ -25,8 +25,8 @@ class PPOConfig(LearnerConfig):
 
     Attributes:
         world: ``dream`` or ``game``.
-        runs: how often; the first goes on from C, every other begins with weights of its own, and the selection keeps the best C
-            of them all. Cs that a dream finds alike may be far apart in the game.
+        runs: how often; the first goes on from C, every other begins with weights of its own, and the selection keeps the
+            best C of them all. Cs that a dream finds alike may be far apart in the game.
         epochs: passes over a collection.
         batch_size: steps of a gradient step.
         temperature: tau of the dreams.
