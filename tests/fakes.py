@@ -26,10 +26,10 @@ class FakeWorlds:
         self.opened = []
         self.game = SimpleNamespace(patience=0, won=won)
 
-    def dream(self, reward, moments, *, num_steps, temperature):
+    def dream(self, moments, *, num_steps, temperature, **pay):
         return partial(self._open, num_steps)
 
-    def play(self, reward, *, num_steps=0):
+    def play(self, *, num_steps=0, **pay):
         return partial(self._open, num_steps)
 
     def patient_game(self, num_steps):

@@ -156,10 +156,10 @@ def test_a_row_of_a_curve_is_named_alike_live_and_from_disk(project, tmp_path):
 def test_a_summary_gives_its_numbers_and_no_settings_lists_or_truth_values(tmp_path):
     path = tmp_path / "scores.json"
     path.write_text(
-        '{"seed": 1, "won": true, "far": 1e999, "real": {"mean": 2, "seeds": [0, 1], "deep": {"n": 3}}, "dream": null}'
+        '{"seed": 1, "won": true, "far": 1e999, "real": {"mean": 2, "seeds": [0], "deep, 1": {"n": 3}}, "dream": null}'
     )
     ((metrics, step, _),) = points(path)
-    assert metrics == {"far": float("inf"), "real/mean": 2.0, "real/deep/n": 3.0}
+    assert metrics == {"far": float("inf"), "real/mean": 2.0, "real/deep 1/n": 3.0}
     assert step == 0
     path.write_text('{"a":' * 100_000)
     with pytest.raises(WorldModelsError, match="damaged"):

@@ -109,10 +109,10 @@ class Grounds:
     def __init__(self, size=1, best=None):
         self.feature_size, self.best = size, best
 
-    def dream(self, reward, moments, *, num_steps, temperature):
+    def dream(self, moments, *, num_steps, temperature, **pay):
         return "dream"
 
-    def play(self, reward, *, num_steps=0):
+    def play(self, *, num_steps=0, **pay):
         return "game"
 
     def arena(self, open_world):

@@ -103,7 +103,7 @@ def test_sync_rebuilds_everything_from_the_lock_and_does_so_once(project, monkey
     assert [(point.step, point.value) for point in history] == list(zip(curve["update"], curve["loss"], strict=True))
     assert memory.data.metrics["train/loss"] == curve["loss"].iloc[-1]
     (calibrate,) = runs(client, stage="calibrate", key="doom-2")
-    assert calibrate.data.metrics == {"ratio/random": 1.5}
+    assert calibrate.data.metrics == {"excess/random": 0.5}
     (collect,) = runs(client, stage="collect", key="doom-2")
     assert collect.data.metrics.keys() == {"episodes", "frames", "mean_return", "mean_length", "of"}
     (search,) = runs(client, stage="controller", key="doom-2")

@@ -76,7 +76,7 @@ def make_world_model(root, key, number):
     write_curve(files.vision_curve, [{"update": i, "split": "train", "loss": 9.0 - i, "kl": 1.0} for i in range(3)])
     files.latents.write_bytes(b"z %d" % number)
     make_memory(files, number)
-    write_curve(files.calibration, [{"policy": "random", "real": 4.0, "dream": 6.0, "ratio": 1.5, "kind": 0}])
+    write_curve(files.calibration, [{"policy": "random", "real": 4.0, "dream": 6.0, "excess": 0.5, "kind": 0}])
 
 
 def make_scores(root, key, world_model, study, mean):

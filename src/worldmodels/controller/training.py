@@ -10,7 +10,7 @@ from torch import Tensor
 from worldmodels.controller.config import ControllerSection
 from worldmodels.controller.phases.base import Context, Learner
 from worldmodels.controller.selection import choose
-from worldmodels.controller.worlds import Reward, Worlds
+from worldmodels.controller.worlds import Worlds
 from worldmodels.learning.fit import Observe, Row
 from worldmodels.seeds import episode_seeds
 from worldmodels.storage.checkpoint import Checkpoint
@@ -170,7 +170,7 @@ class _Search:
         next(self.counter, None)
         kept, rejected, curve = next(iter(self.contestants)), list[int](), self.curve
         if len(self.contestants) > 1:
-            arena = self.worlds.arena(self.worlds.play(Reward()))
+            arena = self.worlds.arena(self.worlds.play())
             try:
                 kept, rejected, rows = choose(
                     self.contestants,

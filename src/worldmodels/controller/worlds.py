@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from worldmodels.rollout.patience import PatientWorld
 from worldmodels.rollout.world import ModelWorld, World
 from worldmodels.vision.model import Vision
 from worldmodels.worlds.dream import DreamWorld, Replay, Starts
-from worldmodels.worlds.pay import Pay, paid
+from worldmodels.worlds.pay import Pay, open_paid
 from worldmodels.worlds.real import RealWorld
 
 
@@ -37,20 +37,6 @@ class MomentsConfig(Config):
     share: float = Field(default=0.0, ge=0, le=1)
     context: int = Field(default=20, ge=1, le=1_000_000)
     newest: int = Field(default=150_000, ge=1, le=1_000_000_000)
-
-
-@dataclass(frozen=True)
-class Reward:
-    """What C is paid with.
-
-    Attributes:
-        pay: the game's ``return``; ``survival``, the expected return instead of chance deaths; or ``hazard``, M's probability
-            of an end at each step.
-        hazard_cost: what a step costs per unit of that probability.
-    """
-
-    pay: Pay = "return"
-    hazard_cost: float = 0.0
 
 
 class Worlds:
@@ -89,18 +75,21 @@ class Worlds:
         self._engine, self._threads, self._compiled = engine, threads, compiled
         self.feature_size, self.action_size = feature_size(features, memory.latent, memory), memory.action
 
-    def dream(self, reward: Reward, moments: MomentsConfig, *, num_steps: int, temperature: float) -> Callable[[], World]:
-        """Return what opens a dream of at most ``num_steps`` steps."""
-        places: Starts | Replay = Starts.of(self.rows)
-        if moments.share:
-            places = Replay.of(self.rows, **moments.model_dump())
-        return partial(
-            _open_dream, self.memory, places, self.features, self.game, reward, num_steps, temperature, self._compiled
-        )
+    def dream(
+        self, moments: MomentsConfig, *, num_steps: int, temperature: float, pay: Pay = "return", hazard_cost: float = 0.0
+    ) -> Callable[[], World]:
+        """Return what opens a dream of at most ``num_steps`` steps; 0: the game's own limit. See ``worlds.pay`` for the pay."""
+        game = self.game
+        places = Replay.of(self.rows, **moments.model_dump()) if moments.share else Starts.of(self.rows)
+        how: dict[str, Any] = {"temperature": temperature, "limit": num_steps or game.steps, "worth": game.worth}
+        dream = partial(DreamWorld, self.memory, places, self.features, fused=self._compiled, **how)
+        return partial(open_paid, dream, pay, hazard_cost=hazard_cost, goal=game.goal)
 
-    def play(self, reward: Reward, *, num_steps: int = 0) -> Callable[[], World]:
+    def play(self, *, num_steps: int = 0, pay: Pay = "return", hazard_cost: float = 0.0) -> Callable[[], World]:
         """Return what opens the game; an episode is cut off after ``num_steps``; 0: at the game's own limit."""
-        return partial(_open_game, self.vision, self.memory, self.features, self._rules(num_steps), self._threads, reward)
+        rules = self.game.at_most(num_steps)
+        games = partial(_open_games, rules, self._threads, self.vision, self.memory, self.features)
+        return partial(open_paid, games, pay, hazard_cost=hazard_cost)
 
     def patient_game(self, num_steps: int) -> ModelWorld:
         """Open the game on the processor; an episode that is lost ends.
@@ -108,7 +97,7 @@ class Worlds:
         Value gradients learn on the processor whatever ``compute.device`` says: their products are too small for a GPU.
         """
         vision, memory = deepcopy(self.vision).cpu(), deepcopy(self.memory).cpu()
-        real = RealWorld(self._rules(num_steps).make(threads=self._threads), vision, memory, self.features)
+        real = _open_games(self.game.at_most(num_steps), self._threads, vision, memory, self.features)
         return PatientWorld(real, self.game.patience) if self.game.patience else real
 
     def arena(self, open_world: Callable[[], World]) -> Arena:
@@ -121,26 +110,6 @@ class Worlds:
         """Return what C would have seen in the data, (n, F) float64; see ``played_features``."""
         return played_features(self.features, self._judge, self.rows, seed)
 
-    def _rules(self, num_steps: int) -> GameConfig:
-        return self.game.at_most(num_steps)
 
-
-def _open_dream(
-    memory: Memory,
-    places: Starts | Replay,
-    features: Features,
-    game: GameConfig,
-    reward: Reward,
-    num_steps: int,
-    temperature: float,
-    compiled: bool,
-) -> World:
-    dream = DreamWorld(
-        memory, places, features, temperature=temperature, limit=num_steps or game.steps, worth=game.worth, fused=compiled
-    )
-    return paid(dream, reward.pay, hazard_cost=reward.hazard_cost, goal=game.goal)
-
-
-def _open_game(vision: Vision, memory: Memory, features: Features, game: GameConfig, threads: int, reward: Reward) -> World:
-    world = RealWorld(game.make(threads=threads), vision, memory, features)
-    return paid(world, reward.pay, hazard_cost=reward.hazard_cost)
+def _open_games(game: GameConfig, threads: int, *known: Any) -> RealWorld:
+    return RealWorld(game.make(threads=threads), *known)

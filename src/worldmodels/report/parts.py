@@ -105,10 +105,10 @@ def world_model_part(run: GameRun, key: str, reports: Path, params: Mapping[str,
 
 
 def _calibration(files: WorldModelFiles, reports: Path) -> list[Picture]:
-    """Return the picture of blind policies; none if the game has none."""
-    if not require(files.calibration).read_bytes().strip():
-        return []
+    """Return the picture of blind policies; none if none was dreamt."""
     played = table(files.calibration, "policy", "real", "real_stderr", "dream", "dream_stderr")
+    if played.empty:
+        return []
     png = keep(reports / f"calibration-{files.key}.png", png_bytes(calibration_bars(played)))
     named = "; ".join(f"{row.policy}: {row.real:.0f} and {row.dream:.0f}" for row in played.itertuples())
     return [

@@ -1,7 +1,6 @@
 """Where the files of a world model and of an agent are, and which command makes each."""
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from worldmodels.errors import ArtifactError, ParamsError
@@ -74,7 +73,6 @@ def check_key(key: str) -> str:
     return key
 
 
-@dataclass(frozen=True)
 class WorldModelFiles:
     """The files of one world model: V, M and the data behind them. `<environment>-0` is empty.
 
@@ -82,53 +80,19 @@ class WorldModelFiles:
         ParamsError: the key would lead out of the folder of artifacts.
     """
 
-    key: str
-    root: Path = Path()
-
-    def __post_init__(self) -> None:
-        check_key(self.key)
-
-    @property
-    def folder(self) -> Path:
-        return self.root / ARTIFACTS / "world_models" / self.key
-
-    @property
-    def data(self) -> Path:
-        """Manifest of the episodes of this world model and of all before it."""
-        return self.folder / "data.json"
-
-    @property
-    def episodes(self) -> Path:
-        """Shards of frames and the table of episodes."""
-        return self.folder / "episodes"
-
-    @property
-    def vision(self) -> Path:
-        return self.folder / "vision.safetensors"
-
-    @property
-    def vision_curve(self) -> Path:
-        return self.folder / "vision.csv"
-
-    @property
-    def latents(self) -> Path:
-        return self.folder / "latents.safetensors"
-
-    @property
-    def memory(self) -> Path:
-        return self.folder / "memory.safetensors"
-
-    @property
-    def memory_curve(self) -> Path:
-        return self.folder / "memory.csv"
-
-    @property
-    def calibration(self) -> Path:
-        """Blind policies, dreamt and real."""
-        return self.folder / "calibration.csv"
+    def __init__(self, key: str, root: Path = Path()) -> None:
+        self.key = check_key(key)
+        self.folder = folder = root / ARTIFACTS / "world_models" / key
+        self.data = folder / "data.json"  # manifest of the episodes of this world model and of all before it
+        self.episodes = folder / "episodes"  # shards of frames, and the table of episodes
+        self.vision = folder / "vision.safetensors"
+        self.vision_curve = folder / "vision.csv"
+        self.latents = folder / "latents.safetensors"
+        self.memory = folder / "memory.safetensors"
+        self.memory_curve = folder / "memory.csv"
+        self.calibration = folder / "calibration.csv"  # blind policies, dreamt and real
 
 
-@dataclass(frozen=True)
 class AgentFiles:
     """The files of one agent. `<environment>-0` is the random policy.
 
@@ -136,75 +100,21 @@ class AgentFiles:
         ParamsError: the key would lead out of the folder of artifacts.
     """
 
-    key: str
-    root: Path = Path()
-
-    def __post_init__(self) -> None:
-        check_key(self.key)
-
-    @property
-    def folder(self) -> Path:
-        return self.root / ARTIFACTS / "agents" / self.key
-
-    @property
-    def agent(self) -> Path:
-        """What is deployed: V, M, C and a card."""
-        return self.folder / "agent"
-
-    @property
-    def rejected(self) -> Path:
-        """Contestants that the selection did not keep."""
-        return self.folder / "rejected.safetensors"
-
-    @property
-    def curve(self) -> Path:
-        """Curve of the search for C."""
-        return self.folder / "controller.csv"
-
-    @property
-    def scores(self) -> Path:
-        """Scores in the game and in the dream: DVC's metrics."""
-        return self.root / METRICS / f"{self.key}.json"
-
-    @property
-    def returns(self) -> Path:
-        """Returns of single episodes."""
-        return self.folder / "returns.parquet"
-
-    @property
-    def blind(self) -> Path:
-        """Scores of all blind policies on the test episodes; only of `<environment>-0`."""
-        return self.folder / "blind.csv"
-
-    @property
-    def film(self) -> Path:
-        """Folder of a filmed episode and of pictures."""
-        return self.folder / "film"
-
-    @property
-    def video(self) -> Path:
-        """An episode: real, through V, dreamt on the same actions."""
-        return self.film / "agent.mp4"
-
-    @property
-    def reconstructions(self) -> Path:
-        """Frames, and what V makes of them."""
-        return self.film / "vision.png"
-
-    @property
-    def filmstrip(self) -> Path:
-        """A dream beside reality, step by step."""
-        return self.film / "dream.png"
-
-    @property
-    def traversal(self) -> Path:
-        """What single dimensions of z stand for."""
-        return self.film / "traversal.png"
-
-    @property
-    def temperatures(self) -> Path:
-        """Dreams at several temperatures."""
-        return self.film / "temperatures.png"
+    def __init__(self, key: str, root: Path = Path()) -> None:
+        self.key = check_key(key)
+        self.folder = folder = root / ARTIFACTS / "agents" / key
+        self.agent = folder / "agent"  # what is deployed: V, M, C and a card
+        self.rejected = folder / "rejected.safetensors"  # contestants that the selection did not keep
+        self.curve = folder / "controller.csv"  # of the search for C
+        self.scores = root / METRICS / f"{key}.json"  # in the game and in the dream: DVC's metrics
+        self.returns = folder / "returns.parquet"  # of single episodes
+        self.blind = folder / "blind.csv"  # scores of all blind policies; only of `<environment>-0`
+        self.film = folder / "film"
+        self.video = self.film / "agent.mp4"  # an episode: real, through V, dreamt on the same actions
+        self.reconstructions = self.film / "vision.png"  # frames, and what V makes of them
+        self.filmstrip = self.film / "dream.png"  # a dream beside reality, step by step
+        self.traversal = self.film / "traversal.png"  # what single dimensions of z stand for
+        self.temperatures = self.film / "temperatures.png"  # dreams at several temperatures
 
 
 def primary_out(stage: str, key: str) -> Path:

@@ -25,7 +25,7 @@ def metrics_of(row: Mapping[str, Any]) -> dict[str, float]:
     {'search/mean': 7.0}
     """
     _, part, *names = row
-    return {f"{row[part]}/{name}": float(row[name]) for name in names if _is_number(row[name])}
+    return {f"{tidy(row[part])}/{tidy(name)}": float(row[name]) for name in names if _is_number(row[name])}
 
 
 def step_of(row: Mapping[str, Any]) -> int:
@@ -48,7 +48,7 @@ def points(path: Path) -> list[Point]:
     with path.open(newline="", encoding="utf-8") as file:
         rows = [{name: _parsed(text) for name, text in row.items()} for row in csv.DictReader(file)]
     if rows and "policy" in rows[0]:
-        found = {_named(f"excess/{row['policy']}"): float(row["excess"]) for row in rows if _is_number(row["excess"])}
+        found = {f"excess/{tidy(row['policy'])}": float(row["excess"]) for row in rows if _is_number(row["excess"])}
         return [(found, 0, now)]
     # Times in the order of the curve: MLflow takes the latest as the last.
     return [(metrics_of(row), step_of(row), now + i) for i, row in enumerate(rows)]
@@ -66,14 +66,19 @@ def figures(summary: Any) -> dict[str, float]:
 def _numbers(node: Any, prefix: str) -> Iterator[tuple[str, float]]:
     for name, value in node.items() if isinstance(node, dict) else ():
         if isinstance(value, dict):
-            yield from _numbers(value, f"{prefix}{name}/")
+            yield from _numbers(value, f"{prefix}{tidy(name)}/")
         elif _is_number(value) and name not in CONSTANTS:
-            yield _named(f"{prefix}{name}"), float(value)
+            yield f"{prefix}{tidy(name)}", float(value)
 
 
-def _named(text: str) -> str:
-    """Return a name that MLflow takes for a metric: `random, walk 0` has a comma."""
-    return re.sub(r"[^\w./: -]", "", text)
+def tidy(name: Any) -> str:
+    """Return a part of a name without what MLflow does not take in names.
+
+    >>> tidy("random, walk 0"), tidy("a/b"), tidy("..")
+    ('random walk 0', 'a_b', '_')
+    """
+    plain = re.sub(r"[^\w.: -]", "", str(name).replace("/", "_"), flags=re.ASCII).strip()
+    return plain if plain.strip(".") else "_"
 
 
 def _is_number(value: Any) -> bool:

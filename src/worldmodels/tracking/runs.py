@@ -23,6 +23,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run, RunTag
 
 from worldmodels.storage.layout import STAGES
+from worldmodels.tracking.points import tidy
 
 MOST_METRICS = 1000
 MOST_PARAMS = 100
@@ -154,7 +155,7 @@ class RunStore:
 
     def log_params(self, run_id: str, params: Mapping[str, Any]) -> None:
         """Log params, by the names of params.yaml."""
-        rows = [Param(name, str(value)) for name, value in sorted(params.items())]
+        rows = [Param(tidy(name), str(value)) for name, value in sorted(params.items())]
         for i in range(0, len(rows), MOST_PARAMS):
             self.client.log_batch(run_id, params=rows[i : i + MOST_PARAMS])
 

@@ -1,20 +1,22 @@
 """What every kind of phase has: a config that opens a learner, and a learner that improves C by generations."""
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
-from typing import ClassVar, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from worldmodels.controller.model import ControllerConfig, first_parameters
-from worldmodels.controller.worlds import Worlds
+from worldmodels.controller.worlds import MomentsConfig, Worlds
 from worldmodels.memory.make import MemoryConfig
 from worldmodels.params import Config
+from worldmodels.rollout.world import World
 from worldmodels.seeds import Purpose, episode_seeds, stream_seed
+from worldmodels.worlds.pay import Pay
 
 Place = Literal["dream", "game"]
 
@@ -115,6 +117,44 @@ class PhaseConfig(Config):
     @abstractmethod
     def open(self, context: Context, begin: np.ndarray | None) -> Learner:
         """Return a learner that begins at parameters (N,), or at a C that has learned nothing."""
+
+
+class PaidConfig(PhaseConfig):
+    """What the kinds that learn in the dream or in the game have in common.
+
+    Attributes:
+        world: ``dream`` or ``game``.
+        temperature: tau of the dreams.
+        pay: what C is paid with, ``worlds.pay``.
+        hazard_cost: what a step costs per unit of M's probability of an end, if the pay is ``hazard``.
+        moments: where dreams begin, beside first frames.
+    """
+
+    world: Place = "dream"
+    temperature: float = Field(default=1.0, gt=0, le=10)
+    pay: Pay = "return"
+    hazard_cost: float = Field(default=100.0, gt=0, le=1e6)
+    moments: MomentsConfig = MomentsConfig()
+
+    @model_validator(mode="after")
+    def _is_told(self) -> Self:
+        if self.world == "game" and self.pay == "survival":
+            raise ValueError("pay: survival is for dreams: in the game nobody knows the probability of being alive")
+        return self
+
+    def check(self, memory: MemoryConfig) -> list[str]:
+        told = self.pay == "return" or memory.done
+        return [] if told else [f"pay: {self.pay} is told by M's done head: set memory.model.done: true"]
+
+    def opener(self, worlds: Worlds, num_steps: int) -> Callable[[], World]:
+        """Return what opens the world in which C learns, with episodes of at most ``num_steps``; 0: the game's own limit."""
+        pay: dict[str, Any] = {"num_steps": num_steps, "pay": self.pay, "hazard_cost": self.hazard_cost}
+        return worlds.play(**pay) if self.world == "game" else worlds.dream(self.moments, temperature=self.temperature, **pay)
+
+    @property
+    def purpose(self) -> Purpose:
+        """What the episodes are for, in ``seeds``."""
+        return "dream" if self.world == "dream" else "evolution"
 
 
 class LearnerConfig(PhaseConfig):

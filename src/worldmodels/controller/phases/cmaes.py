@@ -6,26 +6,23 @@ from typing import Literal
 import cma
 import numpy as np
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor
 
 from worldmodels.controller.basis import Basis, principal_directions
 from worldmodels.controller.model import parameter_count
-from worldmodels.controller.phases.base import Context, Generation, PhaseConfig, Place
-from worldmodels.controller.worlds import MomentsConfig, Reward
+from worldmodels.controller.phases.base import Context, Generation, PaidConfig
 from worldmodels.errors import WorldModelsError
-from worldmodels.seeds import Purpose, episode_seeds
-from worldmodels.worlds.pay import Pay
+from worldmodels.seeds import episode_seeds
 
 GAMES = 64
 """Games that are played at a time."""
 
 
-class CMAESConfig(PhaseConfig):
+class CMAESConfig(PaidConfig):
     """A search by CMA-ES.
 
     Attributes:
-        world: ``dream`` (paper: Take Cover) or ``game`` (paper: CarRacing).
         generations: how many (paper: 1,800).
         population: P, candidates of a generation (paper: 64).
         rollouts: E, episodes that each candidate is judged on (paper: 16).
@@ -34,14 +31,9 @@ class CMAESConfig(PhaseConfig):
         covariance: ``full`` (paper), or ``diagonal``, which is much cheaper for a thousand parameters.
         components: above 0, C's weights are searched along so many principal components of its features, from where the search
             begins; 0: along each feature (paper). A generation tells apart few of a thousand directions.
-        temperature: tau of the dreams.
-        pay: what a candidate is judged by, ``worlds.pay``.
-        hazard_cost: what a step costs per unit of M's probability of an end, if the pay is ``hazard``.
-        moments: where dreams begin, beside first frames.
     """
 
     kind: Literal["cmaes"] = "cmaes"
-    world: Place = "dream"
     generations: int = Field(ge=1, le=100_000)
     population: int = Field(default=64, ge=4, le=4096)
     rollouts: int = Field(default=16, ge=1, le=10_000)
@@ -49,16 +41,6 @@ class CMAESConfig(PhaseConfig):
     sigma: float = Field(default=0.1, gt=0, le=10)
     covariance: Literal["full", "diagonal"] = "full"
     components: int = Field(default=0, ge=0, le=100_000)
-    temperature: float = Field(default=1.0, gt=0, le=10)
-    pay: Pay = "return"
-    hazard_cost: float = Field(default=100.0, gt=0, le=1e6)
-    moments: MomentsConfig = MomentsConfig()
-
-    @model_validator(mode="after")
-    def _pays(self) -> "CMAESConfig":
-        if self.world == "game" and self.pay == "survival":
-            raise ValueError("pay: survival is for dreams: in the game nobody knows the probability of being alive")
-        return self
 
     @property
     def per_run(self) -> int:
@@ -80,12 +62,7 @@ class CMAES:
         directions = np.eye(worlds.feature_size)
         if config.components:
             directions = principal_directions(worlds.seen(), config.components)
-        reward = Reward(config.pay, config.hazard_cost)
-        if config.world == "dream":
-            self._open = worlds.dream(reward, config.moments, num_steps=config.num_steps, temperature=config.temperature)
-        else:
-            self._open = worlds.play(reward, num_steps=config.num_steps)
-        self._arena = worlds.arena(self._open)
+        self._arena = worlds.arena(config.opener(worlds, config.num_steps))
         self._config, self._context = config, context
         self._basis = Basis(directions, context.model, worlds.action_size)
         self._origin = np.zeros(size) if begin is None else begin.astype(np.float64)
@@ -96,8 +73,7 @@ class CMAES:
         """Play a generation of candidates, and move the search on."""
         config = self._config
         candidates = self._origin + self._basis.expand(self._search.ask())
-        purpose: Purpose = "dream" if config.world == "dream" else "evolution"
-        seeds = episode_seeds(purpose, config.rollouts, stream=self._context.stream, start=number * config.rollouts)
+        seeds = episode_seeds(config.purpose, config.rollouts, stream=self._context.stream, start=number * config.rollouts)
         played = self._arena.play(self._context.model, candidates, seeds, None if config.world == "dream" else GAMES)
         fitness = played.total.mean(1)
         if not np.isfinite(fitness).all():

@@ -13,30 +13,22 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from worldmodels.controller.model import Controllers
-from worldmodels.controller.phases.base import Context, Generation, LearnerConfig, Place
-from worldmodels.controller.worlds import MomentsConfig, Reward
+from worldmodels.controller.phases.base import Context, Generation, LearnerConfig, PaidConfig
 from worldmodels.errors import WorldModelsError
 from worldmodels.learning.resume import restore, state_of
-from worldmodels.seeds import Purpose
 
 
-class PPOConfig(LearnerConfig):
+class PPOConfig(PaidConfig, LearnerConfig):
     """A stretch of PPO.
 
     Attributes:
-        world: ``dream`` or ``game``.
         runs: how often; the first goes on from C, every other begins with weights of its own, and the selection keeps the
             best C of them all. Cs that a dream finds alike may be far apart in the game.
         epochs: passes over a collection.
         batch_size: steps of a gradient step.
-        temperature: tau of the dreams.
-        pay: ``return``, or ``hazard``: a step costs M's probability of an end, a sharper signal than deaths are.
-        hazard_cost: what a step costs per unit of that probability.
-        moments: where dreams begin, beside first frames.
     """
 
     kind: Literal["ppo"] = "ppo"
-    world: Place = "dream"
     num_envs: int = Field(default=128, ge=1, le=4096)
     num_steps: int = Field(default=64, ge=2, le=1_000_000)
     critic_updates: int = Field(default=5, ge=0, le=100_000)
@@ -44,10 +36,7 @@ class PPOConfig(LearnerConfig):
     runs: int = Field(default=1, ge=1, le=1000)
     epochs: int = Field(default=6, ge=1, le=1000)
     batch_size: int = Field(default=1024, ge=2, le=1_000_000)
-    temperature: float = Field(default=1.0, gt=0, le=10)
     pay: Literal["return", "hazard"] = "return"
-    hazard_cost: float = Field(default=100.0, gt=0, le=1e6)
-    moments: MomentsConfig = MomentsConfig()
 
     @property
     def repeats(self) -> int:
@@ -78,13 +67,8 @@ class PPO:
             ) from None
         self._config, self._context = config, context
         model, worlds = context.model, context.worlds
-        reward = Reward(config.pay, config.hazard_cost)
-        if (
-            config.world == "dream"
-        ):  # one step more than is played: what a dream that is cut off is worth is the critic's to say
-            world = worlds.dream(reward, config.moments, num_steps=config.num_steps + 1, temperature=config.temperature)()
-        else:
-            world = worlds.play(reward, num_steps=config.num_steps)()
+        # In the dream one step more than is played: what a dream that is cut off is worth is the critic's to say.
+        world = config.opener(worlds, config.num_steps + (config.world == "dream"))()
         self._env = WorldVecEnv(world, config.num_envs, iter(()))
         self._ppo = Library(
             "MlpPolicy",
@@ -123,8 +107,7 @@ class PPO:
         config, context = self._config, self._context
         set_random_seed(context.draw(number) % 2**32)
         steps = config.num_envs * config.num_steps
-        purpose: Purpose = "dream" if config.world == "dream" else "evolution"
-        self._env.begin(context.episodes(purpose, number * steps))
+        self._env.begin(context.episodes(config.purpose, number * steps))
         for parameter in [*self._parts(), self._ppo.policy.log_std]:
             parameter.requires_grad_(number >= config.critic_updates)
         rate = config.learning_rate_at(number)
