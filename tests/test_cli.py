@@ -17,7 +17,8 @@ import pytest
 import torch
 from dvc.utils.serialize import load_yaml as dvc_yaml
 from PIL import Image
-from typer.testing import CliRunner, Result
+from typer.testing import CliRunner
+from typer.testing import Result as Outcome
 
 from worldmodels.agent.agent import Agent, load_agent, save_agent
 from worldmodels.cli import doctor, folder
@@ -37,7 +38,7 @@ QUICK = (REPOSITORY / "presets" / "quick.yaml").read_text()
 LIMIT = 25
 
 
-def wm(*arguments: str, env: dict[str, str] | None = None) -> Result:
+def wm(*arguments: str, env: dict[str, str] | None = None) -> Outcome:
     return CliRunner().invoke(app, list(arguments), env=env)
 
 
