@@ -19,7 +19,7 @@ from tiny import SEARCH, tiny_params
 
 from worldmodels.agent.agent import load_agent
 from worldmodels.agent.begin import begin_at
-from worldmodels.cli.project import load_project
+from worldmodels.project import load_project
 from worldmodels.controller.basis import played_features, principal_directions
 from worldmodels.controller.model import ControllerConfig
 from worldmodels.games.carracing import CarRacingConfig
