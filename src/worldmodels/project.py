@@ -179,7 +179,8 @@ _LINKS = {
 
 def _links(project: Project) -> list[str]:
     """Return what is wrong with the entries that name each other."""
-    wrong, sections = [], {"world_models": project.world_models, "agents": project.agents}
+    wrong = []
+    sections: dict[str, dict[str, Any]] = {"world_models": dict(project.world_models), "agents": dict(project.agents)}
     needs: dict[str, list[str]] = {}
     for section, links in _LINKS.items():
         for key, entry in sections[section].items():

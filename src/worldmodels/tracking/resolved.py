@@ -17,7 +17,7 @@ def resolved_config(sections: Mapping[str, Any]) -> str:
     from worldmodels.project import EnvironmentSection, Project
 
     fields = EnvironmentSection.model_fields | {"compute": Project.model_fields["compute"]}
-    kinds = {name: TypeAdapter(field.annotation) for name, field in fields.items()}
+    kinds: dict[str, TypeAdapter[Any]] = {name: TypeAdapter(field.annotation) for name, field in fields.items()}  # type: ignore[arg-type]
     whole: dict[str, Any] = {}
     for key, written in sections.items():
         *path, last = key.split(".")
