@@ -9,8 +9,10 @@ from pydantic import Field
 
 from worldmodels.compute.engine import ClusterConfig, ComputeConfig, check_cluster
 from worldmodels.controller.config import ControllerSection
+from worldmodels.controller.phases.base import Given
 from worldmodels.errors import ParamsError
 from worldmodels.games.make import Game
+from worldmodels.memory.features import feature_size
 from worldmodels.memory.training import MemoryTraining
 from worldmodels.params import PARAMS_FILE, Config, load_yaml, validate
 from worldmodels.rollout.collection import CollectConfig
@@ -177,7 +179,8 @@ _LINKS = {
 
 def _links(project: Project) -> list[str]:
     """Return what is wrong with the entries that name each other."""
-    wrong, sections = [], {"world_models": project.world_models, "agents": project.agents}
+    wrong = []
+    sections: dict[str, dict[str, Any]] = {"world_models": dict(project.world_models), "agents": dict(project.agents)}
     needs: dict[str, list[str]] = {}
     for section, links in _LINKS.items():
         for key, entry in sections[section].items():
@@ -236,10 +239,13 @@ def _section(name: str, section: EnvironmentSection) -> list[str]:
     dreams = bool(section.evaluate.dreams)
     for key, controller in section.controllers.items():
         where = f"`{name}.controllers.{key}"
+        latent, features = section.vision.model.latent, controller.model.features
+        inputs = feature_size(features, latent, memory.build(latent, game.action_size))
+        given = Given(game, memory, controller.model, inputs)
         for phase_name in controller.order:
             phase = controller.phases[phase_name]
             dreams |= phase.world == "dream"
-            wrong += [f"{where}.phases.{phase_name}`: {problem}" for problem in phase.check(memory)]
+            wrong += [f"{where}.phases.{phase_name}`: {problem}" for problem in phase.check(given)]
         if controller.selection.every > controller.generations:
             wrong.append(
                 f"{where}.selection.every` is more than the {controller.generations} generations: no C would be chosen from."
