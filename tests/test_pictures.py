@@ -122,10 +122,6 @@ class TestFigures:
         assert colour_pixels(image, WORLD_COLOURS["real"]) > 100
         assert colour_pixels(image, WORLD_COLOURS["dream"]) == 0
 
-    def test_bars_of_two_games_are_refused(self) -> None:
-        with pytest.raises(ValueError, match="exactly one game"):
-            agent_bars([*DOOM, RACING])
-
     def test_a_search_is_drawn_phase_by_phase_in_the_colour_of_where_it_learned(self) -> None:
         searches = {name: curve_of({"controller": name}) for name in ("dream", "game")}
         images = {name: search_curve(curve) for name, curve in searches.items()}

@@ -119,10 +119,11 @@ def png_bytes(image: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def write_png(path: Path, image: np.ndarray) -> None:
-    """Write an (H, W, 3) uint8 image; folders are made."""
+def write_png(path: Path, image: np.ndarray) -> bytes:
+    """Write an (H, W, 3) uint8 image, folders too, and return the file's bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(png_bytes(image))
+    path.write_bytes(content := png_bytes(image))
+    return content
 
 
 def _sheet(width: int, height: int) -> Image.Image:
