@@ -95,7 +95,7 @@ def _game(run: GameRun, reports: Path, params: Mapping[str, Any]) -> dict[str, A
     shown, paid, video = chain(scores), not pays_nothing(best), run.agents[best["key"]].video
     curves = {score["key"]: search_table(run.agents[score["key"]]) for score in shown}
     films = {score["world_model"]: run.agents[score["key"]] for score in reversed(scores)}  # the first agent of each
-    measure, worth = collected(run.world_models)
+    found = collected(run.world_models)
     errors = open_loop(run.world_models)
     studies = []
     for study in dict.fromkeys(score["study"] for score in scores if score["study"] != NO_STUDY):
@@ -116,10 +116,8 @@ def _game(run: GameRun, reports: Path, params: Mapping[str, Any]) -> dict[str, A
         "best": best["key"],
         "bars": write_png(reports / f"agents-{name}.png", comparisons.agent_bars(shown)),
         "searches": write_png(reports / f"search-{name}.png", comparisons.search_rounds(curves)),
-        "measure": measure,
-        "collected": write_png(reports / f"collected-{name}.png", comparisons.collected_lines(measure, worth))
-        if worth
-        else None,
+        "measure": found[0],
+        "collected": write_png(reports / f"collected-{name}.png", comparisons.collected_lines(*found)) if found[1] else None,
         "horizon": write_png(reports / f"horizon-{name}.png", comparisons.open_loop_lines(errors)) if errors else None,
         "studies": studies,
         "agents": [agent_part(run.agents[score["key"]], score, reports, params) for score in scores],
