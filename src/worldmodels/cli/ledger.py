@@ -32,7 +32,7 @@ BEGIN, END = "<!-- ledger -->", "<!-- /ledger -->"
 GAMES = {"take_cover": "Take Cover", "carracing": "CarRacing"}
 """Games as a page names them. A game that is not here stands under its own name."""
 _IDENTITY = ["run", "game", "agent", "chain_seed", "controller_seed"]
-_NUMBERS = {"chain_seed": "Int64", "controller_seed": "Int64", "n": "Int64"} | dict.fromkeys(COLUMNS[7:12], "Float64")
+_NUMBERS: dict[str, Any] = dict.fromkeys(COLUMNS[4:7], "Int64") | dict.fromkeys(COLUMNS[7:12], "Float64")
 
 
 def add(root: Path, run: str, *, hardware: str = "", minutes: Sequence[str] = ()) -> str:
@@ -133,7 +133,7 @@ def headline_table(ledger: pd.DataFrame, headlines: pd.DataFrame) -> str:
     for row in found[found["mean"].isna()].to_dict("records"):
         raise ArtifactError(f"The ledger has no row of {row['agent']} in the run {row['run']}, which README shows.")
     lines = [
-        {"game": GAMES.get(game, game), "agent": words} | _summary(rows)
+        {"game": GAMES.get(str(game), str(game)), "agent": str(words)} | _summary(rows)
         for (game, words), rows in found.groupby(["game", "words"], sort=False)
     ]
     return _markdown(lines, ("game", "agent", "score", "n", "seeds", "minutes"))
@@ -142,7 +142,7 @@ def headline_table(ledger: pd.DataFrame, headlines: pd.DataFrame) -> str:
 def run_table(rows: pd.DataFrame) -> str:
     """Return rows of the ledger as a table in Markdown, one line for every agent of a run; its seeds stand in that line."""
     lines = [
-        {"run": run, "agent": agent, "preset": group["preset"].iloc[0]} | _summary(group)
+        {"run": str(run), "agent": str(agent), "preset": group["preset"].iloc[0]} | _summary(group)
         for (run, agent), group in rows.groupby(["run", "agent"], sort=False)
     ]
     shown = ("run", "agent", "preset", "score", "std", "n", "seeds", "dream", "minutes", "hardware", "commit")
@@ -171,16 +171,16 @@ def minutes_plot(axes: Axes, ledger: pd.DataFrame, headlines: pd.DataFrame, game
     """Draw score over minutes from nothing; random play, the best blind policy and the paper are lines."""
     known = ledger[(ledger["game"] == game) & ledger["minutes"].notna()]
     for number, (run, rows) in enumerate(known.groupby("run", sort=False)):
-        again, colour = divmod(number, len(SERIES))
+        again, place = divmod(number, len(SERIES))
         minutes, mean, error = (rows[name].astype(float) for name in ("minutes", "mean", "stderr"))
-        axes.errorbar(minutes, mean, error.fillna(0), fmt="os^D"[again % 4], label=run, color=SERIES[colour])
+        axes.errorbar(minutes, mean, error.fillna(0), fmt="os^D"[again % 4], label=str(run), color=SERIES[place])
     for row in headlines.merge(ledger[ledger["game"] == game], on=["game", "run", "agent"]).to_dict("records"):
         blind = row["agent"].startswith(("random", "blind"))
         if blind or row["run"] == "published":
             colour = WORLD_COLOURS["random"] if blind else PAPER_COLOUR
             axes.axhline(row["mean"], color=colour, linewidth=1, linestyle="--", zorder=0)
-            place: Any = {"transform": axes.get_yaxis_transform(), "fontsize": 7, "color": colour, "va": "bottom"}
-            axes.text(0.01, row["mean"], row["agent"], **place)
+            style: Any = {"transform": axes.get_yaxis_transform(), "fontsize": 7, "color": colour, "va": "bottom"}
+            axes.text(0.01, row["mean"], row["agent"], **style)
     frame(axes, GAMES.get(game, game), "minutes from nothing", "score in the game")
     axes.legend(fontsize=7, loc="lower right")
 
@@ -227,7 +227,7 @@ def _cell(value: Any) -> str:
     return f"{round(value, 2):.12g}" if isinstance(value, float) else str(value)
 
 
-def _summary(rows: pd.DataFrame) -> Mapping[str, str]:
+def _summary(rows: pd.DataFrame) -> dict[str, str]:
     """Return the cells of a line of a table: the seeds of one agent taken together."""
     means, errors = rows["mean"].astype(float), rows["stderr"].astype(float)
     error = means.std(ddof=1) / math.sqrt(len(rows)) if len(rows) > 2 else errors.mean(skipna=False)

@@ -22,7 +22,7 @@ from worldmodels.storage.layout import REPORTS, STAGES, AgentFiles, WorldModelFi
 _ALIKE = 0.02  # rates that differ by less say nothing: a step pays the same, as in games of survival
 
 
-class GameRun(NamedTuple):
+class _GameRun(NamedTuple):
     """All that a run has of one game, in the order of params.yaml.
 
     Attributes:
@@ -54,7 +54,7 @@ def build_report(root: Path, params: Mapping[str, Any]) -> None:
         ArtifactError: a file is missing or cannot be read, with the command that makes it.
         ParamsError: a section of a game is missing or wrong.
     """
-    runs, reports = read_run(root, params), root / REPORTS
+    runs, reports = _read_run(root, params), root / REPORTS
     scores = pd.DataFrame([flat(score) for run in runs for score in run.scores]).dropna(axis=1, how="all")
     write_bytes(reports / "scores.csv", scores.to_csv(index=False, float_format="%.6g", lineterminator="\n").encode())
     loader = PackageLoader("worldmodels.report", "")
@@ -66,7 +66,7 @@ def build_report(root: Path, params: Mapping[str, Any]) -> None:
     write_bytes(reports / "index.html", page.encode())
 
 
-def read_run(root: Path, params: Mapping[str, Any]) -> list[GameRun]:
+def _read_run(root: Path, params: Mapping[str, Any]) -> list[_GameRun]:
     """Return the games of a run that have agents. Environments with the same rules are one game: their scores compare.
 
     Args:
@@ -85,11 +85,11 @@ def read_run(root: Path, params: Mapping[str, Any]) -> list[GameRun]:
         keys = [key for name in names for key, entry in params["agents"].items() if entry["env"] == name]
         agents = {key: AgentFiles(key, root) for key in keys}
         models = {key: WorldModelFiles(key, root) for key, entry in params["world_models"].items() if entry["env"] in names}
-        runs.append(GameRun(each, names, agents, models, [read_scores(files) for files in agents.values()]))
+        runs.append(_GameRun(each, names, agents, models, [read_scores(files) for files in agents.values()]))
     return [run for run in runs if run.agents]
 
 
-def _game(run: GameRun, reports: Path, params: Mapping[str, Any]) -> dict[str, Any]:
+def _game(run: _GameRun, reports: Path, params: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the template shows of a game; its figures are written into ``reports``."""
     name, scores, best = run.environments[0], run.scores, best_agent(run.scores)
     shown, paid, video = chain(scores), not pays_nothing(best), run.agents[best["key"]].video

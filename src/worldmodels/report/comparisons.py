@@ -46,11 +46,11 @@ def agent_bars(axes: Axes, scores: Sequence[Mapping[str, Any]]) -> None:
     for world, shift, label in (("dream", -0.19, "in its dream"), ("real", 0.19, "in the game")):
         own = [(place + shift, score[world]) for place, score in enumerate(scores) if score[world] is not None]
         if own:
-            x, mean, error = zip(*((x, found["mean"], found["stderr"]) for x, found in own), strict=True)
-            bars(axes, x, mean, error, world, 0.36, label)
-        for x, found in own:
+            places, found = zip(*own, strict=True)
+            bars(axes, places, [each["mean"] for each in found], [each["stderr"] for each in found], world, 0.36, label)
+        for x, each in own:
             style: Any = {"xytext": (0, 3), "textcoords": "offset points", "ha": "center", "fontsize": 9}
-            axes.annotate(f"{found['mean']:.0f}", (x, max(found["mean"], 0) + found["stderr"]), **style)
+            axes.annotate(f"{each['mean']:.0f}", (x, max(each["mean"], 0) + each["stderr"]), **style)
     best = max(scores, key=lambda score: (score["blind"] or score["random"])["mean"])
     for number, rival in enumerate(rivals(best)[:-1], start=1):
         line: Any = {"color": _COLOURS[rival.kind], "linewidth": 1.4, "linestyle": (0, (3 * number - 2, 2)), "zorder": 0.9}
