@@ -7,9 +7,8 @@ from pydantic import Field, model_validator
 from worldmodels.games.blind import RandomPolicyConfig
 from worldmodels.games.sight import Sight
 from worldmodels.params import Config
-from worldmodels.rollout.loop import run_episodes
+from worldmodels.rollout.loop import EpisodeRecorder, run_episodes
 from worldmodels.rollout.policies import Policy
-from worldmodels.rollout.recorders import EpisodeRecorder
 from worldmodels.rollout.world import World
 from worldmodels.shapes import Episode
 

@@ -1,6 +1,6 @@
 """Giving up on an episode that is no longer paid: what follows a crash costs steps, and hides from M that there was one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -41,9 +41,9 @@ class PatientWorld(WorldWrapper[W]):
 def cut_when_decided(episode: Episode, patience: int, aftermath: int, won: float) -> Episode:
     """Return an episode of a ``PatientWorld`` up to where it was lost or won, and without what follows; others as they are.
 
-    Lost: patience ran out. Such an episode ends ``aftermath`` steps after its last reward, so that M learns what leads there
-    as it learns of any other end, and how it looks. Won: it earned ``won`` (0: none can). It is cut off at its last reward: M
-    cannot see that a lap is over, and if a tile was missed, the next lap on tiles that pay no more is nothing for M to learn.
+    Lost: patience ran out. Such an episode ends ``aftermath`` steps after its last reward, so that M learns what leads there,
+    and how it looks. Won: it earned ``won`` (0: none can). It ends at its last reward: M cannot see that a lap is over, and
+    another lap on tiles that pay no more is nothing for M to learn.
 
     >>> lost = Episode(np.arange(31), np.zeros((30, 1)), np.array([1.0] * 4 + [-0.1] * 26), terminal=True, seed=0)
     >>> [len(cut_when_decided(lost, patience, 5, won=0.0).rewards) for patience in (26, 27)]
@@ -60,11 +60,5 @@ def cut_when_decided(episode: Episode, patience: int, aftermath: int, won: float
         steps += min(aftermath, patience)
     else:
         return episode
-    return Episode(
-        episode.frames[: steps + 1], episode.actions[:steps], episode.rewards[:steps], terminal=terminal, seed=episode.seed
-    )
-
-
-def open_patient(open_world: Callable[[], W], patience: int) -> PatientWorld[W]:
-    """Return a patient world of the one that ``open_world`` opens."""
-    return PatientWorld(open_world(), patience)
+    kept = episode.frames[: steps + 1], episode.actions[:steps], episode.rewards[:steps]
+    return Episode(*kept, terminal=terminal, seed=episode.seed)
