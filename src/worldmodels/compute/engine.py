@@ -65,7 +65,7 @@ class Engine(Protocol):
         """Run ``task(*arguments[i])`` for every i; yield (i, result) as each is done.
 
         Raises:
-            WorldModelsError: where a worker died; the exception of the task where one was raised.
+            WorldModelsError: a task lost too many workers. An exception of a task is raised as it is.
         """
 
 

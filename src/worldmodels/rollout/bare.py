@@ -37,7 +37,7 @@ class BareWorld:
     def step(self, actions: Tensor) -> Step:
         result = self.env.step(actions.numpy())
         self._frames = result.frames
-        return Step(torch.from_numpy(result.rewards), torch.from_numpy(result.terminal), torch.from_numpy(result.truncated))
+        return Step(*map(torch.from_numpy, result[1:]))
 
     def keep(self, lanes: Tensor) -> None:
         self.env.keep(lanes.numpy())

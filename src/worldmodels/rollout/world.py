@@ -67,7 +67,7 @@ class ModelWorld(World, Protocol):
         """Return M's state now, before it reads z, (B, S)."""
 
     def hazard(self) -> Tensor:
-        """Return the probability that M gave to an end of the episode in the last step, (B,)."""
+        """Return the probability that M gave to an end of the episode in the last step, (B,); 0 in a dream if it gives none."""
 
     def spare(self) -> None:
         """End no episode by the hazard any more, as C is paid with the hazard itself: a dream goes on, a game is cut off.

@@ -19,15 +19,8 @@ FLOOR = 0.05
 class SurvivalPay(WorldWrapper[ModelWorld]):
     """Each reward is weighted by the probability that the episode gets to it; no episode ends by chance.
 
-    An episode ends if that probability falls below ``FLOOR``. The return is the expected one, given the latents: the same mean
-    (but for what is cut off) with a fraction of the variance.
-
-    Args:
-        world: the other; this one owns it from now on.
-        floor: see ``FLOOR``.
-
-    Raises:
-        ValueError: no M foretells ends in that world.
+    An episode ends if that probability falls below ``floor``. The return is the expected one, given the latents: the same mean
+    (but for what is cut off) with a fraction of the variance. ValueError if no M foretells ends in that world.
     """
 
     def __init__(self, world: ModelWorld, floor: float = FLOOR) -> None:
@@ -58,13 +51,7 @@ class HazardPay(WorldWrapper[ModelWorld]):
 
     So what was done wrong shows where it was done, and not in all that never comes. If M is calibrated, the mean is what ends
     would cost, with a fraction of the variance. No dream ends by chance; a game that ends is cut off, with nothing more to pay.
-
-    Args:
-        world: the other; this one owns it from now on.
-        cost: of a certain end, above 0.
-
-    Raises:
-        ValueError: no M foretells ends in that world, or the cost is not above 0.
+    ValueError if no M foretells ends in that world, or the cost is not above 0.
     """
 
     def __init__(self, world: ModelWorld, cost: float) -> None:
@@ -83,11 +70,8 @@ class GoalWorld(WorldWrapper[ModelWorld]):
     """An episode is over if the sum of its rewards, without what every step costs, gets to a goal.
 
     So a lap is over when its tiles are paid: M does not count tiles and would pay for driving on, and C would learn to drive
-    faster than a lap ever needs. What a step costs still counts in the return: a lap in fewer steps is worth more.
-
-    Args:
-        world: the other; this one owns it from now on. It pays the rewards themselves, not what a wrapper makes of them.
-        goal: that sum, above 0.
+    faster than a lap ever needs. What a step costs still counts in the return: a lap in fewer steps is worth more. The world
+    must pay the rewards themselves, not what another wrapper makes of them.
     """
 
     def __init__(self, world: ModelWorld, goal: float) -> None:
@@ -115,7 +99,7 @@ def paid(world: ModelWorld, pay: Pay, *, hazard_cost: float = 0.0, goal: float =
     """Return a world that pays C in a way.
 
     Args:
-        world: a dream, or the game as V and M know it; the returned one owns it from now on.
+        world: a dream, or the game as V and M know it.
         pay: see ``Pay``.
         hazard_cost: what a certain end costs, above 0 with ``hazard``.
         goal: sum of rewards, without what every step costs, that ends an episode (``GoalWorld``); 0: none does.
