@@ -77,7 +77,7 @@ class GameConfig(Config):
             threads: cores to use.
 
         Raises:
-            ParamsError: if the game cannot be made with these params.
+            ParamsError: the game cannot be made with these params.
         """
 
     @property

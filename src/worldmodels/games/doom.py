@@ -13,6 +13,7 @@ plays the same actions again: the episode goes on as if nothing had been.
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -33,8 +34,6 @@ ANSWER_SECONDS = 60.0
 """That an engine may take for one step; it takes a fraction of a millisecond a tic on an idle machine."""
 REPLACEMENTS = 3
 """Engines in a row that may die at the same step of a lane."""
-SWEEPS = (20, 36, 48, 72, 100)
-"""Tics."""
 LEFT, STAY, RIGHT = [True, False], [False, False], [False, True]
 
 
@@ -78,10 +77,8 @@ class DoomConfig(GameConfig):
         """Standing still, running into a wall, and running to and fro, so many tics each way."""
         still = ScriptedConfig(name="still", first=[0.0], second=[0.0])
         hold = ScriptedConfig(name="hold", first=[1.0], second=[1.0])
-        sweeps = [
-            ScriptedConfig(name=f"sweep {tics}", first=[1.0], second=[-1.0], period=self.steps_of(tics)) for tics in SWEEPS
-        ]
-        return [still, hold, *sweeps]
+        sweep = partial(ScriptedConfig, first=[1.0], second=[-1.0])
+        return [still, hold, *(sweep(name=f"sweep {tics}", period=self.steps_of(tics)) for tics in (20, 36, 48, 72, 100))]
 
     def make(self, *, scoring: bool = False, threads: int = 1) -> BatchEnv:
         return DoomEnv(self, threads)

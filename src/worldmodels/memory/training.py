@@ -122,14 +122,8 @@ def train_memory(
         figures |= memory_figures(prediction, z[:, 1:], happened, valid, alive)
         whole = alive.all(1)  # stretches within one episode
         if whole.any():
-            figures |= open_loop_error(
-                model,
-                z[whole],
-                happened["action"][whole],
-                state[whole],
-                max(1, config.sequence // 2),
-                HORIZONS,
-            )
+            warm_up = max(1, config.sequence // 2)
+            figures |= open_loop_error(model, z[whole], happened["action"][whole], state[whole], warm_up, HORIZONS)
         return figures
 
     return fit(

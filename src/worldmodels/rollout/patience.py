@@ -1,7 +1,5 @@
 """Giving up on an episode that is no longer paid: what follows a crash costs steps, and hides from M that there was one."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -11,31 +9,17 @@ from worldmodels.shapes import Episode
 
 
 class PatientWorld(WorldWrapper[W]):
-    """Another world, but an episode ends, as if the game had ended it, after so many steps without a reward above 0.
-
-    Args:
-        world: the other; this one owns it from now on.
-        patience: that many steps, at least 1.
-    """
+    """Another world, but an episode ends, as if the game had ended it, after ``patience`` steps without a reward above 0."""
 
     def __init__(self, world: W, patience: int) -> None:
         super().__init__(world)
         self._patience = patience
-        self._unpaid = torch.zeros(0, dtype=torch.int64)  # steps since a reward above 0
-
-    def start(self, seeds: Sequence[int]) -> None:
-        super().start(seeds)
-        self._unpaid = torch.cat([self._unpaid, torch.zeros(len(seeds), dtype=torch.int64)])
 
     def step(self, actions: Tensor) -> Step:
         step = super().step(actions)
-        self._unpaid = torch.where(step.reward > 0, 0, self._unpaid + 1)
-        stuck = self._unpaid >= self._patience
+        self.tally = torch.where(step.reward > 0, 0, self.tally + 1)  # steps since a reward above 0
+        stuck = self.tally >= self._patience
         return Step(step.reward, step.terminal | stuck, step.truncated & ~stuck)
-
-    def keep(self, lanes: Tensor) -> None:
-        super().keep(lanes)
-        self._unpaid = self._unpaid[lanes]
 
 
 def cut_when_decided(episode: Episode, patience: int, aftermath: int, won: float) -> Episode:

@@ -51,14 +51,11 @@ class World(Protocol):
 
 
 class ModelWorld(World, Protocol):
-    """A world whose features come from V and M, and whose ends M foretells.
-
-    Attributes:
-        usual_reward: what M expects of a step in which nothing happens; 0 if it expects no rewards.
-    """
+    """A world whose features come from V and M, and whose ends M foretells."""
 
     @property
-    def usual_reward(self) -> float: ...
+    def usual_reward(self) -> float:
+        """What M expects of a step in which nothing happens; 0 if it expects no rewards."""
 
     def latents(self) -> Tensor:
         """Return z now, (B, Z)."""
@@ -81,18 +78,19 @@ W = TypeVar("W", bound=World)
 
 
 class WorldWrapper(Generic[W]):
-    """Another world with something changed: what a subclass does not say is as there.
+    """Another world, which this one owns from now on, with something changed: what a subclass does not say is as there."""
 
-    Args:
-        world: the other; this one owns it from now on.
-    """
+    begin = 0.0
+    """The ``tally`` of a lane at its start."""
 
     def __init__(self, world: W) -> None:
         self.world = world
         self.feature_size, self.action_size = world.feature_size, world.action_size
+        self.tally = torch.zeros(0)  # (B,) what the subclass counts of each episode
 
     def start(self, seeds: Sequence[int]) -> None:
         self.world.start(seeds)
+        self.tally = torch.cat([self.tally, torch.full((len(seeds),), self.begin)])
 
     def features(self) -> Tensor:
         return self.world.features()
@@ -105,6 +103,7 @@ class WorldWrapper(Generic[W]):
 
     def keep(self, lanes: Tensor) -> None:
         self.world.keep(lanes)
+        self.tally = self.tally[lanes]
 
     def close(self) -> None:
         self.world.close()

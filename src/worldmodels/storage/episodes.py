@@ -6,6 +6,7 @@ a reader takes any of them without touching the rest, so that a data set need no
 """
 
 import hashlib
+import io
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -150,32 +151,25 @@ class EpisodeWriter:
         self.rows = [row for row in state["rows"] if row["shard"] < there]
 
 
-class _HashedFile:
+class _HashedFile(io.FileIO):
     """A file that is being written, unbuffered, and knows its length and SHA-256 without being read again."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("wb", buffering=0)
-        self._length, self.digest = 0, hashlib.sha256()
+        super().__init__(path, "wb")
+        self.length, self.digest = 0, hashlib.sha256()
 
-    def write(self, content: Any) -> None:
+    def write(self, content: Any) -> int:
         left = memoryview(content)
         self.digest.update(left)
-        self._length += len(left)
+        self.length += len(left)
         while left:
-            left = left[self._file.write(left) :]
-
-    def tell(self) -> int:
-        return self._length
-
-    def flush(self) -> None:
-        os.fsync(self._file.fileno())
-
-    @property
-    def closed(self) -> bool:
-        return self._file.closed
+            left = left[super().write(left) :]
+        return len(content)
 
     def close(self) -> None:
-        self._file.close()
+        if not self.closed:
+            os.fsync(self.fileno())
+        super().close()
 
 
 class _OpenShard:
@@ -210,11 +204,10 @@ class _OpenShard:
         self.frames += len(batch)
 
     def state(self) -> dict[str, Any]:
-        return {"frames": self.frames, "bytes": self._file.tell(), "sha256": self._file.digest.hexdigest()}
+        return {"frames": self.frames, "bytes": self._file.length, "sha256": self._file.digest.hexdigest()}
 
     def close(self) -> None:
         self._writer.close()
-        self._file.flush()
         self._file.close()
 
 

@@ -1,6 +1,6 @@
 """What C is paid with: wrappers of worlds that change the rewards, or what ends an episode."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -23,27 +23,20 @@ class SurvivalPay(WorldWrapper[ModelWorld]):
     (but for what is cut off) with a fraction of the variance. ValueError if no M foretells ends in that world.
     """
 
+    begin = 1.0
+
     def __init__(self, world: ModelWorld, floor: float = FLOOR) -> None:
         super().__init__(world)
         world.spare()
         self._floor = floor
-        self._alive = torch.zeros(0)  # probability that an episode has got to this step
-
-    def start(self, seeds: Sequence[int]) -> None:
-        super().start(seeds)
-        self._alive = torch.cat([self._alive, torch.ones(len(seeds))])
 
     @torch.inference_mode()
     def step(self, actions: Tensor) -> Step:
         step = super().step(actions)
-        reward = step.reward * self._alive
-        self._alive = self._alive * (1 - self.hazard().cpu())
-        gone = self._alive < self._floor
+        reward = step.reward * self.tally
+        self.tally = self.tally * (1 - self.hazard().cpu())  # probability that an episode gets to the next step
+        gone = self.tally < self._floor
         return Step(reward, step.terminal | gone, step.truncated & ~gone)
-
-    def keep(self, lanes: Tensor) -> None:
-        super().keep(lanes)
-        self._alive = self._alive[lanes]
 
 
 class HazardPay(WorldWrapper[ModelWorld]):
@@ -77,22 +70,13 @@ class GoalWorld(WorldWrapper[ModelWorld]):
     def __init__(self, world: ModelWorld, goal: float) -> None:
         super().__init__(world)
         self._goal, self._usual = goal, world.usual_reward
-        self._earned = torch.zeros(0)  # sum of rewards so far, without what every step costs
-
-    def start(self, seeds: Sequence[int]) -> None:
-        super().start(seeds)
-        self._earned = torch.cat([self._earned, torch.zeros(len(seeds))])
 
     @torch.inference_mode()
     def step(self, actions: Tensor) -> Step:
         step = super().step(actions)
-        self._earned = self._earned + (step.reward - self._usual)
-        won = self._earned >= self._goal
+        self.tally = self.tally + (step.reward - self._usual)  # sum of rewards so far, without what every step costs
+        won = self.tally >= self._goal
         return Step(step.reward, step.terminal | won, step.truncated & ~won)
-
-    def keep(self, lanes: Tensor) -> None:
-        super().keep(lanes)
-        self._earned = self._earned[lanes]
 
 
 def paid(world: ModelWorld, pay: Pay, *, hazard_cost: float = 0.0, goal: float = 0.0) -> ModelWorld:
