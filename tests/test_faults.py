@@ -32,7 +32,7 @@ from worldmodels.shapes import Episode
 from worldmodels.storage.checkpoint import Checkpoint
 from worldmodels.storage.episodes import EpisodeWriter, FrameReader
 from worldmodels.storage.files import read_json, read_table, write_bytes, write_json, write_table
-from worldmodels.storage.layout import Iteration
+from worldmodels.storage.layout import WorldModelFiles
 from worldmodels.storage.weights import load_tensors, save_tensors
 
 WAIT = 120.0
@@ -256,7 +256,7 @@ class TestHostileFiles:
     @pytest.mark.parametrize("key", ["../x", "/etc", "", "a/b", ".", "..", ".git", "doom-1\n", "doom-1\0"])
     def test_a_key_cannot_lead_out_of_the_artifacts(self, key):
         with pytest.raises(ParamsError, match="cannot be a key"):
-            Iteration(key)
+            WorldModelFiles(key)
 
 
 def small_params() -> dict[str, Any]:

@@ -7,8 +7,7 @@ End: all tiles touched, or the field left (terminal); the limit, 1000 game steps
 steps, 1 in the paper.
 
 Gymnasium documents that a lap ends at 95% of the tiles. In its code (to 1.4) that share is looked at only when the *first* tile
-is first touched, and the car starts on it: so a lap ends at 100%. EnvPool divides two whole numbers there, with the same
-outcome. A test fails if Gymnasium's rule changes, since the scores would not compare.
+is first touched, and the car starts on it: so a lap ends at 100%, in EnvPool too. A test fails if that changes.
 
 Two back ends play by these rules. ``gymnasium`` is the reference, and the one that scores. ``envpool`` is its C++ twin,
 several times as fast, for training; its frames are not anti-aliased, and the same seed is another track.
@@ -38,9 +37,8 @@ class CarRacingConfig(GameConfig):
 
     Attributes:
         backend: what simulates the game in training; scoring always takes gymnasium.
-        patience: as of all games. A car that is paid no more has left the road; what follows is long, and forgives it in M's
-            eyes. The paper's runs have none: 0.
-        goal: as of all games. M does not count tiles: without a goal it would pay for driving on after a lap is done.
+        patience: a car that is paid no more has left the road; what follows is long, and forgives it in M's eyes. Paper: 0.
+        goal: M does not count tiles: without a goal it would pay for driving on after a lap is done.
     """
 
     kind: Literal["carracing"] = "carracing"

@@ -45,8 +45,7 @@ def open_loop_error(
 
     Args:
         model: M.
-        z: (B, T + 1, Z), latents of stretches within one episode.
-        action: (B, T, A).
+        z, action: (B, T + 1, Z) and (B, T, A), stretches within one episode.
         state: M's before the first of them, (B, S).
         warm_up: real steps, at least 1.
         horizons: k, each at most T - warm_up + 1; others are left out.

@@ -30,35 +30,20 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class Moment:
-    """A dream at one step: all that is needed to show it, and to go on from it.
+    """A dream at one step: all that is needed to show it, and to go on from it."""
 
-    Attributes:
-        step: since the start.
-        z: (1, Z).
-        state: M's, before it reads ``z``; (1, S).
-        action: that led here, (A,); None at the start.
-        total: return so far.
-        earned: the same without what every step costs, which is what the goal of a dream counts.
-        reward: of the last step.
-        hazard: probability with which M ended the dream in the last step; None if M has no such head.
-        spread: mean standard deviation of what M predicted for the last step, over the latent's dimensions.
-        ended: whether the dream is over: M ended it, or it has earned its goal.
-        real: the game's frame beside it, (64, 64, 3) uint8; None without a game, or if it is over.
-        seen: z and M's state in that game, (1, Z) and (1, S).
-    """
-
-    step: int
-    z: Tensor
-    state: Tensor
-    action: np.ndarray | None = None
-    total: float = 0.0
-    earned: float = 0.0
-    reward: float = 0.0
-    hazard: float | None = None
-    spread: float = 0.0
-    ended: bool = False
-    real: np.ndarray | None = None
-    seen: tuple[Tensor, Tensor] | None = None
+    step: int  # since the start
+    z: Tensor  # (1, Z)
+    state: Tensor  # M's, before it reads z, (1, S)
+    action: np.ndarray | None = None  # that led here, (A,); None at the start
+    total: float = 0.0  # return so far
+    earned: float = 0.0  # the same without what every step costs: what the goal of a dream counts
+    reward: float = 0.0  # of the last step
+    hazard: float | None = None  # probability with which M ended the dream in the last step; None if M foretells none
+    spread: float = 0.0  # mean standard deviation of what M predicted for the last step, over the latent's dimensions
+    ended: bool = False  # M ended it, or it has earned its goal
+    real: np.ndarray | None = None  # the game's frame beside it, (64, 64, 3) uint8; None without a game, or if it is over
+    seen: tuple[Tensor, Tensor] | None = None  # z and M's state in that game, (1, Z) and (1, S)
 
 
 class Session:

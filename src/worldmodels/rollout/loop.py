@@ -52,8 +52,7 @@ def run_episodes(
     """Play every seed with every candidate, as one batch, and return what each episode gave.
 
     Args:
-        world: real or dreamt; without lanes.
-        policy: chooses the actions; without lanes.
+        world, policy: without lanes.
         seeds: E episodes, the same for each candidate.
         candidates: P.
         lanes: most episodes at a time; when one ends, the next starts in its place. None: all at once.

@@ -41,11 +41,7 @@ _OUTS = {
 
 
 def check_key(key: str) -> str:
-    """Return a key of `world_models` or `agents` if it can be one.
-
-    Raises:
-        ParamsError: it holds something else than letters, digits, `_` and `-`.
-    """
+    """Return a key of `world_models` or `agents`; ParamsError if it holds something else than letters, digits, `_` and `-`."""
     if not re.fullmatch(KEY, key):
         raise ParamsError(f"{key!r} cannot be a key: use letters, digits, `_` and `-`, such as `doom-1`.")
     return key
@@ -128,11 +124,7 @@ def _command(stage: str | None, key: str) -> str:
 
 
 def require(path: Path) -> Path:
-    """Return ``path`` if it exists.
-
-    Raises:
-        ArtifactError: naming the command that makes it.
-    """
+    """Return ``path`` if it exists; else ArtifactError, which names the command that makes it."""
     if not path.exists():
         raise ArtifactError(f"{path} does not exist. `{command_for(path)}` makes it; `dvc pull` fetches it from a remote.")
     return path

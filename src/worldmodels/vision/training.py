@@ -100,13 +100,9 @@ def train_vision(
 
 @torch.inference_mode()
 def novelty(model: Vision, reader: FrameReader, earlier: int, frames: int = 1024) -> float:
-    """Return V's squared error on new frames over that on earlier ones: 1 where it sees nothing new.
+    """Return V's squared error on new frames over its error on earlier ones, on ``frames`` of either: 1 if nothing is new.
 
-    Args:
-        model: V.
-        reader: all frames, the earlier ones first.
-        earlier: how many chunks are earlier, at least 1, and not all.
-        frames: how many of either are looked at.
+    ``earlier``: how many of the reader's chunks come from earlier, at least 1, and not all.
     """
     before, after = (_spread(reader, list(chunks), frames) for chunks in (range(earlier), range(earlier, len(reader))))
     return _error(model, after) / max(_error(model, before), 1e-12)
