@@ -17,7 +17,8 @@ import pytest
 import torch
 from dvc.utils.serialize import load_yaml as dvc_yaml
 from PIL import Image
-from typer.testing import CliRunner, Result
+from typer.testing import CliRunner
+from typer.testing import Result as Outcome
 
 from worldmodels.agent.agent import Agent, load_agent, save_agent
 from worldmodels.cli import doctor, folder
@@ -28,6 +29,7 @@ from worldmodels.params import load_yaml
 from worldmodels.play.export import RUNTIME_FILES
 from worldmodels.storage.agents import AgentCard, write_card
 from worldmodels.storage.layout import primary_out
+from worldmodels.tracking.experiments import Experiment, Result
 from worldmodels.vision.model import Vision, VisionConfig
 from worldmodels.worlds.dream import Starts
 
@@ -36,7 +38,7 @@ QUICK = (REPOSITORY / "presets" / "quick.yaml").read_text()
 LIMIT = 25
 
 
-def wm(*arguments: str, env: dict[str, str] | None = None) -> Result:
+def wm(*arguments: str, env: dict[str, str] | None = None) -> Outcome:
     return CliRunner().invoke(app, list(arguments), env=env)
 
 
@@ -679,6 +681,21 @@ class TestSweep:
     @pytest.mark.parametrize("target", ["evaluate@doom-2-game", "evaluate", "vision@doom-1", "report", "initialise@doom"])
     def test_a_target_that_is_a_stage_is_taken(self, target: str) -> None:
         assert wm("sweep", "seed=1", "--target", target, "--dry").exit_code == 0
+
+    @pytest.mark.parametrize("kept", [True, False])
+    def test_results_decide_whether_an_experiment_is_run_again(self, monkeypatch: pytest.MonkeyPatch, kept: bool) -> None:
+        (row,) = json.loads(wm("sweep", "seed=1", "--target", "evaluate@doom-1", "--dry", "--json").stdout)
+        there = Experiment(row["experiment"], "0" * 40, "1" * 40)
+        found = Result({}, {"doom-1": scores_of("doom-1", 500)} if kept else {})
+        ran: list[str] = []
+        monkeypatch.setattr("worldmodels.cli.sweep.list_experiments", lambda _: [there])
+        monkeypatch.setattr("worldmodels.cli.sweep.read_result", lambda *_: found)
+        monkeypatch.setattr("worldmodels.cli.sweep._dvc", lambda _, *what: (ran.append(" ".join(what[:2])), (0, "nothing"))[1])
+        result = wm("sweep", "seed=1", "--target", "evaluate@doom-1", env={"WM_TRACKING": "off"})
+        assert ran == ([] if kept else ["exp remove", "exp run"])
+        assert ("not run again" in result.stderr) == kept
+        assert result.exit_code == (0 if kept else 1)
+        assert kept or "DVC kept no scores of doom-1" in result.stdout
 
     def test_an_experiment_that_dvc_cannot_run_fails_the_sweep_with_its_reason(self) -> None:
         result = wm("sweep", "seed=1", env={"WM_TRACKING": "off"})  # there is no .dvc here

@@ -11,10 +11,12 @@ from worldmodels.controller.basis import played_features
 from worldmodels.controller.config import ControllerSection
 from worldmodels.controller.imitation import imitate
 from worldmodels.controller.model import ControllerConfig, Controllers, act, first_layer, first_parameters, parameter_count
+from worldmodels.controller.phases.base import Given
 from worldmodels.controller.phases.critic import Critic, Lesson
 from worldmodels.controller.phases.value_gradient import ValueGradientConfig
 from worldmodels.controller.policy import ControllerPolicy
 from worldmodels.controller.whitening import Whitening
+from worldmodels.games.carracing import CarRacingConfig
 from worldmodels.learning.fit import OptimiserConfig
 from worldmodels.memory.lstm import LSTMConfig
 from worldmodels.memory.make import new_memory
@@ -212,10 +214,14 @@ def test_white_coordinates_are_uncorrelated_and_c_says_there_what_it_said(drift)
 
 
 def test_what_m_does_not_foretell_cannot_be_paid_for():
-    phase = PHASE.model_copy(update={"drought_cost": 1.0})
-    assert "event head" in phase.check(LSTMConfig(hidden=8))[0]
-    assert "done head" in phase.check(LSTMConfig(hidden=8, done=False, reward="event"))[0]
-    assert not phase.check(LSTMConfig(hidden=8, reward="event"))
+    def wrong(**heads):
+        return PHASE.model_copy(update={"drought_cost": 1.0}).check(
+            Given(CarRacingConfig(), LSTMConfig(hidden=8, **heads), LINEAR, 18)
+        )
+
+    assert "event head" in wrong()[0]
+    assert "done head" in wrong(done=False, reward="event")[0]
+    assert not wrong(reward="event")
 
 
 def test_it_needs_a_c_with_biases():

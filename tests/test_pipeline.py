@@ -19,7 +19,7 @@ from tiny import SEARCH, tiny_params
 
 from worldmodels.agent.agent import load_agent
 from worldmodels.agent.begin import begin_at
-from worldmodels.cli.project import load_project
+from worldmodels.project import load_project
 from worldmodels.controller.basis import played_features, principal_directions
 from worldmodels.controller.model import ControllerConfig
 from worldmodels.games.carracing import CarRacingConfig
@@ -324,6 +324,22 @@ def test_a_stage_killed_at_random_moments_goes_on_and_gives_the_same_bytes(proje
     assert "going on from" in run(folder, *command, **often).stderr
     assert {file: file.read_bytes() for file in files()} == expected
     assert not state.exists()
+
+
+def test_a_stage_whose_params_are_edited_while_it_runs_fails_and_says_so(project, tmp_path):
+    folder = tmp_path / "edited"
+    shutil.copytree(project, folder, ignore=shutil.ignore_patterns(".dvc", ".git", "mlartifacts", "mlflow.db"))
+    changed(folder, ("doom.memory.optimiser.updates", 1500))
+    command = [sys.executable, "-m", "pipeline.memory", "key=doom-1", "env=doom", "after=doom-0"]
+    often = environment(folder) | {"WM_TRACKING": "off", "WM_CHECKPOINT_SECONDS": "0.2"}
+    process = subprocess.Popen(command, cwd=folder, env=often, stderr=subprocess.PIPE, text=True)
+    while not (folder / ".state/memory-doom-1.safetensors").exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    changed(folder, ("doom.memory.optimiser.updates", 1500), ("doom.memory.optimiser.learning_rate", 0.5))
+    said = process.communicate(timeout=300)[1]
+    assert process.returncode == 2
+    assert "params.yaml was changed while this stage ran (doom.memory.optimiser.learning_rate)" in said
 
 
 def test_a_stage_says_what_is_wrong_with_its_params_and_exits_with_2(project):

@@ -7,9 +7,11 @@ import torch
 from worldmodels.controller.basis import SAMPLES, SKIPPED, Basis, played_features, principal_directions
 from worldmodels.controller.config import ControllerSection
 from worldmodels.controller.model import ControllerConfig, Controllers, act, parameter_count
+from worldmodels.controller.phases.base import Given
 from worldmodels.controller.phases.cmaes import CMAESConfig, Evolution
 from worldmodels.controller.selection import SelectionConfig, choose
 from worldmodels.controller.training import contestants_of, steps_of, train_controller
+from worldmodels.games.doom import DoomConfig
 from worldmodels.memory.lstm import LSTMConfig
 from worldmodels.memory.make import new_memory
 from worldmodels.shapes import Returns
@@ -213,3 +215,18 @@ def test_a_phase_begins_at_the_C_of_the_phase_before_it_and_keeps_what_lies_outs
     for chosen in (one, both):
         moved = chosen.double().numpy() - start
         np.testing.assert_allclose(moved - moved @ along.T @ along, 0, atol=1e-6)
+
+
+def test_a_search_that_cannot_run_is_known_before_anything_is_trained():
+    linear, wide = (ControllerConfig(features="zch", hidden=hidden) for hidden in (0, 64))
+    game, memory = DoomConfig(frame_skip=4), LSTMConfig(hidden=512)
+
+    def wrong(given, **settings):
+        return CMAESConfig(generations=1, **settings).check(given)
+
+    assert not wrong(Given(game, memory, linear, 1088))
+    assert "69,761 coordinates" in wrong(Given(game, memory, wide, 1088))[0]
+    assert not wrong(Given(game, memory, wide, 1088), covariance="diagonal")
+    assert not wrong(Given(game, memory, wide, 1088), components=64)
+    assert "done head" in wrong(Given(game, LSTMConfig(hidden=512, done=False), linear, 1088), pay="hazard")[0]
+    assert "525 steps at most" in wrong(Given(game, memory, linear, 1088), moments={"share": 0.5, "context": 600})[0]

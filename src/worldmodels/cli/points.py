@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from worldmodels.cli.folder import nearest
-from worldmodels.cli.project import Project, load_project
 from worldmodels.errors import ParamsError
 from worldmodels.params import PARAMS_FILE, load_yaml
+from worldmodels.project import Project, load_project
 from worldmodels.storage.layout import STAGES
 
 

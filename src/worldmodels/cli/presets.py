@@ -12,7 +12,7 @@ from worldmodels.errors import ParamsError
 from worldmodels.params import PARAMS_FILE, load_yaml
 
 if TYPE_CHECKING:
-    from worldmodels.cli.project import Project
+    from worldmodels.project import Project
 
 PRESETS, STUDIES = Path("presets"), Path("presets/studies")
 WIDTH = 160
@@ -54,7 +54,7 @@ def check_params(root: Path) -> str:
     Raises:
         ParamsError: naming every problem.
     """
-    from worldmodels.cli.project import load_project
+    from worldmodels.project import load_project
 
     project = load_project(root / PARAMS_FILE)
     counts = f"{len(project.world_models)} world models, {len(project.agents)} agents ({_shortened(project)})"
@@ -141,7 +141,7 @@ def _composed(root: Path, name: str, studies: Sequence[str]) -> dict[str, Any]:
 
 def _check(text: str, name: str) -> None:
     """Validate what is to be written to params.yaml."""
-    from worldmodels.cli.project import load_project
+    from worldmodels.project import load_project
 
     with tempfile.TemporaryDirectory() as place:
         there = Path(place) / PARAMS_FILE
@@ -162,7 +162,7 @@ def _known(files: Mapping[str, Path], name: str, kind: str) -> Path:
 
 def _shortened(project: "Project", most: int = 6) -> str:
     """Return the last agents of the chain, and how many belong to studies."""
-    from worldmodels.cli.project import NO_STUDY
+    from worldmodels.project import NO_STUDY
 
     chain = [key for key, agent in project.agents.items() if agent.study == NO_STUDY]
     studies = dict.fromkeys(agent.study for agent in project.agents.values() if agent.study != NO_STUDY)

@@ -147,7 +147,7 @@ def _alone(ending: str, endings: Sequence[Sequence[str]]) -> bool:
 
 
 def rows(
-    root: Path, axes: Sequence[Axis], points: Sequence[Point], states: Mapping[str, Mapping[str, str]]
+    root: Path, axes: Sequence[Axis], points: Sequence[Point], states: Mapping[str, dict[str, str]]
 ) -> Iterator[dict[str, Any]]:
     """Yield one row an experiment and agent: what was set, and the scores. ``states``: of experiments without results."""
     made = {experiment.name: experiment for experiment in list_experiments(root)}

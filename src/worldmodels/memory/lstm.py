@@ -29,7 +29,7 @@ class LSTMConfig(MemoryShape):
 
     kind: Literal["lstm"] = "lstm"
     hidden: int = Field(ge=1, le=8192)
-    clock: int = Field(default=0, ge=0)
+    clock: int = Field(default=0, ge=0, le=1_000_000)
 
     def build(self, latent: int, action: int) -> "LSTMMemory":
         return LSTMMemory(self, latent, action)

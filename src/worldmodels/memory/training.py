@@ -40,7 +40,7 @@ class MemoryTraining(Config):
     model: MemoryConfig
     loss: MemoryLossConfig = MemoryLossConfig()
     optimiser: OptimiserConfig
-    sequence: int = Field(default=64, ge=1, le=10_000)
+    sequence: int = Field(default=64, ge=2, le=10_000)
 
 
 def train_memory(

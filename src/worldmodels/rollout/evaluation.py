@@ -19,7 +19,7 @@ class EvaluationConfig(Config):
         temperature: tau of these dreams.
     """
 
-    episodes: int = Field(default=100, ge=2, le=100_000)
+    episodes: int = Field(ge=2, le=100_000)
     dreams: int = Field(default=100, ge=0, le=100_000)
     temperature: float = Field(default=1.0, gt=0, le=10)
 

@@ -13,46 +13,25 @@ def resolved_config(sections: Mapping[str, Any]) -> str:
     Args:
         sections: dotted key of params.yaml -> what stood there, as dvc.lock has it.
     """
+    # Here: it brings torch along, which a command that changes nothing does not wait for.
+    from worldmodels.project import EnvironmentSection, Project
+
+    fields = EnvironmentSection.model_fields | {"compute": Project.model_fields["compute"]}
+    kinds: dict[str, TypeAdapter[Any]] = {name: TypeAdapter(field.annotation) for name, field in fields.items()}  # type: ignore[arg-type]
     whole: dict[str, Any] = {}
     for key, written in sections.items():
         *path, last = key.split(".")
         node = whole
         for part in path:
             node = node.setdefault(part, {})
-        node[last] = _with_defaults(path[1] if path[1:] == ["controllers"] else last, written)
+        alone = path[1:] == ["controllers"]  # one section of several
+        kind = kinds.get("controllers" if alone else last)
+        node[last] = _with_defaults(kind, {last: written})[last] if alone and kind else _with_defaults(kind, written)
     return yaml.safe_dump(whole, sort_keys=True, allow_unicode=True)
 
 
-def _with_defaults(name: str, written: Any) -> Any:
-    kind = _classes().get(name)
-    if kind is None:
-        return written
-    adapter = TypeAdapter(kind)
+def _with_defaults(kind: TypeAdapter[Any] | None, written: Any) -> Any:
     try:
-        return adapter.dump_python(adapter.validate_python(written), mode="json")
+        return written if kind is None else kind.dump_python(kind.validate_python(written), mode="json")
     except ValidationError:
         return written
-
-
-def _classes() -> dict[str, Any]:
-    """Return the class of every section of an environment."""
-    # Here: they bring torch along, which a command that changes nothing does not wait for.
-    from worldmodels.compute.engine import ComputeConfig
-    from worldmodels.controller.config import ControllerSection
-    from worldmodels.games.make import Game
-    from worldmodels.memory.training import MemoryTraining
-    from worldmodels.rollout.collection import CollectConfig
-    from worldmodels.rollout.evaluation import EvaluationConfig
-    from worldmodels.vision.training import VisionTraining
-    from worldmodels.worlds.calibration import CalibrationConfig
-
-    return {
-        "compute": ComputeConfig,
-        "game": Game,
-        "collect": CollectConfig,
-        "vision": VisionTraining,
-        "memory": MemoryTraining,
-        "calibrate": CalibrationConfig,
-        "controllers": ControllerSection,
-        "evaluate": EvaluationConfig,
-    }

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from worldmodels.controller.model import ControllerConfig, first_parameters
 from worldmodels.controller.worlds import MomentsConfig, Worlds
+from worldmodels.games.base import GameConfig
 from worldmodels.memory.make import MemoryConfig
 from worldmodels.params import Config
 from worldmodels.rollout.world import World
@@ -87,6 +88,22 @@ class Context:
         return first_parameters(self.model, self.worlds.feature_size, self.worlds.action_size, self.draw("first"))
 
 
+class Given(NamedTuple):
+    """What is known of a search before anything is trained.
+
+    Attributes:
+        game: its rules.
+        memory: shape of M.
+        model: shape of C.
+        inputs: F, size of the features.
+    """
+
+    game: GameConfig
+    memory: MemoryConfig
+    model: ControllerConfig
+    inputs: int
+
+
 class PhaseConfig(Config):
     """Base of all kinds.
 
@@ -110,8 +127,8 @@ class PhaseConfig(Config):
         """How many runs there are; every run after the first begins with new weights."""
         return 1
 
-    def check(self, memory: MemoryConfig) -> list[str]:
-        """Return what of an M of this shape does not serve the phase; nothing if it can run."""
+    def check(self, given: "Given") -> list[str]:
+        """Return what of the game, M and C does not serve the phase; nothing if it can run."""
         return []
 
     @abstractmethod
@@ -142,9 +159,13 @@ class PaidConfig(PhaseConfig):
             raise ValueError("pay: survival is for dreams: in the game nobody knows the probability of being alive")
         return self
 
-    def check(self, memory: MemoryConfig) -> list[str]:
-        told = self.pay == "return" or memory.done
-        return [] if told else [f"pay: {self.pay} is told by M's done head: set memory.model.done: true"]
+    def check(self, given: Given) -> list[str]:
+        wrong = []
+        if self.pay != "return" and not given.memory.done:
+            wrong.append(f"pay: {self.pay} is told by M's done head: set memory.model.done: true")
+        if self.moments.share and self.moments.context >= given.game.steps:
+            wrong.append(f"moments.context is {self.moments.context}, and an episode has {given.game.steps} steps at most")
+        return wrong
 
     def opener(self, worlds: Worlds, num_steps: int) -> Callable[[], World]:
         """Return what opens the world in which C learns, with episodes of at most ``num_steps``; 0: the game's own limit."""

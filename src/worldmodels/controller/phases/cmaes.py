@@ -11,10 +11,12 @@ from torch import Tensor
 
 from worldmodels.controller.basis import Basis, principal_directions
 from worldmodels.controller.model import parameter_count
-from worldmodels.controller.phases.base import Context, Generation, PaidConfig
+from worldmodels.controller.phases.base import Context, Generation, Given, PaidConfig
 from worldmodels.errors import WorldModelsError
 from worldmodels.seeds import episode_seeds
 
+MOST_FULL = 5_000
+"""Coordinates with a full covariance: it takes 200 MB then, and seconds a generation."""
 GAMES = 64
 """Games that are played at a time."""
 
@@ -41,6 +43,13 @@ class CMAESConfig(PaidConfig):
     sigma: float = Field(default=0.1, gt=0, le=10)
     covariance: Literal["full", "diagonal"] = "full"
     components: int = Field(default=0, ge=0, le=100_000)
+
+    def check(self, given: Given) -> list[str]:
+        size = parameter_count(given.model, min(self.components or given.inputs, given.inputs), given.game.action_size)
+        if self.covariance == "full" and size > MOST_FULL:
+            more = f"covariance: full of {size:,} coordinates is too large (at most {MOST_FULL:,}): set components, or diagonal"
+            return [*super().check(given), more]
+        return super().check(given)
 
     @property
     def per_run(self) -> int:

@@ -22,12 +22,11 @@ from torch import Tensor, nn
 
 from worldmodels.controller.model import first_layer
 from worldmodels.controller.perceptron import perceptron
-from worldmodels.controller.phases.base import Context, Generation, LearnerConfig
+from worldmodels.controller.phases.base import Context, Generation, Given, LearnerConfig
 from worldmodels.controller.phases.critic import Critic, Lesson
 from worldmodels.controller.whitening import Whitening
 from worldmodels.learning.resume import restore, state_of
 from worldmodels.memory.features import select_features
-from worldmodels.memory.make import MemoryConfig
 from worldmodels.memory.prediction import Prediction
 
 HORIZON = 12
@@ -77,8 +76,8 @@ class ValueGradientConfig(LearnerConfig):
     remembered: int = Field(default=6, ge=1, le=1000)
     needs_bias: ClassVar[bool] = True
 
-    def check(self, memory: MemoryConfig) -> list[str]:
-        wrong = []
+    def check(self, given: Given) -> list[str]:
+        wrong, memory = [], given.memory
         if self.drought_cost and memory.reward != "event":
             wrong.append("drought_cost is told by M's event head: set memory.model.reward: event, or drought_cost: 0")
         if self.hazard_cost and not memory.done:

@@ -1,6 +1,7 @@
 """The whole of params.yaml, checked before anything runs."""
 
 import re
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,10 @@ from pydantic import Field
 
 from worldmodels.compute.engine import ClusterConfig, ComputeConfig, check_cluster
 from worldmodels.controller.config import ControllerSection
+from worldmodels.controller.phases.base import Given
 from worldmodels.errors import ParamsError
 from worldmodels.games.make import Game
+from worldmodels.memory.features import feature_size
 from worldmodels.memory.training import MemoryTraining
 from worldmodels.params import PARAMS_FILE, Config, load_yaml, validate
 from worldmodels.rollout.collection import CollectConfig
@@ -135,8 +138,8 @@ def load_project(path: Path = PARAMS_FILE) -> Project:
     project: Project = validate({**data, "sections": sections}, "", Project)
     problems = [
         *_keys(project),
-        *_world_models(project),
-        *_agents(project),
+        *_links(project),
+        *_controllers(project),
         *(problem for name, section in project.sections.items() for problem in _section(name, section)),
     ]
     if problems:
@@ -167,82 +170,61 @@ def _keys(project: Project) -> list[str]:
     return wrong
 
 
-def _world_models(project: Project) -> list[str]:
+_LINKS = {
+    "world_models": {"after": "world_models", "player": "agents"},
+    "agents": {"world_model": "world_models", "begin": "agents"},
+}
+"""Section -> its keys that name an entry of a section."""
+
+
+def _links(project: Project) -> list[str]:
+    """Return what is wrong with the entries that name each other."""
     wrong = []
-    order = list(project.world_models)
-    for number, (key, entry) in enumerate(project.world_models.items()):
-        where = f"`world_models.{key}`"
-        if entry.env not in project.sections:
-            wrong.append(f"{where}: env = {entry.env!r} is not one of `environments`: {', '.join(project.environments)}.")
-            continue
-        before = project.world_models.get(entry.after)
-        if before is None and entry.after != f"{entry.env}-0":
-            wrong.append(f"{where}: after = {entry.after!r} is no world model. Name an earlier one, or {entry.env}-0 (empty).")
-        elif before is not None and order.index(entry.after) >= number:
-            wrong.append(f"{where}: after = {entry.after!r} does not come before it.")
-        elif before is not None and not _same_game(project, before.env, entry.env):
-            wrong.append(f"{where}: after = {entry.after!r} is of another game ({before.env}, not {entry.env}).")
-        player = project.agents.get(entry.player)
-        if player is None and entry.player != f"{entry.env}-0":
-            wrong.append(f"{where}: player = {entry.player!r} is no agent. Name one, or {entry.env}-0 (the random policy).")
-        elif player is not None and not _same_game(project, player.env, entry.env):
-            wrong.append(f"{where}: player = {entry.player!r} plays another game ({player.env}, not {entry.env}).")
-        elif player is not None and _needs(project, player.world_model, key):
-            wrong.append(f"{where}: player = {entry.player!r} is itself based on {key}.")
+    sections: dict[str, dict[str, Any]] = {"world_models": dict(project.world_models), "agents": dict(project.agents)}
+    needs: dict[str, list[str]] = {}
+    for section, links in _LINKS.items():
+        for key, entry in sections[section].items():
+            where = f"`{section}.{key}`"
+            if entry.env not in project.sections:
+                wrong.append(f"{where}: env = {entry.env!r} is not one of `environments`: {', '.join(project.environments)}.")
+                continue
+            for name, other in links.items():
+                named, known = getattr(entry, name), sections[other]
+                if named in known and _same_game(project, known[named].env, entry.env):
+                    needs.setdefault(f"{section}.{key}", []).append(f"{other}.{named}")
+                elif named in known:
+                    wrong.append(f"{where}: {name} = {named!r} is of another game ({known[named].env}, not {entry.env}).")
+                elif named != f"{entry.env}-0" or name == "world_model":
+                    zero = "" if name == "world_model" else f", or {entry.env}-0"
+                    wrong.append(f"{where}: {name} = {named!r} is not one of `{other}`: name one of them{zero}.")
+    try:
+        TopologicalSorter(needs).prepare()
+    except CycleError as error:
+        wrong.append(f"these need each other in a circle: {' <- '.join(error.args[1])}.")
     return wrong
 
 
-def _needs(project: Project, world_model: str, key: str, seen: tuple[str, ...] = ()) -> bool:
-    """Return whether a world model is another one, or goes on from it, or is played by an agent that is based on it."""
-    if world_model == key or world_model in seen:
-        return True
-    entry = project.world_models.get(world_model)
-    if entry is None:
-        return False
-    player = project.agents.get(entry.player)
-    others = [entry.after, *([player.world_model] if player else [])]
-    return any(_needs(project, other, key, (*seen, world_model)) for other in others)
-
-
-def _agents(project: Project) -> list[str]:
+def _controllers(project: Project) -> list[str]:
+    """Return what is wrong with how agents are searched for."""
     wrong = []
     for key, entry in project.agents.items():
-        where = f"`agents.{key}`"
-        section = project.sections.get(entry.env)
+        where, section = f"`agents.{key}`", project.sections.get(entry.env)
         if section is None:
-            wrong.append(f"{where}: env = {entry.env!r} is not one of `environments`: {', '.join(project.environments)}.")
             continue
-        model = project.world_models.get(entry.world_model)
-        if model is None or not _same_game(project, model.env, entry.env):
-            wrong.append(f"{where}: world_model = {entry.world_model!r} is no world model of the game of {entry.env}.")
         controller = section.controllers.get(entry.controller)
         if controller is None:
             known = ", ".join(section.controllers)
             wrong.append(f"{where}: controller = {entry.controller!r} is not one of `{entry.env}.controllers`: {known}.")
+            continue
         begin = project.agents.get(entry.begin)
-        if begin is None and entry.begin != f"{entry.env}-0":
-            wrong.append(f"{where}: begin = {entry.begin!r} is no agent. Name one, or {entry.env}-0 for a C from nothing.")
-        elif begin is not None and not _same_game(project, begin.env, entry.env):
-            wrong.append(f"{where}: begin = {entry.begin!r} plays another game ({begin.env}, not {entry.env}).")
-        elif begin is not None and _begins_at(project, entry.begin, key):
-            wrong.append(f"{where}: begin = {entry.begin!r} begins at {key} itself.")
-        elif begin is not None and controller is not None:
-            if controller.memory == "untrained":
-                wrong.append(f"{where}: with memory: untrained, C begins from nothing: set begin: {entry.env}-0.")
-            theirs = project.sections[begin.env].controllers.get(begin.controller)
-            if theirs is not None and theirs.model != controller.model and not controller.model.bias:
-                wrong.append(f"{where}: begin = {entry.begin!r} has a C of another shape: to imitate it, set model.bias: true.")
+        if begin is None or begin.env not in project.sections:
+            continue
+        if controller.memory == "untrained":
+            wrong.append(f"{where}: with memory: untrained, C begins from nothing: set begin: {entry.env}-0.")
+        theirs = project.sections[begin.env].controllers.get(begin.controller)
+        if theirs is not None and theirs.model != controller.model and not controller.model.bias:
+            wrong.append(f"{where}: begin = {entry.begin!r} has a C of another shape: to imitate it, set model.bias: true.")
     return wrong
-
-
-def _begins_at(project: Project, begin: str, key: str) -> bool:
-    seen: list[str] = []
-    while begin in project.agents and begin not in seen:
-        if begin == key:
-            return True
-        seen.append(begin)
-        begin = project.agents[begin].begin
-    return begin in seen
 
 
 def _same_game(project: Project, one: str, other: str) -> bool:
@@ -257,10 +239,13 @@ def _section(name: str, section: EnvironmentSection) -> list[str]:
     dreams = bool(section.evaluate.dreams)
     for key, controller in section.controllers.items():
         where = f"`{name}.controllers.{key}"
+        latent, features = section.vision.model.latent, controller.model.features
+        inputs = feature_size(features, latent, memory.build(latent, game.action_size))
+        given = Given(game, memory, controller.model, inputs)
         for phase_name in controller.order:
             phase = controller.phases[phase_name]
             dreams |= phase.world == "dream"
-            wrong += [f"{where}.phases.{phase_name}`: {problem}" for problem in phase.check(memory)]
+            wrong += [f"{where}.phases.{phase_name}`: {problem}" for problem in phase.check(given)]
         if controller.selection.every > controller.generations:
             wrong.append(
                 f"{where}.selection.every` is more than the {controller.generations} generations: no C would be chosen from."
