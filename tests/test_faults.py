@@ -111,7 +111,7 @@ class TestDamage:
     """One bit is flipped in one byte after the other: the file is named as damaged, or what is read is what was written."""
 
     def test_of_a_table(self, tmp_path):
-        path = tmp_path / "artifacts" / "doom-0" / "baseline.parquet"
+        path = tmp_path / "artifacts" / "agents" / "doom-0" / "returns.parquet"
         table = pd.DataFrame({"episode": range(4), "total": [1.5, 2.5, 0.1, 7.0], "world": list("abab")})
         write_table(path, table)
         content, named = path.read_bytes(), 0
@@ -124,7 +124,7 @@ class TestDamage:
         assert named > len(content) / 5 / 3
 
     def test_of_weights(self, tmp_path):
-        path = tmp_path / "artifacts" / "doom-2" / "memory.safetensors"
+        path = tmp_path / "artifacts" / "world_models" / "doom-2" / "memory.safetensors"
         tensors = {"weight": torch.rand(3, 5), "bias": torch.rand(2).half()}
         save_tensors(path, tensors, {"hidden": 5, "heads": ["done"]})
         content = path.read_bytes()
