@@ -195,8 +195,7 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def _record(world: "World", agent: "Agent", seed: int) -> "Episode":
-    from worldmodels.rollout.loop import run_episodes
-    from worldmodels.rollout.recorders import EpisodeRecorder
+    from worldmodels.rollout.loop import EpisodeRecorder, run_episodes
 
     kept: list[Episode] = []
     run_episodes(world, agent.policy(), [seed], recorder=EpisodeRecorder(kept.append))

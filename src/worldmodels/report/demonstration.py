@@ -13,9 +13,8 @@ from worldmodels.agent.agent import Agent
 from worldmodels.games.base import BatchEnv
 from worldmodels.report.pictures import filmstrip, write_png
 from worldmodels.report.video import side_by_side, write_video
-from worldmodels.rollout.loop import run_episodes
+from worldmodels.rollout.loop import EpisodeRecorder, run_episodes
 from worldmodels.rollout.policies import Policy, ReplayPolicy
-from worldmodels.rollout.recorders import EpisodeRecorder
 from worldmodels.shapes import Episode
 from worldmodels.storage.layout import AgentFiles
 from worldmodels.vision.model import to_frames, to_images
