@@ -20,8 +20,9 @@ import yaml
 from lab import answers, commit, free_port, run, serving
 from mlflow import MlflowClient
 
+from worldmodels.storage.layout import STAGES
+
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
-STAGES = {"initialise", "collect", "vision", "encode", "memory", "calibrate", "controller", "evaluate"}
 
 
 def need(*modules):
@@ -137,12 +138,12 @@ def delivered(project, server):
 
 def test_without_its_server_the_chain_runs_and_a_later_sync_delivers(iteration, delivered, server, s3, postgres):
     said = (iteration.parent / "said").read_text()
-    assert said.count("Running stage") == said.count("warning: MLflow at") == len(STAGES) + 1  # and the report
-    assert said.count("`wm track sync` delivers this run later") == len(STAGES) + 1
+    assert said.count("Running stage") == said.count("warning: MLflow at") == len(STAGES)
+    assert said.count("`wm track sync` delivers this run later") == len(STAGES)
     assert "Traceback" not in said
     assert "s3cret" not in said
     folder, first = delivered
-    assert added(first) == (len(STAGES) + 1, 1, 1)
+    assert added(first) == (len(STAGES), 1, 1)
     assert "note" not in first
     assert not (folder / "mlflow.db").exists()
 
@@ -150,7 +151,7 @@ def test_without_its_server_the_chain_runs_and_a_later_sync_delivers(iteration, 
 
     with psycopg.connect(postgres) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM runs WHERE status = 'FINISHED'")
-        assert cursor.fetchone() == (len(STAGES) + 2,)  # the report and the iteration as well
+        assert cursor.fetchone() == (len(STAGES) + 1,)  # the iteration as well
     stored = [entry["Key"] for entry in s3.list_objects_v2(Bucket="mlflow")["Contents"]]
     assert all(key.startswith("worldmodels/") for key in stored)
     names = {Path(key).name for key in stored}
@@ -168,24 +169,25 @@ def test_the_picture_of_a_version_s_description_is_served(delivered, server):
     description = MlflowClient(server).get_model_version_by_alias("worldmodels-doom", "candidate").description
     address = re.search(r"!\[.*?\]\((.*?)\)", description)[1]
     with urllib.request.urlopen(f"{server}/{address}", timeout=60) as answer:
-        assert answer.read() == (delivered[0] / "artifacts/doom-1/dream.png").read_bytes()
+        assert answer.read() == (delivered[0] / "artifacts/agents/doom-1/film/dream.png").read_bytes()
 
 
 def test_a_stage_streams_to_the_server_and_sync_adopts_what_it_streamed(delivered, server, tmp_path):
     folder = tmp_path / "project"
     shutil.copytree(delivered[0], folder)
     params = yaml.safe_load((folder / "params.yaml").read_text())
-    params["doom"]["evaluate"]["dream"]["temperature"] = 1.25
+    params["doom"]["evaluate"]["temperature"] = 1.25
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-    done = run(folder, "dvc", "repro", "evaluate@doom-1", WM_TRACKING="on", MLFLOW_TRACKING_URI=server)
-    assert re.findall(r"Running stage '(.+?)'", done.stdout) == ["evaluate@doom-1"]
+    done = run(folder, "dvc", "repro", "evaluate@doom-1", "film@doom-1", WM_TRACKING="on", MLFLOW_TRACKING_URI=server)
+    assert re.findall(r"Running stage '(.+?)'", done.stdout) == ["evaluate@doom-1", "film@doom-1"]
     assert "warning" not in done.stderr
     client = MlflowClient(server)
-    live = [r for r in stage_runs(client) if r.data.params.get("doom.evaluate.dream.temperature") == "1.25"]
-    (evaluate,) = [r for r in live if r.data.tags["wm.stage"] == "evaluate"]
-    assert evaluate.info.status == "FINISHED"
-    assert "wm.rebuilt" not in evaluate.data.tags
-    assert {file.path for file in client.list_artifacts(evaluate.info.run_id, "pictures")} == {
+    live = [r for r in stage_runs(client) if r.data.params.get("doom.evaluate.temperature") == "1.25"]
+    evaluate, film = sorted(live, key=lambda run: run.data.tags["wm.stage"])
+    assert evaluate.info.status == film.info.status == "FINISHED"
+    assert "wm.rebuilt" not in {**evaluate.data.tags, **film.data.tags}
+    assert {file.path for file in client.list_artifacts(film.info.run_id, "pictures")} == {
+        "pictures/agent.mp4",
         "pictures/dream.png", "pictures/temperatures.png", "pictures/traversal.png", "pictures/vision.png"
     }  # fmt: skip
     assert added(run(folder, "wm", "track", "sync", MLFLOW_TRACKING_URI=server).stdout)[0] == 0
@@ -210,5 +212,5 @@ def test_push_clone_pull_needs_no_stage_again_and_sync_adds_nothing_to_the_team_
     assert added(run(clone, "wm", "track", "sync", MLFLOW_TRACKING_URI=server).stdout) == (0, 0, 0)
     assert len(stage_runs(MlflowClient(server))) == before
     said = run(clone, "wm", "track", "sync").stdout
-    assert added(said) == (len(STAGES) + 1, 1, 1)
+    assert added(said) == (len(STAGES), 1, 1)
     assert "note" not in said
