@@ -19,12 +19,12 @@ from tiny import SEARCH, tiny_params
 
 from worldmodels.agent.agent import load_agent
 from worldmodels.agent.begin import begin_at
-from worldmodels.project import load_project
 from worldmodels.controller.basis import played_features, principal_directions
 from worldmodels.controller.model import ControllerConfig
 from worldmodels.games.carracing import CarRacingConfig
 from worldmodels.games.make import make_env
 from worldmodels.memory.make import memory_from_description
+from worldmodels.project import load_project
 from worldmodels.storage.episodes import FrameReader
 from worldmodels.storage.layout import STAGES
 from worldmodels.storage.weights import load_model, load_tensors
