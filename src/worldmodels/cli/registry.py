@@ -81,7 +81,8 @@ def roll_back(root: Path, model: str, *, retire: bool) -> str:
 def champions(root: Path, model: str) -> list[dict[str, Any]]:
     """Return the changes of a model's champion as plain data, the last one first.
 
-    Keys: time, version (None if there is no champion from then on), agent, gate, reason, champion (whether it still is).
+    Keys: time, version (None if there is no champion from then on), agent, gate, reason, champion (whether it still is),
+    reigns (the champions up to this one, to which `wm registry rollback` goes back).
     """
     with _registry(root) as (client, _):
         name = _model(_models(client), model)

@@ -6,8 +6,7 @@ one (a one-sided paired permutation test, Fisher 1935). It assumes no distributi
 that is as good as the champion passes with probability alpha at most, each time that one is tried.
 
 What was last decided is written on the version: ``wm.gate`` (a sentence), ``wm.gate.passed``, ``.against`` (the champion's
-version, or ``random``), ``.p``, ``.alpha``. Each change of the champion is a tag of the
-model, and none is overwritten.
+version, or ``random``), ``.p``, ``.alpha``. Each change of the champion is a tag of the model, and none is overwritten.
 """
 
 import json
@@ -36,7 +35,7 @@ FLIPS = 20_000
 BATCH = 1_000
 """Flips held in memory at once."""
 CHANGE = "wm.champion."
-"""Name of the tag of a change of the champion, with the number of the change behind it."""
+"""Name of the tag of a change of the champion, before the time of the change."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +67,7 @@ class Change(NamedTuple):
     time: str  # in UTC, to the minute
     gate: str  # how it came to be: promoted, rolled back, retired
     reason: str  # a sentence
+    reigns: list[str]  # the versions that were champion one after the other, up to this one: the way back
 
 
 class RefusedError(WorldModelsError):
@@ -189,17 +189,16 @@ def promote(client: MlflowClient, version: ModelVersion, alpha: float = ALPHA) -
     if not verdict.passed:
         raise RefusedError(f"{stays}: {verdict.reason}")
     client.set_registered_model_alias(name, CHAMPION, number)
-    _remember(client, name, number, "promoted", verdict.reason)
+    earlier = _reigns(client, name, champion) if champion else []
+    _remember(client, name, [*earlier, number], "promoted", verdict.reason)
     return f"{name}/{number} is the champion: {verdict.reason}"
 
 
 def rollback(client: MlflowClient, name: str, *, retire: bool = False) -> str:
-    """Point ``champion`` at the champion before this one; return a sentence.
+    """Point ``champion`` at the champion before this one that is still there; return a sentence.
 
-    Args:
-        client: of the registry.
-        name: of the model.
-        retire: leave the model without a champion instead; the next must beat the random policy.
+    A version that was rolled back from is no way back. ``retire`` leaves the model without a champion instead: the next must
+    beat the random policy.
 
     Raises:
         RefusedError: there is nothing to go back to.
@@ -207,19 +206,20 @@ def rollback(client: MlflowClient, name: str, *, retire: bool = False) -> str:
     champion = champion_of(client, name)
     if champion is None:
         raise RefusedError(f"{name} has no champion. `wm registry promote` makes one.")
+    there = {str(version.version) for version in client.search_model_versions(f"name='{name}'")} - {champion}
+    earlier = [version for version in _reigns(client, name, champion) if version in there]
     if retire:
         client.delete_registered_model_alias(name, CHAMPION)
         said = f"{name} has no champion any more."
-        _remember(client, name, None, "retired", f"version {champion}")
-    else:
-        earlier = _before(client, name, champion)
-        if earlier is None:
-            raise RefusedError(
-                f"{name}/{champion} has no champion before it to go back to. `--retire` leaves {name} without a champion."
-            )
-        client.set_registered_model_alias(name, CHAMPION, earlier)
-        said = f"{name}/{earlier} is the champion again."
+        _remember(client, name, [], "retired", f"version {champion}")
+    elif earlier:
+        client.set_registered_model_alias(name, CHAMPION, earlier[-1])
+        said = f"{name}/{earlier[-1]} is the champion again."
         _remember(client, name, earlier, "rolled back", f"from version {champion}")
+    else:
+        raise RefusedError(
+            f"{name}/{champion} has no champion before it to go back to. `--retire` leaves {name} without a champion."
+        )
     client.set_model_version_tag(name, champion, "wm.gate", f"rolled back {_now()}: {said}")
     return said
 
@@ -235,33 +235,15 @@ def history(client: MlflowClient, name: str) -> list[Change]:
     return found
 
 
-def _remember(client: MlflowClient, name: str, version: str | None, gate: str, reason: str) -> None:
-    """Write a change down behind those before it."""
-    numbers = [key.removeprefix(CHANGE) for key in client.get_registered_model(name).tags if key.startswith(CHANGE)]
-    number = 1 + max((int(each) for each in numbers if each.isdecimal()), default=0)
-    told = Change(version, _now(), gate, reason)._asdict()
-    client.set_registered_model_tag(name, f"{CHANGE}{number:04}", json.dumps(told))
+def _reigns(client: MlflowClient, name: str, champion: str) -> list[str]:
+    """Return the versions that were champion one after the other, up to this one; itself alone if it was set by hand."""
+    changes = history(client, name)
+    return changes[-1].reigns if changes and changes[-1].version == champion else [champion]
 
 
-def _before(client: MlflowClient, name: str, champion: str) -> str | None:
-    """Return the version that was champion before this one and is still there; None if there is none.
-
-    A version that was rolled back from is passed over; nothing before a ``retired`` counts. A champion that was set by hand
-    has none before it.
-    """
-    reigns: list[str] = []
-    for change in history(client, name):
-        if change.version is None:
-            reigns = []
-        elif change.gate == "promoted":
-            reigns.append(change.version)
-        else:
-            while reigns and reigns[-1] != change.version:
-                reigns.pop()
-    if not reigns or reigns[-1] != champion:
-        return None
-    there = {str(version.version) for version in client.search_model_versions(f"name='{name}'")}
-    return next((version for version in reversed(reigns[:-1]) if version in there and version != champion), None)
+def _remember(client: MlflowClient, name: str, reigns: list[str], gate: str, reason: str) -> None:
+    change = Change(reigns[-1] if reigns else None, _now(), gate, reason, reigns)
+    client.set_registered_model_tag(name, f"{CHANGE}{datetime.now(UTC):%Y%m%d-%H%M%S-%f}", json.dumps(change._asdict()))
 
 
 def _now() -> str:
