@@ -6,7 +6,7 @@ from pipeline.playing import play
 from pipeline.stage import Stage, run_stage
 from worldmodels.games.base import GameConfig
 from worldmodels.games.make import Game
-from worldmodels.rollout.baseline import play_blind
+from worldmodels.rollout.bare import play_blind
 from worldmodels.rollout.evaluation import NUM_ENVS, shards
 from worldmodels.rollout.scores import best_blind, episodes_table, join, summarise
 from worldmodels.seeds import episode_seeds

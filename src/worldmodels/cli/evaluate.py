@@ -113,8 +113,8 @@ class Match:
 
         with closing(self._agent.game.make(scoring=True)) as env:
             world = self._agent.real_world(env)
-            film = film_episode(self._agent, world, seed=self._seeds[0], temperature=self._temperature)
-        _write_video(path, film.views(), self._agent)
+            views, _ = film_episode(self._agent, world, seed=self._seeds[0], temperature=self._temperature)
+        _write_video(path, views, self._agent)
 
     def _play_dream(self) -> "Returns":
         from worldmodels.agent.play import play_dream
@@ -195,8 +195,7 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def _record(world: "World", agent: "Agent", seed: int) -> "Episode":
-    from worldmodels.rollout.loop import run_episodes
-    from worldmodels.rollout.recorders import EpisodeRecorder
+    from worldmodels.rollout.loop import EpisodeRecorder, run_episodes
 
     kept: list[Episode] = []
     run_episodes(world, agent.policy(), [seed], recorder=EpisodeRecorder(kept.append))
