@@ -157,14 +157,7 @@ def register(
 
 
 def set_aliases(client: MlflowClient, environment: str, versions: Mapping[str, str], studies: Sequence[str] = ()) -> None:
-    """Point each agent's alias at its version, and ``candidate`` at the last.
-
-    Args:
-        client: of the registry.
-        environment: of the agents.
-        versions: agent -> version, in their order.
-        studies: agents of comparisons: they have no alias.
-    """
+    """Point the alias of each agent at its version, and ``candidate`` at the last; agents of studies have no alias."""
     name = PREFIX + environment
     wanted = {alias_of(key): each for key, each in versions.items()}
     if versions:
