@@ -19,7 +19,7 @@ from worldmodels.compute.allocator import keep_freed_memory
 from worldmodels.compute.engine import ClusterConfig, ComputeConfig, Engine, open_engine
 from worldmodels.compute.precision import device_of, products_in, training_in
 from worldmodels.errors import ParamsError, WorldModelsError
-from worldmodels.params import load_yaml, section
+from worldmodels.params import flat, load_yaml, section
 from worldmodels.storage.agents import code_fingerprint
 from worldmodels.storage.checkpoint import Checkpoint
 from worldmodels.storage.files import sha256
@@ -164,7 +164,7 @@ class Stage:
         """Return of all params, flattened, those that a stage of this environment may read."""
         named = {name: params.get(name) for name in ("preset", "seed", "compute")}
         own = {"agents": {self.key: (params.get("agents") or {}).get(self.key)}} if STAGES[self.name] == "agents" else {}
-        return flatten(named | own | ({self.env: params.get(self.env)} if self.env else {}), "")
+        return flat(named | own | ({self.env: params.get(self.env)} if self.env else {}))
 
     @property
     def computation(self) -> str:
@@ -196,7 +196,7 @@ def run_stage(name: str, body: Callable[[Stage], None]) -> None:
         again = command_for(primary_out(name, stage.key)) if STAGES[name] else f"dvc repro {name}"
         torch.set_num_threads(stage.threads)
         keep_freed_memory()
-        told = flatten(stage.settings, stage.env) if stage.env else {}
+        told = flat(stage.settings, stage.env) if stage.env else {}
         with (
             ended_from_outside(stage),
             stage_run(name, stage.key, told, world_model=stage.world_model, computation=stage.computation) as stage.run,
@@ -220,14 +220,6 @@ def run_stage(name: str, body: Callable[[Stage], None]) -> None:
 
 def _digest(told: list[Any]) -> str:
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
-
-
-def flatten(node: Any, prefix: str) -> dict[str, Any]:
-    """Return nested params as ``{"doom.vision.model.latent": 64, ...}``."""
-    if not isinstance(node, dict):
-        return {prefix: node}
-    inner = {f"{prefix}.{name}".lstrip("."): child for name, child in node.items()}
-    return {key: value for name, child in inner.items() for key, value in flatten(child, name).items()}
 
 
 def _differences(one: dict[str, Any], other: dict[str, Any]) -> set[str]:

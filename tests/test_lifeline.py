@@ -5,10 +5,11 @@ import subprocess
 import sys
 import threading
 
+import psutil
 import pytest
 
 from worldmodels.compute import lifeline
-from worldmodels.tracking import runs
+from worldmodels.tracking.runs import is_running
 
 
 @pytest.mark.parametrize("system", [sys.platform, "another"])
@@ -34,12 +35,10 @@ def test_callers_are_the_runner_and_the_shells_between():
 
 
 def test_a_run_is_alive_while_its_process_is_and_not_while_another_has_its_number():
-    name = runs._process_name(os.getpid())
-    assert runs._is_running(name)
-    assert not runs._is_running("")
-    number, _, began = name.partition("@")
-    assert not runs._is_running(f"{number}@{float(began) - 3600:.0f}")
+    own = psutil.Process()
+    assert is_running(f"{own.pid}@{own.create_time():.0f}")
+    assert not is_running("")
+    assert not is_running(f"{own.pid}@{own.create_time() - 3600:.0f}")
     with subprocess.Popen([sys.executable, "-c", "pass"]) as process:
-        other = runs._process_name(process.pid)
-    assert other.startswith(f"{process.pid}@")
-    assert not runs._is_running(other)
+        name = f"{process.pid}@{psutil.Process(process.pid).create_time():.0f}"
+    assert not is_running(name)

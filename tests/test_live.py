@@ -20,10 +20,9 @@ from tracked import client_of, files_of, runs, stage_process
 
 from worldmodels.errors import WorldModelsError
 from worldmodels.storage.files import write_curve
-from worldmodels.tracking.dvclock import read_lock
-from worldmodels.tracking.lineage import artifact_hash
+from worldmodels.tracking.dvclock import artifact_hash, read_lock
 from worldmodels.tracking.live import stage_run
-from worldmodels.tracking.points import metrics_of, points
+from worldmodels.tracking.points import point_of, points
 from worldmodels.tracking.store import EXPERIMENT
 from worldmodels.tracking.sync import sync
 
@@ -94,15 +93,12 @@ def test_a_sync_to_a_server_registers_every_agent_once(project, server, monkeypa
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
     assert sync(project).versions_added == 4
     again = sync(project)
-    assert (again.runs_added, again.parents_added, again.versions_added, again.notes) == (0, 0, 0, ())
+    assert (again.runs_added, again.parents_added, again.versions_added, again.notes) == (0, 0, 0, [])
 
 
-def test_stages_of_a_world_model_and_of_its_agents_share_a_parent_and_the_report_has_none(project):
-    (project / "params.yaml").write_text("world_models: {first: {env: doom, after: doom-0, player: doom-0}}")
+def test_stages_of_a_world_model_and_of_its_agents_share_a_parent_and_others_have_none(project):
     for stage, key, world_model in (
         ("initialise", "doom-0", ""),
-        ("initialise", "carracing-0", ""),
-        ("collect", "first", ""),
         ("collect", "doom-2", ""),
         ("controller", "flat", "doom-2"),
         ("film", "flat", "doom-2"),
@@ -112,11 +108,11 @@ def test_stages_of_a_world_model_and_of_its_agents_share_a_parent_and_the_report
             pass
     client = client_of(project)
     names = {run.info.run_id: run.info.run_name for run in runs(client, kind="iteration")}
-    assert sorted(names.values()) == ["carracing-1", "doom-2", "first"]
+    assert sorted(names.values()) == ["doom-2"]
     parents = {run.info.run_name: names.get(run.data.tags.get("mlflow.parentRunId")) for run in runs(client, kind="stage")}
     assert parents == {
-        "initialise doom-0": "first", "initialise carracing-0": "carracing-1", "collect first": "first",
-        "collect doom-2": "doom-2", "controller flat": "doom-2", "film flat": "doom-2", "report": None,
+        "initialise doom-0": None, "collect doom-2": "doom-2", "controller flat": "doom-2", "film flat": "doom-2",
+        "report": None,
     }  # fmt: skip
 
 
@@ -147,10 +143,8 @@ def test_a_row_of_a_curve_is_named_alike_live_and_from_disk(project, tmp_path):
         {"generation": 1, "phase": "improve", "world": "game", "mean": 2.0, "noise": 0.5, "steps": 80},
     ]
     write_curve(tmp_path / "controller.csv", rows)
-    assert [(metrics, step) for metrics, step, _ in points(tmp_path / "controller.csv")] == [
-        (metrics_of(each), each["generation"]) for each in rows
-    ]
-    assert metrics_of(rows[0]) == {"search/mean": 1.5, "search/sigma": 0.25, "search/steps": 60}
+    assert [point[:2] for point in points(tmp_path / "controller.csv")] == [point_of(each, 0)[:2] for each in rows]
+    assert point_of(rows[0], 9) == ({"search/mean": 1.5, "search/sigma": 0.25, "search/steps": 60}, 0, 9)
 
 
 def test_a_summary_gives_its_numbers_and_no_settings_lists_or_truth_values(tmp_path):

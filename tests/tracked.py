@@ -19,9 +19,9 @@ from worldmodels.report.pictures import write_png
 from worldmodels.storage.agents import AgentCard, write_card
 from worldmodels.storage.files import write_curve, write_json
 from worldmodels.storage.layout import STAGES, AgentFiles, WorldModelFiles, primary_out
-from worldmodels.tracking.lineage import artifact_hash
+from worldmodels.tracking.dvclock import artifact_hash
 from worldmodels.tracking.live import stage_run
-from worldmodels.tracking.store import EXPERIMENT, connect
+from worldmodels.tracking.store import EXPERIMENT, open_store
 from worldmodels.tracking.sync import sync
 from worldmodels.vision.model import Vision, VisionConfig
 from worldmodels.worlds.dream import Starts
@@ -228,7 +228,7 @@ def _copy(source, root, patch):
 
 
 def client_of(root):
-    return connect(root)[0]
+    return open_store(root)[0]
 
 
 def runs(client, **tags):
@@ -283,6 +283,7 @@ def stage_process(root, body, **environment):
     code = (
         "import os, sys, time, signal\nfrom worldmodels.tracking import live\nfrom worldmodels.tracking.live import stage_run\n"
     )
+    code += "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"
     code += "ROW = {'update': 0, 'split': 'train', 'loss': 1.0}\n"
     code += "live.FLUSH_SECONDS = live.KILLED_FLUSH_SECONDS = 300\n" + body
     own = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "WM_", "DVC"))}

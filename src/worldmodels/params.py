@@ -66,6 +66,17 @@ def parse_yaml(text: str) -> Any:
         raise ValueError(f"a value cannot be read ({error})") from None
 
 
+def flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    """Return nested params by dotted key.
+
+    >>> flat({"doom.memory": {"model": {"hidden": 4}}, "seed": 0})
+    {'doom.memory.model.hidden': 4, 'seed': 0}
+    """
+    if not isinstance(node, dict):
+        return {prefix: node}
+    return {k: v for name, child in node.items() for k, v in flat(child, f"{prefix}.{name}" if prefix else name).items()}
+
+
 def _size(node: Any, known: dict[int, int]) -> int:
     """Return how many values a node holds, aliases written out. RecursionError if it holds itself."""
     if id(node) not in known:

@@ -1,21 +1,23 @@
 """The registry's commands: find a version by what a person calls it; list, compare, promote, roll back, tell the history."""
 
 import math
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
 from worldmodels.cli.folder import nearest
 from worldmodels.errors import ParamsError
-from worldmodels.tracking.store import lock, opened, require_store
+from worldmodels.report.table import align, with_error
+from worldmodels.tracking import release
+from worldmodels.tracking.registry import CANDIDATE, alias_of
+from worldmodels.tracking.store import PREFIX, lock, opened
 
-if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
-    from mlflow import MlflowClient
-    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
-
-PREFIX = "worldmodels-"
 HEADINGS = ("version", "agent", "study", "aliases", "preset", "real ± std. error", "n", "rules", "gate")
+TAGS = ("world_model", "controller", "study", "preset", "rules", "backend")
+EMPTY = " The registry is empty: `wm track sync` registers what `make repro` trained."
 
 
 def list_versions(root: Path, model: str | None) -> list[dict[str, Any]]:
@@ -28,22 +30,15 @@ def list_versions(root: Path, model: str | None) -> list[dict[str, Any]]:
 
 def list_text(rows: list[dict[str, Any]]) -> str:
     """Return ``list_versions`` as text, a table for each model."""
-    from worldmodels.report.table import align, with_error
-
     if not rows:
         return "The registry is empty. `wm track sync` registers what `make repro` trained."
-    parts = []
-    for name in dict.fromkeys(row["model"] for row in rows):
-        lines = [HEADINGS]
-        for row in rows:
-            if row["model"] == name:
-                score = "-" if row["mean"] is None else with_error(row["mean"], row["stderr"] or math.nan)
-                gate = (row["gate"] or "-").partition(" ")[0]
-                count = "-" if row["n"] is None else str(row["n"])
-                named = (row["version"], row["agent"], row["study"], ", ".join(row["aliases"]) or "-")
-                lines.append((*named, row["preset"], score, count, row["rules"], gate))
-        parts.append(f"{name}\n{align(lines, right=(0, 5, 6))}")
-    return "\n\n".join(parts)
+    tables: dict[str, list[tuple[str, ...]]] = {}
+    for row in rows:
+        score = "-" if row["mean"] is None else with_error(row["mean"], row["stderr"] or math.nan)
+        count, gate = "-" if row["n"] is None else str(row["n"]), (row["gate"] or "-").partition(" ")[0]
+        named = (row["version"], row["agent"], row["study"], ", ".join(row["aliases"]) or "-", row["preset"])
+        tables.setdefault(row["model"], [HEADINGS]).append((*named, score, count, row["rules"], gate))
+    return "\n\n".join(f"{name}\n{align(lines, right=(0, 5, 6))}" for name, lines in tables.items())
 
 
 def compare_versions(root: Path, first: str, second: str | None, alpha: float) -> dict[str, Any]:
@@ -51,22 +46,17 @@ def compare_versions(root: Path, first: str, second: str | None, alpha: float) -
 
     Nothing is written. Keys: challenger, reference, passed, reason, difference, stderr, p.
     """
-    from worldmodels.tracking.release import RANDOM, fetch_outcomes, judge, judge_against_champion
-
     with _registry(root) as (client, _):
         challenger = _find(client, first)
-        if second is None:
-            verdict, against = judge_against_champion(client, challenger, alpha)
-            reference = against if against == RANDOM else f"{challenger.name}/{against}"
-        elif second == RANDOM:
-            own = fetch_outcomes(challenger)
-            verdict, reference = judge(own["real"], own[RANDOM], alpha), RANDOM
+        if second is None or second == release.RANDOM:
+            champion = None if second else release.champion_of(client, challenger.name)
+            other = None if champion is None else client.get_model_version(challenger.name, champion)
         else:
             other = _find(client, second)
             if other.name != challenger.name:
                 raise ParamsError(f"{challenger.name} and {other.name} are different games: they cannot be compared.")
-            verdict = judge(fetch_outcomes(challenger)["real"], fetch_outcomes(other)["real"], alpha)
-            reference = f"{other.name}/{other.version}"
+        verdict = release.judge_version(challenger, other, alpha)
+    reference = release.RANDOM if other is None else f"{other.name}/{other.version}"
     return {"challenger": f"{challenger.name}/{challenger.version}", "reference": reference, **vars(verdict)}
 
 
@@ -78,36 +68,30 @@ def compare_text(result: dict[str, Any]) -> str:
 
 def promote_version(root: Path, text: str, alpha: float) -> str:
     """Make a version the champion if it passes the gate; return a sentence, or raise RefusedError with the reason."""
-    from worldmodels.tracking.release import promote
-
     with _registry(root) as (client, _), lock(root):
-        return promote(client, _find(client, text), alpha)
+        return release.promote(client, _find(client, text), alpha)
 
 
 def roll_back(root: Path, model: str, *, retire: bool) -> str:
     """Point ``champion`` at the champion before this one; return a sentence, or raise RefusedError if there is none."""
-    from worldmodels.tracking.release import rollback
-
     with _registry(root) as (client, _), lock(root):
-        return rollback(client, _model(_models(client), model), retire=retire)
+        return release.rollback(client, _model(_models(client), model), retire=retire)
 
 
 def champions(root: Path, model: str) -> list[dict[str, Any]]:
     """Return the changes of a model's champion as plain data, the last one first.
 
-    Keys: time, version (None if there is no champion from then on), agent, gate, reason, champion (whether it still is).
+    Keys: time, version (None if there is no champion from then on), agent, gate, reason, champion (whether it still is),
+    reigns (the champions up to this one, to which `wm registry rollback` goes back).
     """
-    from worldmodels.tracking.champions import history
-    from worldmodels.tracking.release import champion_of
-
     with _registry(root) as (client, _):
         name = _model(_models(client), model)
         agents = {str(version.version): version.tags.get("wm.key", "-") for version in _versions(client, name)}
-        now, rows = champion_of(client, name), [vars(change) for change in history(client, name)]
-    told = [row | {"agent": agents.get(row["version"], "-"), "champion": False} for row in reversed(rows)]
-    if told and told[0]["version"] is not None:
-        told[0]["champion"] = told[0]["version"] == now
-    return told
+        now, changes = release.champion_of(client, name), release.history(client, name)
+    rows = [change._asdict() | {"agent": agents.get(change.version or "", "-"), "champion": False} for change in changes]
+    if rows:
+        rows[-1]["champion"] = rows[-1]["version"] is not None and rows[-1]["version"] == now
+    return rows[::-1]
 
 
 def champions_text(rows: list[dict[str, Any]]) -> str:
@@ -122,27 +106,24 @@ def champions_text(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _registry(root: Path) -> "AbstractContextManager[tuple[MlflowClient, str]]":
-    require_store(root)
-    return opened(root)
+def _registry(root: Path) -> AbstractContextManager[tuple[MlflowClient, str]]:
+    return opened(root, make=False)
 
 
-def _models(client: "MlflowClient") -> "dict[str, RegisteredModel]":
+def _models(client: MlflowClient) -> dict[str, RegisteredModel]:
     found = client.search_registered_models(f"name LIKE '{PREFIX}%'", max_results=1000)
     return {model.name: model for model in sorted(found, key=lambda model: model.name)}
 
 
-def _versions(client: "MlflowClient", name: str) -> "list[ModelVersion]":
+def _versions(client: MlflowClient, name: str) -> list[ModelVersion]:
     return sorted(client.search_model_versions(f"name='{name}'"), key=lambda version: -int(version.version))
 
 
-def _row(model: "RegisteredModel", version: "ModelVersion") -> dict[str, Any]:
-    tags = version.tags
-
+def _row(model: RegisteredModel, version: ModelVersion) -> dict[str, Any]:
     def number(name: str) -> float | None:
         try:
-            value = float(tags.get(name, "nan"))
-        except ValueError:  # written by hand
+            value = float(version.tags[name])
+        except (KeyError, ValueError):  # ValueError: written by hand
             return None
         return value if math.isfinite(value) else None
 
@@ -151,21 +132,16 @@ def _row(model: "RegisteredModel", version: "ModelVersion") -> dict[str, Any]:
         "model": model.name,
         "version": str(version.version),
         "aliases": sorted(alias for alias, each in model.aliases.items() if str(each) == str(version.version)),
-        "agent": tags.get("wm.key", "-"),
-        "world_model": tags.get("wm.world_model", "-"),
-        "controller": tags.get("wm.controller", "-"),
-        "study": tags.get("wm.study", "-"),
-        "preset": tags.get("wm.preset", "-"),
-        "rules": tags.get("wm.rules", "-"),
-        "backend": tags.get("wm.backend", "-"),
+        "agent": version.tags.get("wm.key", "-"),
+        **{name: version.tags.get(f"wm.{name}", "-") for name in TAGS},
         "mean": number("real.mean"),
         "stderr": number("real.stderr"),
         "n": None if count is None else int(count),
-        "gate": tags.get("wm.gate"),
+        "gate": version.tags.get("wm.gate"),
     }
 
 
-def _model(models: "dict[str, RegisteredModel]", text: str) -> str:
+def _model(models: dict[str, RegisteredModel], text: str) -> str:
     """Return the name of the model that a person calls ``text``: its own, or the environment's.
 
     Raises:
@@ -174,47 +150,27 @@ def _model(models: "dict[str, RegisteredModel]", text: str) -> str:
     name = PREFIX + text.removeprefix("models:/").removeprefix(PREFIX)
     if name in models:
         return name
-    hint = nearest(name, models) or " The registry is empty: `wm track sync` registers what `make repro` trained."
-    raise ParamsError(f"there is no registered model `{text}`.{hint}")
+    raise ParamsError(f"there is no registered model `{text}`.{nearest(name, models) or EMPTY}")
 
 
-def _find(client: "MlflowClient", text: str) -> "ModelVersion":
+def _find(client: MlflowClient, text: str) -> ModelVersion:
     """Find a version: ``doom@champion``, ``doom/3``, ``doom-2`` (an agent), ``doom`` (its candidate), also as a model URI.
 
     Raises:
         ParamsError: nothing is called so; the message names what is near.
     """
-    from worldmodels.tracking.registry import CANDIDATE, alias_of
-
-    models, bare = _models(client), text.removeprefix("models:/").removeprefix(PREFIX)
-    if not any(mark in bare for mark in "/@") and PREFIX + bare not in models:
-        return _agent(client, models, bare)
-    game, mark, label = next((bare.partition(mark) for mark in "/@" if mark in bare), (bare, "@", CANDIDATE))
-    name = _model(models, game)
-    aliases, versions = models[name].aliases, {str(version.version): version for version in _versions(client, name)}
-    found = label if mark == "/" else str(aliases.get(label, aliases.get(alias_of(label))))
-    if found in versions:
-        return versions[found]
-    hint = nearest(label, versions if mark == "/" else sorted(aliases))
-    raise ParamsError(f"there is no version `{name}{mark}{label}`.{hint}")
-
-
-def _agent(client: "MlflowClient", models: "dict[str, RegisteredModel]", key: str) -> "ModelVersion":
-    """Return the version of an agent: the one of dvc.lock, else the newest.
-
-    Raises:
-        ParamsError: no agent and no model is called so; the message names what is near.
-    """
-    from worldmodels.tracking.registry import alias_of
-
-    known: dict[str, ModelVersion] = {}
-    for model in models.values():
-        for version in _versions(client, model.name):
-            agent = version.tags.get("wm.key")
-            if agent and (agent not in known or str(model.aliases.get(alias_of(agent))) == str(version.version)):
-                known[agent] = version
-    if key in known:
-        return known[key]
-    hint = nearest(key, [*known, *(name.removeprefix(PREFIX) for name in models)])
-    hint = hint or " The registry is empty: `wm track sync` registers what `make repro` trained."
-    raise ParamsError(f"there is no registered agent or model `{key}`.{hint}")
+    called: dict[str, ModelVersion] = {}
+    for model in _models(client).values():
+        game, versions = model.name.removeprefix(PREFIX), _versions(client, model.name)
+        numbered = {str(version.version): version for version in versions}
+        aliased = {alias: numbered[str(number)] for alias, number in model.aliases.items() if str(number) in numbered}
+        for version in reversed(versions):  # of an agent: the version of dvc.lock, else the newest
+            key = version.tags.get("wm.key", "-")
+            called[key] = called[f"{game}@{key}"] = aliased.get(alias_of(key), version)
+        called |= {f"{game}/{number}": version for number, version in numbered.items()}
+        called |= {f"{game}@{alias}": version for alias, version in aliased.items()}
+        called |= {game: aliased[CANDIDATE]} if CANDIDATE in aliased else {}
+    bare = text.removeprefix("models:/").removeprefix(PREFIX)
+    if bare in called:
+        return called[bare]
+    raise ParamsError(f"nothing in the registry is called `{text}`.{nearest(bare, called) or EMPTY}")

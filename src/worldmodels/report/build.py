@@ -9,11 +9,11 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from worldmodels.games.make import Game
-from worldmodels.params import section
+from worldmodels.params import flat, section
 from worldmodels.report import comparisons
 from worldmodels.report.parts import agent_part, readable, search_table, table, world_model_part
 from worldmodels.report.pictures import png_bytes, write_png
-from worldmodels.report.table import HEADINGS, NO_STUDY, cells, flat, read_scores, score_text
+from worldmodels.report.table import HEADINGS, NO_STUDY, cells, read_scores, score_text
 from worldmodels.report.verdict import best_agent, chain, details, headline, pays_nothing, rivals, variants
 from worldmodels.report.video import picture_of
 from worldmodels.storage.files import read_json, write_bytes

@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
+from worldmodels.params import flat
 from worldmodels.report.figures import calibration_bars, loss_curve, return_strip, search_curve
 from worldmodels.report.pictures import write_png
-from worldmodels.report.table import flat
 from worldmodels.storage.files import read_json, read_table
 from worldmodels.storage.layout import AgentFiles, WorldModelFiles, damaged, require
 
@@ -33,7 +33,7 @@ def agent_part(files: AgentFiles, score: Mapping[str, Any], reports: Path, param
         "temperatures": require(files.temperatures).read_bytes(),
         "returns": write_png(reports / f"returns-{key}.png", return_strip(returns)),
         "search": write_png(reports / f"controller-{key}.png", search_curve(curve)) if len(curve) else None,
-        "params": _common(params) | flat(entry, f"agents.{key}.") | flat(settings, f"{entry['env']}."),
+        "params": _common(params) | flat(entry, f"agents.{key}") | flat(settings, f"{entry['env']}"),
         "hashes": _hashes(files.folder, *sorted(require(files.agent).iterdir()), files.returns),
     }
 
@@ -63,7 +63,7 @@ def world_model_part(
         "seen_by": seen and seen.key,
         "seen": seen and require(seen.reconstructions).read_bytes(),
         "traversal": seen and require(seen.traversal).read_bytes(),
-        "params": _common(params) | flat(entry, f"world_models.{key}.") | flat(settings, f"{entry['env']}."),
+        "params": _common(params) | flat(entry, f"world_models.{key}") | flat(settings, f"{entry['env']}"),
         "hashes": _hashes(files.folder, files.data, files.vision, files.memory),
     }
 

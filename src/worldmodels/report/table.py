@@ -142,15 +142,3 @@ def paper(score: Mapping[str, Any]) -> dict[str, float] | None:
     """Return ``mean`` and ``stderr`` of the paper's agent under the rules of a score; None if it has none."""
     found = references(score["rules"])
     return {"mean": found[0].mean, "stderr": found[0].std / found[0].n ** 0.5} if found else None
-
-
-def flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested values by their dotted names.
-
-    >>> flat({"a": {"b": 1, "c": [2]}, "d": 3})
-    {'a.b': 1, 'a.c': [2], 'd': 3}
-    """
-    found: dict[str, Any] = {}
-    for name, value in node.items():
-        found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + str(name): value}
-    return found

@@ -23,12 +23,12 @@ class AgentModel(PythonModel):
     def load_context(self, context: Any) -> None:
         self.agent: Agent = load_agent(Path(context.artifacts["agent"]))
 
-    # No annotations: MLflow would take them for a schema. The signature is given where the model is logged.
+    # No annotations: MLflow would take them for a schema. The signature is given when the model is logged.
     def predict(self, context, model_input, params=None):
         """Answer one step of B streams: see the top of this file.
 
         Raises:
-            MlflowException: INVALID_PARAMETER_VALUE, over HTTP status 400, where the signature is met and the values are not.
+            MlflowException: INVALID_PARAMETER_VALUE, over HTTP status 400, if the signature is met and the values are not.
         """
         frames = np.ascontiguousarray(model_input["frame"], np.uint8)
         memory = np.ascontiguousarray(model_input["memory"], np.float32)

@@ -1,35 +1,33 @@
 """dvc.lock: what every stage read and made, which of it still holds, and which world model an agent is based on."""
 
+import hashlib
+import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 from worldmodels.errors import ArtifactError, ParamsError
-from worldmodels.params import parse_yaml
-from worldmodels.storage.layout import ARTIFACTS, KEY, METRICS, STAGES, primary_out
+from worldmodels.params import flat, parse_yaml
+from worldmodels.storage.layout import ARTIFACTS, KEY, METRICS, STAGES, WorldModelFiles, primary_out
 
-_READ = re.compile(rf"{ARTIFACTS}/(world_models|agents)/({KEY})/(.+)")
+NO_STUDY = "none"
+"""`study` of an agent that is no part of a comparison."""
+LINEAGE = {"wm.data": "data.json", "wm.V": "vision.safetensors", "wm.M": "memory.safetensors"}
+"""Tag -> what of a world model an agent is made of."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One stage of dvc.lock.
+    """One stage of dvc.lock."""
 
-    Attributes:
-        stage: its name without the key.
-        key: of the world model or the agent; ``<environment>-0`` of ``initialise``, ``report`` of the report.
-        sections: dotted key of params.yaml -> what stood there when the stage ran.
-        deps: path -> hash of the artifacts that it read.
-        outs: path -> hash of what it made.
-    """
-
-    stage: str
-    key: str
-    sections: dict[str, Any]
-    deps: dict[str, str]
-    outs: dict[str, str]
+    stage: str  # its name without the key
+    key: str  # of the world model or the agent; `<environment>-0` of initialise, `report` of the report
+    sections: dict[str, Any]  # dotted key of params.yaml -> what stood there when the stage ran
+    deps: dict[str, str]  # path -> hash of the artifacts that it read
+    outs: dict[str, str]  # path -> hash of what it made
 
     @property
     def params(self) -> dict[str, Any]:
@@ -46,84 +44,67 @@ class Entry:
         """Hash of the output that stands for it."""
         return self.outs[self.primary]
 
-    def read(self, folder: str, name: str) -> str | None:
-        """Return the key of the world model or agent whose file ``name`` it read. ``folder``: world_models or agents."""
-        found = [match for match in map(_READ.fullmatch, self.deps) if match]
-        return next((match[2] for match in found if match[1] == folder and match[3] == name), None)
+    @property
+    def about(self) -> dict[str, Any]:
+        """The line of ``agents`` with which an agent was evaluated."""
+        line = self.sections.get(f"agents.{self.key}")
+        return line if isinstance(line, dict) else {}
+
+    def read(self, path: str) -> str | None:
+        """Return the key in the first path that it read and that is like ``path``: world_models/*/data.json."""
+        pattern = re.escape(f"{ARTIFACTS}/{path}").replace(r"\*", f"({KEY})")
+        return next((match[1] for match in (re.fullmatch(pattern, dep) for dep in self.deps) if match), None)
 
 
 class DvcLock:
-    """The stages of a dvc.lock, in its order.
-
-    Attributes:
-        entries: all of them.
-        hashes: path -> hash of everything that a stage made.
-        holding: those whose inputs are what the lock says: nothing has to run again.
-    """
+    """The stages of a dvc.lock, in its order."""
 
     def __init__(self, entries: Sequence[Entry]) -> None:
         self.entries = list(entries)
         self.hashes = {path: md5 for entry in entries for path, md5 in entry.outs.items()}
-        self.holding = {(entry.stage, entry.key) for entry in in_force(entries)}
+        self._holding = in_force(entries)
         self._known = {(entry.stage, entry.key): entry for entry in entries}
 
     def get(self, stage: str, key: str) -> Entry | None:
-        """Return a stage that holds."""
-        return self._known.get((stage, key)) if (stage, key) in self.holding else None
+        """Return a stage that holds: nothing that it read was made anew since."""
+        return next((entry for entry in self._holding if (entry.stage, entry.key) == (stage, key)), None)
 
     def parent(self, entry: Entry) -> str | None:
-        """Return the world model whose iteration a stage belongs to; None for the report."""
+        """Return the world model whose iteration a stage belongs to, if it belongs to one."""
         section = STAGES[entry.stage]
-        if section == "world_models":
-            return entry.key
-        if section == "agents":
-            return self.world_model(entry.key)
-        if section == "environments":
-            firsts = (key for key in self._keys("collect") if self._before(key) == entry.key)
-            return next(firsts, f"{entry.key.removesuffix('-0')}-1")
-        return None
+        return entry.key if section == "world_models" else self.world_model(entry.key) if section == "agents" else None
 
     def world_model(self, agent: str) -> str | None:
         """Return the world model that an agent is based on."""
-        controller = self._known.get(("controller", agent))
+        controller, evaluate = (self._known.get((stage, agent)) for stage in ("controller", "evaluate"))
         if controller is not None:
-            return controller.read("world_models", "memory.safetensors")
-        evaluate = self._known.get(("evaluate", agent))
-        return None if evaluate is None else self.about(evaluate).get("world_model")
-
-    def about(self, evaluate: Entry) -> dict[str, Any]:
-        """Return the line of ``agents`` with which an agent was evaluated."""
-        line = evaluate.sections.get(f"agents.{evaluate.key}")
-        return line if isinstance(line, dict) else {}
+            return controller.read("world_models/*/memory.safetensors")
+        return None if evaluate is None else evaluate.about.get("world_model")
 
     def world_models(self) -> list[str]:
         """Return the world models, each after the one that it goes on from."""
-        keys = [key for key in (self.parent(entry) for entry in self.entries) if key is not None]
-        return sorted(dict.fromkeys(keys), key=lambda key: len(list(self._chain(key, self._before))))
+        parents = [key for key in map(self.parent, self.entries) if key is not None]
+        return self._in_order(parents, "collect", "world_models/*/data.json")
 
     def agents(self, world_model: str) -> list[str]:
         """Return the agents on a world model, each after the one that it begins at."""
-        keys = [key for key in self._keys("controller") if self.world_model(key) == world_model]
-        return sorted(keys, key=lambda key: len(list(self._chain(key, self._begin))))
+        agents = [entry.key for entry in self.entries if entry.stage == "controller"]
+        based = [key for key in agents if self.world_model(key) == world_model]
+        return self._in_order(based, "controller", "agents/*/agent")
 
-    def _keys(self, stage: str) -> list[str]:
-        return [entry.key for entry in self.entries if entry.stage == stage]
+    def lineage(self, world_model: str) -> dict[str, str]:
+        """Return the hashes of what agents on a world model are made of, by tag; without what was not made yet."""
+        paths = {tag: (WorldModelFiles(world_model).folder / file).as_posix() for tag, file in LINEAGE.items()}
+        return {tag: self.hashes[path] for tag, path in paths.items() if path in self.hashes}
 
-    def _before(self, world_model: str) -> str | None:
-        entry = self._known.get(("collect", world_model))
-        return None if entry is None else entry.read("world_models", "data.json")
+    def _in_order(self, keys: Sequence[str], stage: str, read: str) -> list[str]:
+        """Return keys by how many others they go on from, one after the other."""
 
-    def _begin(self, agent: str) -> str | None:
-        entry = self._known.get(("controller", agent))
-        return None if entry is None else entry.read("agents", "agent")
+        def depth(key: str | None, seen: tuple[str, ...] = ()) -> int:
+            entry = self._known.get((stage, key)) if key is not None and key not in seen else None
+            return 0 if entry is None else 1 + depth(entry.read(read), (*seen, entry.key))
 
-    @staticmethod
-    def _chain(key: str | None, before: Any) -> Iterator[str]:
-        seen = set()
-        while key is not None and key not in seen:
-            seen.add(key)
-            yield key
-            key = before(key)
+        return sorted(dict.fromkeys(keys), key=depth)
 
 
 def in_force(entries: Sequence[Entry], params: Mapping[str, Any] | None = None) -> list[Entry]:
@@ -134,11 +115,14 @@ def in_force(entries: Sequence[Entry], params: Mapping[str, Any] | None = None) 
     makers = {path: entry for entry in entries for path in entry.outs}
     known: dict[tuple[str, str], bool] = {}
 
+    def value(key: str) -> Any:
+        return reduce(lambda node, part: node.get(part) if isinstance(node, dict) else None, key.split("."), params)
+
     def holds(entry: Entry) -> bool:
         name = (entry.stage, entry.key)
         if name not in known:
             known[name] = False  # an entry that needs itself does not hold
-            same = params is None or all(_value(params, key) == value for key, value in entry.sections.items())
+            same = params is None or all(value(key) == told for key, told in entry.sections.items())
             inputs = [(makers.get(path), path, md5) for path, md5 in entry.deps.items() if STAGES[entry.stage]]
             known[name] = same and all(
                 maker is not None and maker.outs[path] == md5 and holds(maker) for maker, path, md5 in inputs
@@ -155,12 +139,11 @@ def read_lock(path: Path) -> list[Entry]:
         ArtifactError: it is missing or damaged.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        return parse_lock(path.read_text(encoding="utf-8"), str(path))
     except FileNotFoundError:
         raise ArtifactError(f"{path} does not exist: nothing was run yet. `make repro` runs the pipeline.") from None
     except (OSError, ValueError) as error:
         raise _damaged(str(path), error) from None
-    return parse_lock(text, str(path))
 
 
 def parse_lock(text: str, name: str = "dvc.lock") -> list[Entry]:
@@ -172,45 +155,34 @@ def parse_lock(text: str, name: str = "dvc.lock") -> list[Entry]:
     try:
         stages = parse_yaml(text)["stages"]
         return [_entry(stage, content) for stage, content in stages.items() if stage.partition("@")[0] in STAGES]
-    except (ValueError, KeyError, TypeError, AttributeError, ParamsError) as error:
+    except KeyError as error:
+        raise _damaged(name, f"{error} is missing") from None
+    except (ValueError, TypeError, AttributeError, ParamsError) as error:
         raise _damaged(name, error) from None
 
 
-def flat(node: Any, prefix: str = "") -> dict[str, Any]:
-    """Return nested params by dotted key.
+def artifact_hash(path: Path) -> str:
+    """Return the hash that dvc.lock has for a file (MD5) or a folder (MD5 of its sorted list of files, with ``.dir``)."""
+    if not path.is_dir():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "md5").hexdigest()
+    files = sorted((file.relative_to(path).as_posix(), file) for file in path.rglob("*") if file.is_file())
+    listing = [{"md5": artifact_hash(file), "relpath": name} for name, file in files]
+    return hashlib.md5(json.dumps(listing, sort_keys=True).encode()).hexdigest() + ".dir"
 
-    >>> flat({"doom.memory": {"model": {"hidden": 4}}, "seed": 0})
-    {'doom.memory.model.hidden': 4, 'seed': 0}
-    """
-    if not isinstance(node, dict):
-        return {prefix: node}
-    return {k: v for name, child in node.items() for k, v in flat(child, f"{prefix}.{name}" if prefix else name).items()}
 
-
-def _damaged(name: str, error: Exception) -> ArtifactError:
-    reason = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, KeyError):
-        reason = f"{reason} is missing"
-    repair = "`git checkout dvc.lock` restores it; or delete it, then `dvc repro`."
-    return ArtifactError(f"{name} is damaged ({reason[:300]}). {repair}")
+def _damaged(name: str, reason: object) -> ArtifactError:
+    told = " ".join(str(reason).split())[:300]
+    return ArtifactError(f"{name} is damaged ({told}). `git checkout dvc.lock` restores it; or delete it, then `dvc repro`.")
 
 
 def _entry(name: str, content: Mapping[str, Any]) -> Entry:
     stage, _, item = name.partition("@")
     key = {"initialise": f"{item}-0", "report": "report"}.get(stage, item)
-    outs = {out["path"]: out["md5"] for out in content["outs"]}
     sections = {k: v for file in content.get("params", {}).values() for k, v in file.items()}
     kept = (f"{ARTIFACTS}/", f"{METRICS}/")
     deps = {dep["path"]: dep["md5"] for dep in content.get("deps", []) if dep["path"].startswith(kept)}
-    entry = Entry(stage, key, sections, deps, outs)
+    entry = Entry(stage, key, sections, deps, {out["path"]: out["md5"] for out in content["outs"]})
     if not isinstance(entry.artifact, str):
         raise TypeError(f"the hash of {entry.primary} is no text")
     return entry
-
-
-def _value(params: Any, key: str) -> Any:
-    for part in key.split("."):
-        if not isinstance(params, dict) or part not in params:
-            return None
-        params = params[part]
-    return params

@@ -4,61 +4,46 @@ An experiment is a git commit below ``refs/exps`` with a params.yaml and a dvc.l
 runs with the tag ``dvc.experiment``, below the experiment's run, which is open until it is mirrored.
 """
 
+import json
 import re
-import subprocess
-import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
-from worldmodels.errors import ArtifactError, WorldModelsError
+from worldmodels.errors import WorldModelsError
 from worldmodels.params import parse_yaml
-from worldmodels.storage.files import read_json
 from worldmodels.tracking.dvclock import in_force, parse_lock
+from worldmodels.tracking.git import git
 from worldmodels.tracking.points import figures
 from worldmodels.tracking.store import lock, opened
 
-if TYPE_CHECKING:
-    from worldmodels.tracking.runs import RunStore
-
-_REFERENCE = re.compile(r"([0-9a-f]{40}) refs/exps/([0-9a-f]{2}/[0-9a-f]{38})/(.+)")  # exec, stash, ... are DVC's own
+_REFERENCE = re.compile(r"(.+) ([0-9a-f]{40}) refs/exps/([0-9a-f]{2}/[0-9a-f]{38})/.+")  # exec, stash, ... are DVC's own
 
 
-@dataclass(frozen=True)
-class Experiment:
-    """One experiment of DVC.
-
-    Attributes:
-        name: DVC's.
-        commit: its own.
-        baseline: the commit that it started from.
-    """
+class Experiment(NamedTuple):
+    """One experiment of DVC, by its name."""
 
     name: str
     commit: str
-    baseline: str
+    baseline: str  # the commit that it started from
 
 
-@dataclass(frozen=True)
-class Result:
+class Result(NamedTuple):
     """What an experiment found.
 
-    Attributes:
-        params: those that its stages read, by the names of params.yaml.
-        scores: agent -> what its metrics/<key>.json says. Only of agents that were made with the experiment's params: a
-            target leaves the others in dvc.lock as they were.
+    The scores, agent -> what its metrics/<key>.json says, are those of agents that were made with the experiment's params: a
+    target leaves the others in dvc.lock as they were.
     """
 
-    params: dict[str, Any]
+    params: dict[str, Any]  # those that its stages read, by the names of params.yaml
     scores: dict[str, dict[str, Any]]
 
 
 def list_experiments(root: Path) -> list[Experiment]:
     """Return all experiments in the repository, by name; none outside of git."""
-    listed = _git(root, "for-each-ref", "--sort=refname", "--format=%(objectname) %(refname)", "refs/exps")
+    listed = git(root, "for-each-ref", "--sort=refname", "--format=%(refname:lstrip=4) %(objectname) %(refname)", "refs/exps")
     found = [_REFERENCE.fullmatch(line) for line in (listed or "").splitlines()]
-    return [Experiment(match[3], match[1], match[2].replace("/", "")) for match in found if match]
+    return [Experiment(match[1], match[2], match[3].replace("/", "")) for match in found if match]
 
 
 def read_result(root: Path, experiment: Experiment) -> Result:
@@ -67,19 +52,19 @@ def read_result(root: Path, experiment: Experiment) -> Result:
     Raises:
         WorldModelsError: its commit is gone, or is no state of this project.
     """
-    texts = [_git(root, "show", f"{experiment.commit}:./{name}") for name in ("params.yaml", "dvc.lock")]
+    params, locked = (git(root, "show", f"{experiment.commit}:./{name}") for name in ("params.yaml", "dvc.lock"))
     try:
-        if None in texts:
+        if params is None or locked is None:
             raise ValueError("it lacks params.yaml or dvc.lock")
-        entries = in_force(parse_lock(str(texts[1])), parse_yaml(str(texts[0])))
-    except (ValueError, ArtifactError) as error:
+        entries = in_force(parse_lock(locked), parse_yaml(params))
+        evaluated = {entry.key: entry.primary for entry in entries if entry.stage == "evaluate"}
+        scores = _scores(root, experiment.commit, evaluated) if evaluated else {}
+    except (ValueError, WorldModelsError) as error:
         name = experiment.name
         raise WorldModelsError(
             f"experiment {name} is no state of this project ({error}). `dvc exp remove {name}` removes it."
         ) from None
-    evaluated = {entry.key: entry.primary for entry in entries if entry.stage == "evaluate"}
-    params = {name: value for entry in entries for name, value in entry.params.items()}
-    return Result(params, _scores(root, experiment.commit, evaluated) if evaluated else {})
+    return Result({name: value for entry in entries for name, value in entry.params.items()}, scores)
 
 
 def mirror_experiments(root: Path) -> int:
@@ -96,21 +81,16 @@ def mirror_experiments(root: Path) -> int:
     with opened(root) as (client, place), lock(root):
         from worldmodels.tracking.runs import RunStore
 
-        runs = RunStore(client, place)
+        runs, now = RunStore(client, place), int(time.time() * 1000)
         known = {run.data.tags.get("dvc.commit") for run in runs.find(kind="experiment")}
         new = [experiment for experiment in found if experiment.commit not in known]
         for experiment in new:
-            _complete(runs, experiment, read_result(root, experiment))
+            result, run_id = read_result(root, experiment), runs.open_experiment(experiment.name)
+            runs.log_params(run_id, result.params)
+            runs.log_metrics(run_id, [(figures(scores, f"{key}/"), 0, now) for key, scores in result.scores.items()])
+            runs.tag(run_id, {"wm.open": "false", "dvc.commit": experiment.commit, "git.commit": experiment.baseline})
+            client.set_terminated(run_id, "FINISHED")
     return len(new)
-
-
-def _complete(runs: "RunStore", experiment: Experiment, result: Result) -> None:
-    run_id, now = runs.open_experiment(experiment.name), int(time.time() * 1000)
-    runs.log_params(run_id, result.params)
-    for key, scores in result.scores.items():
-        runs.log_metrics(run_id, [({f"{key}/{name}": value for name, value in figures(scores).items()}, 0, now)])
-    runs.tag(run_id, {"wm.open": "false", "dvc.commit": experiment.commit, "git.commit": experiment.baseline})
-    runs.end(run_id, "FINISHED")
 
 
 def _scores(root: Path, commit: str, paths: dict[str, str]) -> dict[str, dict[str, Any]]:
@@ -118,20 +98,10 @@ def _scores(root: Path, commit: str, paths: dict[str, str]) -> dict[str, dict[st
     from dvc.api import DVCFileSystem
 
     files = DVCFileSystem(str(root), rev=commit)
-    with tempfile.TemporaryDirectory() as place:
-        found = {}
-        for key, path in paths.items():
-            try:
-                files.get_file(path, f"{place}/{key}.json")
-            except FileNotFoundError:  # neither in git nor in this machine's cache: `dvc exp pull` brings it
-                continue
-            found[key] = read_json(Path(place) / f"{key}.json")
+    found = {}
+    for key, path in paths.items():
+        try:
+            found[key] = json.loads(files.read_text(path))
+        except FileNotFoundError:  # neither in git nor in this machine's cache: `dvc exp pull` brings it
+            continue
     return found
-
-
-def _git(root: Path, *arguments: str) -> str | None:
-    try:
-        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, timeout=30, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout

@@ -1,20 +1,19 @@
-"""The registry: a version of ``worldmodels-<environment>`` for every agent, with its lineage.
+"""The registry: a version of ``worldmodels-<environment>`` for every agent of dvc.lock that is evaluated, with its lineage.
 
 A version is complete in itself: the agent, the returns of its test episodes (``returns.parquet``, so that the registry alone
 suffices to compare two versions) and, if it was filmed, a picture for its description.
 """
 
-import logging
-import os
+import hashlib
+import json
 import re
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlflow
 import numpy as np
@@ -22,8 +21,16 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
+from mlflow.utils.logging_utils import suppress_logs_in_thread
 
 import worldmodels
+from worldmodels.storage.files import read_json
+from worldmodels.storage.layout import AgentFiles
+from worldmodels.tracking.dvclock import NO_STUDY, Entry
+from worldmodels.tracking.store import PREFIX
+
+if TYPE_CHECKING:
+    from worldmodels.tracking.sync import Mirror
 
 PACKAGES = ("numpy", "pandas", "pyarrow", "pydantic", "pyyaml", "safetensors", "torch")
 CANDIDATE, CHAMPION = "candidate", "champion"
@@ -31,11 +38,8 @@ CANDIDATE, CHAMPION = "candidate", "champion"
 FILES = "artifacts"
 RETURNS, PICTURE = f"{FILES}/returns.parquet", f"{FILES}/dream.png"
 """Where a version's files lie in its model."""
-
-
-def model_name(environment: str) -> str:
-    """Return the name of an environment's registered model."""
-    return f"worldmodels-{environment}"
+TOLD = ("key", "world_model", "controller", "study", "preset", "seed", "controller_seed", "rules", "backend", "block")
+"""What of metrics/<key>.json is a tag of the version."""
 
 
 def alias_of(key: str) -> str:
@@ -48,15 +52,43 @@ def alias_of(key: str) -> str:
     return f"agent-{key}" if taken else key
 
 
-def find_version(client: MlflowClient, name: str, fingerprint: str) -> tuple[str | None, list[str]]:
+def register_agents(mirror: "Mirror") -> None:
+    """Make sure that every agent has its version, and that the aliases point at the versions of this dvc.lock."""
+    client, known = mirror.runs.client, mirror.known
+    chain: dict[str, dict[str, str]] = {}  # environment -> key -> version, without studies
+    studies: dict[str, list[str]] = {}
+    for world_model in known.world_models():
+        for key in known.agents(world_model):
+            evaluate = known.get("evaluate", key)
+            if evaluate is None or "env" not in evaluate.about:
+                continue
+            environment = str(evaluate.about["env"])
+            lineage = known.lineage(world_model) | {"wm.agent": known.hashes[AgentFiles(key).agent.as_posix()]}
+            told = json.dumps([sorted(lineage.items()), sorted(evaluate.outs.items())])
+            lineage["wm.fingerprint"] = hashlib.sha256(told.encode()).hexdigest()
+            number, lost = _find_version(client, PREFIX + environment, lineage["wm.fingerprint"])
+            if number is None:
+                number = _register(mirror, mirror.parents[world_model], evaluate, lineage)
+                mirror.report.versions_added += number is not None
+            for each in lost:
+                again = f": it is registered again as version {number}" if number else ""
+                mirror.report.notes.append(f"the files of {PREFIX}{environment}/{each} ({key}) are gone{again}")
+            if evaluate.about.get("study") != NO_STUDY:
+                studies.setdefault(environment, []).append(key)
+            elif number is not None:
+                chain.setdefault(environment, {})[key] = number
+    for environment in chain.keys() | studies.keys():
+        set_aliases(client, environment, chain.get(environment, {}), studies.get(environment, []))
+
+
+def _find_version(client: MlflowClient, name: str, fingerprint: str) -> tuple[str | None, list[str]]:
     """Return the version of the agent with this fingerprint whose files are there, and those whose files are gone."""
     lost = []
     for found in sorted(client.search_model_versions(f"name='{name}'"), key=lambda each: -int(each.version)):
-        if found.tags.get("wm.fingerprint") != fingerprint:
-            continue
-        if _has_files(name, str(found.version)):
-            return str(found.version), []
-        lost.append(str(found.version))
+        if found.tags.get("wm.fingerprint") == fingerprint:
+            if _has_files(name, str(found.version)):
+                return str(found.version), []
+            lost.append(str(found.version))
     return None, lost
 
 
@@ -70,8 +102,21 @@ def _has_files(name: str, version: str) -> bool:
     return RETURNS in {file.path for file in there}
 
 
+def _register(mirror: "Mirror", run_id: str, evaluate: Entry, lineage: Mapping[str, str]) -> str | None:
+    """Register an agent if its files are those of dvc.lock; return the version."""
+    files, film = AgentFiles(evaluate.key), mirror.known.get("film", evaluate.key)
+    scores, agent, returns = (mirror.on_disk(path.as_posix()) for path in (files.scores, files.agent, files.returns))
+    if scores is None or agent is None or returns is None:
+        return None
+    parts = {"agent": agent, "returns": returns}
+    drawn = mirror.on_disk(film.primary) if film is not None else None
+    if drawn is not None and (drawn / files.filmstrip.name).is_file():
+        parts["picture"] = drawn / files.filmstrip.name
+    return register(mirror.runs.client, run_id, parts, read_json(scores), {**lineage, **mirror.git})
+
+
 def register(
-    client: MlflowClient, run_id: str, parts: Mapping[str, Path], scores: Mapping[str, Any], tags: Mapping[str, str]
+    client: MlflowClient, run_id: str, parts: Mapping[str, Path], scores: Mapping[str, Any], lineage: Mapping[str, str]
 ) -> str:
     """Log an agent as a model of a run and register it; return the version.
 
@@ -80,15 +125,20 @@ def register(
         run_id: its iteration's run.
         parts: ``agent`` (a folder), ``returns`` (the table of its test episodes), ``picture`` (if there is one).
         scores: what metrics/<key>.json holds.
-        tags: its lineage.
+        lineage: tags that say what it is made of.
     """
-    name = model_name(scores["environment"])
+    name = PREFIX + scores["environment"]
     try:
         client.create_registered_model(name, description=f"V, M and C for {scores['environment']}: a version for every agent.")
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    with _quiet(), tempfile.TemporaryDirectory() as place, mlflow.start_run(run_id=run_id, nested=True):
+    with (
+        suppress_logs_in_thread(),  # what is deliberate: no input example, no type hints, requirements given by hand
+        warnings.catch_warnings(record=True),  # recorded, because MLflow sets filters of its own
+        tempfile.TemporaryDirectory() as place,
+        mlflow.start_run(run_id=run_id, nested=True),
+    ):
         logged = mlflow.pyfunc.log_model(
             name="agent",
             python_model=str(Path(__file__).with_name("agent_model.py")),
@@ -97,22 +147,18 @@ def register(
             signature=_signature(parts["agent"]),
             pip_requirements=[f"{package}=={version(package).split('+')[0]}" for package in PACKAGES],
         )
-    made = client.create_model_version(name, logged.model_uri, run_id, dict(tags), model_id=logged.model_id)
+    tags = {f"wm.{told}": str(scores[told]) for told in TOLD} | dict(lineage)
+    for world in ("real", "dream", "random"):
+        tags |= {f"{world}.{told}": f"{scores[world][told]:g}" for told in ("mean", "stderr", "n") if scores[world]}
+    made = client.create_model_version(name, logged.model_uri, run_id, tags, model_id=logged.model_id)
     card = model_card(scores, str(made.version), drawn="picture" in parts)
     client.update_model_version(name, made.version, card)  # afterwards, as it holds the version
     return str(made.version)
 
 
 def set_aliases(client: MlflowClient, environment: str, versions: Mapping[str, str], studies: Sequence[str] = ()) -> None:
-    """Point each agent's alias at its version, and ``candidate`` at the last.
-
-    Args:
-        client: of the registry.
-        environment: of the agents.
-        versions: agent -> version, in their order.
-        studies: agents of comparisons: they have no alias.
-    """
-    name = model_name(environment)
+    """Point the alias of each agent at its version, and ``candidate`` at the last; agents of studies have no alias."""
+    name = PREFIX + environment
     wanted = {alias_of(key): each for key, each in versions.items()}
     if versions:
         wanted[CANDIDATE] = list(versions.values())[-1]
@@ -133,7 +179,7 @@ def model_card(scores: Mapping[str, Any], version: str, *, drawn: bool) -> str:
     def line(label: str, world: Mapping[str, Any] | None) -> str:
         return f"| {label} | {world['mean']:.1f} ± {world['stderr']:.1f} | {world['n']} |\n" if world else ""
 
-    name, blind, dream = model_name(scores["environment"]), scores["blind"], scores["dream"]
+    name, blind, dream = PREFIX + scores["environment"], scores["blind"], scores["dream"]
     temperature = f"temperature {dream['temperature']:g}" if dream else ""
     episodes = f"{scores['block']} seeds"
     study = "" if scores["study"] == "none" else f" It belongs to the study `{scores['study']}`."
@@ -153,20 +199,6 @@ def model_card(scores: Mapping[str, Any], version: str, *, drawn: bool) -> str:
         f'```python\nagent = mlflow.pyfunc.load_model("models:/{name}/{version}")\n'
         'out = agent.predict({"frame": frames, "memory": memory})  # memory: zeros at first, then out["memory"]\n```\n'
     )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence advice on what is deliberate here: no input example, no type hints, requirements given by hand."""
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    logger = logging.getLogger("mlflow")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(record=True):  # recorded, because MLflow sets filters of its own
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def _signature(folder: Path) -> ModelSignature:

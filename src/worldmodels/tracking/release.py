@@ -6,12 +6,14 @@ one (a one-sided paired permutation test, Fisher 1935). It assumes no distributi
 that is as good as the champion passes with probability alpha at most, each time that one is tried.
 
 What was last decided is written on the version: ``wm.gate`` (a sentence), ``wm.gate.passed``, ``.against`` (the champion's
-version, or ``random``), ``.p``, ``.alpha``. Each change of the champion is written on the model (``tracking/champions.py``).
+version, or ``random``), ``.p``, ``.alpha``. Each change of the champion is a tag of the model, and none is overwritten.
 """
 
-import os
+import json
 import tempfile
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import NamedTuple
 
 import mlflow
 import numpy as np
@@ -21,57 +23,51 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from worldmodels.errors import ArtifactError, WorldModelsError
-from worldmodels.tracking.champions import before, now, remember
+from worldmodels.tracking.dvclock import NO_STUDY
 from worldmodels.tracking.registry import CHAMPION, RETURNS
 from worldmodels.tracking.store import reason_of
 
 ALPHA = 0.05
 RANDOM = "random"
 """Names the random policy, which the first champion must beat."""
-NO_STUDY = "none"
-"""`study` of an agent that is no part of a comparison."""
 FLIPS = 20_000
 """Sign flips to draw, from a fixed seed; if there are fewer, all of them are taken."""
 BATCH = 1_000
 """Flips held in memory at once."""
+CHANGE = "wm.champion."
+"""Name of the tag of a change of the champion, before the time of the change."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a policy earned in test episodes.
+    """What a policy earned in test episodes."""
 
-    Attributes:
-        name: as sentences call it.
-        rules: of the game.
-        backend: that ran it.
-        seeds: of the episodes, ascending.
-        returns: of the episodes, (E,).
-    """
-
-    name: str
-    rules: str
-    backend: str
-    seeds: np.ndarray
-    returns: np.ndarray
+    name: str  # as sentences call it
+    rules: str  # of the game
+    backend: str  # that ran it
+    seeds: np.ndarray  # of the episodes, ascending
+    returns: np.ndarray  # of the episodes, (E,)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the gate says.
+    """What the gate says."""
 
-    Attributes:
-        passed: whether the challenger is better.
-        reason: a sentence.
-        difference: mean of challenger minus reference over episodes; None if the two cannot be compared.
-        stderr: its standard error.
-        p: of the one-sided test.
-    """
+    passed: bool  # whether the challenger is better
+    reason: str  # a sentence
+    difference: float | None = None  # mean of challenger minus reference over episodes; None if they cannot be compared
+    stderr: float | None = None  # of the difference
+    p: float | None = None  # of the one-sided test
 
-    passed: bool
-    reason: str
-    difference: float | None = None
-    stderr: float | None = None
-    p: float | None = None
+
+class Change(NamedTuple):
+    """A change of the champion."""
+
+    version: str | None  # the champion from then on; None if there is none
+    time: str  # in UTC, to the minute
+    gate: str  # how it came to be: promoted, rolled back, retired
+    reason: str  # a sentence
+    reigns: list[str]  # the versions that were champion one after the other, up to this one: the way back
 
 
 class RefusedError(WorldModelsError):
@@ -90,17 +86,8 @@ def sign_flip_p(differences: np.ndarray) -> float:
 
     if len(differences) < 2:
         return 0.5 if differences.sum() > 0 else 1.0
-    test = permutation_test(
-        (differences,),
-        np.mean,
-        permutation_type="samples",
-        alternative="greater",
-        n_resamples=FLIPS - 1,
-        batch=BATCH,
-        vectorized=True,
-        rng=0,
-    )
-    return float(test.pvalue)
+    options = {"permutation_type": "samples", "alternative": "greater", "n_resamples": FLIPS - 1, "batch": BATCH}
+    return float(permutation_test((differences,), np.mean, vectorized=True, rng=0, **options).pvalue)
 
 
 def judge(challenger: Outcome, reference: Outcome, alpha: float = ALPHA) -> Verdict:
@@ -139,7 +126,6 @@ def fetch_outcomes(version: ModelVersion) -> dict[str, Outcome]:
         ArtifactError: its table cannot be had.
     """
     label = f"{version.name}/{version.version}"
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     with tempfile.TemporaryDirectory() as place:
         try:
             path = mlflow.artifacts.download_artifacts(f"models:/{label}/{RETURNS}", dst_path=place)
@@ -167,12 +153,10 @@ def champion_of(client: MlflowClient, name: str) -> str | None:
     return None if version is None else str(version)
 
 
-def judge_against_champion(client: MlflowClient, version: ModelVersion, alpha: float = ALPHA) -> tuple[Verdict, str]:
-    """Return what the gate says of a version, and against what: a version, or ``random`` if there is no champion."""
-    own, champion = fetch_outcomes(version), champion_of(client, version.name)
-    if champion is None:
-        return judge(own["real"], own[RANDOM], alpha), RANDOM
-    return judge(own["real"], fetch_outcomes(client.get_model_version(version.name, champion))["real"], alpha), champion
+def judge_version(challenger: ModelVersion, reference: ModelVersion | None, alpha: float = ALPHA) -> Verdict:
+    """Return what the gate says of a version against another, or against the random policy if it is None."""
+    own = fetch_outcomes(challenger)
+    return judge(own["real"], own[RANDOM] if reference is None else fetch_outcomes(reference)["real"], alpha)
 
 
 def promote(client: MlflowClient, version: ModelVersion, alpha: float = ALPHA) -> str:
@@ -192,11 +176,11 @@ def promote(client: MlflowClient, version: ModelVersion, alpha: float = ALPHA) -
             f"{stays}: {name}/{number} belongs to the study `{study}`, which only compares. Name its recipe by an agent "
             "with `study: none` to release it."
         )
-    verdict, against = judge_against_champion(client, version, alpha)
+    verdict = judge_version(version, client.get_model_version(name, champion) if champion else None, alpha)
     told = {
-        "wm.gate": f"{'promoted' if verdict.passed else 'refused'} {now()}: {verdict.reason}",
+        "wm.gate": f"{'promoted' if verdict.passed else 'refused'} {_now()}: {verdict.reason}",
         "wm.gate.passed": str(verdict.passed).lower(),
-        "wm.gate.against": against,
+        "wm.gate.against": champion or RANDOM,
         "wm.gate.p": "" if verdict.p is None else f"{verdict.p:.4g}",
         "wm.gate.alpha": f"{alpha:g}",
     }
@@ -205,17 +189,16 @@ def promote(client: MlflowClient, version: ModelVersion, alpha: float = ALPHA) -
     if not verdict.passed:
         raise RefusedError(f"{stays}: {verdict.reason}")
     client.set_registered_model_alias(name, CHAMPION, number)
-    remember(client, name, number, "promoted", verdict.reason)
+    earlier = _reigns(client, name, champion) if champion else []
+    _remember(client, name, [*earlier, number], "promoted", verdict.reason)
     return f"{name}/{number} is the champion: {verdict.reason}"
 
 
 def rollback(client: MlflowClient, name: str, *, retire: bool = False) -> str:
-    """Point ``champion`` at the champion before this one; return a sentence.
+    """Point ``champion`` at the champion before this one that is still there; return a sentence.
 
-    Args:
-        client: of the registry.
-        name: of the model.
-        retire: leave the model without a champion instead; the next must beat the random policy.
+    A version that was rolled back from is no way back. ``retire`` leaves the model without a champion instead: the next must
+    beat the random policy.
 
     Raises:
         RefusedError: there is nothing to go back to.
@@ -223,18 +206,45 @@ def rollback(client: MlflowClient, name: str, *, retire: bool = False) -> str:
     champion = champion_of(client, name)
     if champion is None:
         raise RefusedError(f"{name} has no champion. `wm registry promote` makes one.")
-    earlier = None if retire else before(client, name, champion)
-    if earlier is not None:
-        client.set_registered_model_alias(name, CHAMPION, earlier)
-        said = f"{name}/{earlier} is the champion again."
-        remember(client, name, earlier, "rolled back", f"from version {champion}")
-    elif retire:
+    there = {str(version.version) for version in client.search_model_versions(f"name='{name}'")} - {champion}
+    earlier = [version for version in _reigns(client, name, champion) if version in there]
+    if retire:
         client.delete_registered_model_alias(name, CHAMPION)
         said = f"{name} has no champion any more."
-        remember(client, name, None, "retired", f"version {champion}")
+        _remember(client, name, [], "retired", f"version {champion}")
+    elif earlier:
+        client.set_registered_model_alias(name, CHAMPION, earlier[-1])
+        said = f"{name}/{earlier[-1]} is the champion again."
+        _remember(client, name, earlier, "rolled back", f"from version {champion}")
     else:
         raise RefusedError(
             f"{name}/{champion} has no champion before it to go back to. `--retire` leaves {name} without a champion."
         )
-    client.set_model_version_tag(name, champion, "wm.gate", f"rolled back {now()}: {said}")
+    client.set_model_version_tag(name, champion, "wm.gate", f"rolled back {_now()}: {said}")
     return said
+
+
+def history(client: MlflowClient, name: str) -> list[Change]:
+    """Return the changes of a model's champion, the first one first; tags that say no such thing are left out."""
+    found = []
+    for _, text in sorted(item for item in client.get_registered_model(name).tags.items() if item[0].startswith(CHANGE)):
+        try:
+            found.append(Change(**json.loads(text)))
+        except (ValueError, TypeError):
+            continue
+    return found
+
+
+def _reigns(client: MlflowClient, name: str, champion: str) -> list[str]:
+    """Return the versions that were champion one after the other, up to this one; itself alone if it was set by hand."""
+    changes = history(client, name)
+    return changes[-1].reigns if changes and changes[-1].version == champion else [champion]
+
+
+def _remember(client: MlflowClient, name: str, reigns: list[str], gate: str, reason: str) -> None:
+    change = Change(reigns[-1] if reigns else None, _now(), gate, reason, reigns)
+    client.set_registered_model_tag(name, f"{CHANGE}{datetime.now(UTC):%Y%m%d-%H%M%S-%f}", json.dumps(change._asdict()))
+
+
+def _now() -> str:
+    return f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"

@@ -2,46 +2,36 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from worldmodels.storage.layout import STAGES, WorldModelFiles
-from worldmodels.tracking.dvclock import DvcLock, Entry, read_lock
-from worldmodels.tracking.lineage import artifact_hash, lock_tags
+import yaml
+from mlflow.entities import Run
+from pydantic import TypeAdapter, ValidationError
+
+from worldmodels.storage.layout import STAGES
+from worldmodels.tracking.dvclock import NO_STUDY, DvcLock, Entry, artifact_hash, read_lock
+from worldmodels.tracking.git import lock_tags
 from worldmodels.tracking.points import points
+from worldmodels.tracking.registry import register_agents
+from worldmodels.tracking.runs import RunStore
 from worldmodels.tracking.store import lock, opened
-
-if TYPE_CHECKING:
-    from mlflow.entities import Run
-
-    from worldmodels.tracking.runs import RunStore
 
 DATA = ("data.json", "latents.safetensors")
 """What a stage reads as data: MLflow shows it as the run's data set."""
-LINEAGE = {"data": "data.json", "V": "vision.safetensors", "M": "memory.safetensors"}
-"""What of a world model an agent is made of, by the name of its tag."""
-NO_STUDY = "none"
-"""`study` of an agent that is no part of a comparison."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class SyncReport:
-    """What a sync did.
+    """What a sync did."""
 
-    Attributes:
-        entries: stages in dvc.lock.
-        runs_added: of stages.
-        parents_added: runs of iterations, made or adopted from live ones.
-        versions_added: of registered models.
-        notes: what was left out, and why.
-    """
-
-    entries: int
-    runs_added: int
-    parents_added: int
-    versions_added: int
-    notes: tuple[str, ...] = ()
+    entries: int  # stages in dvc.lock
+    runs_added: int = 0  # of stages
+    parents_added: int = 0  # runs of iterations, made or adopted from live ones
+    versions_added: int = 0  # of registered models
+    notes: list[str] = field(default_factory=list)  # what was left out, and why
 
     def __str__(self) -> str:
         added = f"{self.runs_added} stage runs, {self.parents_added} iterations, {self.versions_added} model versions"
@@ -60,9 +50,7 @@ def sync(root: Path, *, registry: bool = True) -> SyncReport:
     """
     known = DvcLock(read_lock(root / "dvc.lock"))
     with opened(root) as (client, experiment), lock(root):
-        from worldmodels.tracking.runs import RunStore
-
-        mirror = _Mirror(RunStore(client, experiment), root, known)
+        mirror = Mirror(RunStore(client, experiment), root, known)
         for key in known.world_models():
             mirror.iteration(key)
         for entry in known.entries:
@@ -71,27 +59,23 @@ def sync(root: Path, *, registry: bool = True) -> SyncReport:
         mirror.runs.end_killed()
         mirror.runs.rest()
         if registry:
-            from worldmodels.tracking.versions import register_agents
-
-            added, notes = register_agents(client, known, mirror.parents, mirror.on_disk, mirror.git)
-            mirror.notes += notes
-            mirror.versions_added = added
-    return SyncReport(len(known.entries), mirror.runs_added, mirror.parents_added, mirror.versions_added, tuple(mirror.notes))
+            register_agents(mirror)
+    return mirror.report
 
 
-class _Mirror:
+class Mirror:
     """Writes runs.
 
     Attributes:
+        report: what was done so far.
         parents: world model -> id of its iteration's run.
     """
 
-    def __init__(self, runs: "RunStore", root: Path, known: DvcLock) -> None:
+    def __init__(self, runs: RunStore, root: Path, known: DvcLock) -> None:
         self.runs, self.root, self.known = runs, root, known
         self.git = lock_tags(root)
-        self.notes: list[str] = []
+        self.report = SyncReport(len(known.entries))
         self.parents: dict[str, str] = {}
-        self.runs_added = self.parents_added = self.versions_added = 0
         self._stages = runs.find(kind="stage")
         self._parents = runs.find(kind="iteration")
         self._children = {run.info.run_id: run.data.tags.get("mlflow.parentRunId") for run in self._stages}
@@ -101,12 +85,14 @@ class _Mirror:
         own = [entry for entry in self.known.entries if self.known.parent(entry) == key]
         made = [self.known.get(stage, key) for stage, section in STAGES.items() if section == "world_models"]
         whole = [entry for entry in made if entry is not None]
-        fingerprint = _fingerprint(whole) if len(whole) == len(made) else None
-        parent = self.parents[key] = self._parent(key, fingerprint)
+        state = {"wm.key": key, **self.known.lineage(key)} if len(whole) == len(made) else {}
+        # The run of this world model, else the live one, else a new one.
+        same = [run.info.run_id for run in self._parents if state and state.items() <= run.data.tags.items()]
+        parent = self.parents[key] = same[0] if same else self.runs.open_parent(key, current=not state)
         for entry in own:
             self.stage(entry, parent)
-        if fingerprint is not None:
-            self._settle(key, parent, fingerprint, whole, own)
+        if state:
+            self._settle(key, parent, state, whole, own)
 
     def stage(self, entry: Entry, parent: str | None) -> None:
         """Make sure that an entry has exactly one finished run, below its parent, with what is on disk of it."""
@@ -119,32 +105,32 @@ class _Mirror:
             del self._children[double.info.run_id]
         if found:
             run_id, known = found[0].info.run_id, found[0].data
-            moves = (entry.stage, entry.key) in self.known.holding  # what is to be run again stays where it was
+            moves = self.known.get(entry.stage, entry.key) is not None  # what is to be run again stays where it was
             if known.tags.get("mlflow.parentRunId") != parent and parent is not None and moves:
                 self.runs.tag(run_id, {"mlflow.parentRunId": parent})
                 self._children[run_id] = parent
         else:
-            run_id, known = self._rebuild(entry, parent), None
+            tags = {"wm.artifact": entry.artifact, "wm.rebuilt": "true", **self.git}
+            tags |= {f"dvc.{path}": md5 for path, md5 in entry.deps.items()}
+            run_id, known = self.runs.create_stage(entry.stage, entry.key, tags, parent), None
             self._children[run_id] = parent
-        self.runs.log_params(run_id, {k: v for k, v in entry.params.items() if known is None or k not in known.params})
+            self.report.runs_added += 1
+        self.runs.log_params(run_id, entry.params, known.params if known else ())
         figures = _metrics_file(entry)
         on_disk = None if figures is None else self.on_disk(figures)
         if on_disk is not None:
-            whole = known is not None and "wm.continued" not in known.tags
             # What was on its way when a stage was killed is lost to MLflow, but not to the curve on disk.
-            self.runs.log_metrics(
-                run_id,
-                points(on_disk),
-                without=known.metrics if known and whole else (),
-                logged=() if known is None or whole else self.runs.logged_points(run_id),
-            )
+            if known is not None and "wm.continued" in known.tags:
+                self.runs.log_metrics(run_id, points(on_disk), logged=self.runs.logged_points(run_id))
+            else:
+                self.runs.log_metrics(run_id, points(on_disk), without=known.metrics if known else ())
         if entry.stage == "film":
-            self._pictures(run_id, entry, "pictures")
+            self._pictures(run_id, entry, "pictures", {f"wm.film.{entry.key}": entry.artifact})
         data = {path: md5 for path, md5 in entry.deps.items() if Path(path).name in DATA}
         if data and not (found and found[0].inputs and found[0].inputs.dataset_inputs):
             self.runs.log_inputs(run_id, data)
         if known is None or found[0].info.status != "FINISHED":
-            self.runs.end(run_id, "FINISHED")
+            self.runs.client.set_terminated(run_id, "FINISHED")
 
     def on_disk(self, path: str) -> Path | None:
         """Return the path of an artifact, if what is there is what dvc.lock names; else leave a note."""
@@ -152,26 +138,11 @@ class _Mirror:
         if file.exists() and artifact_hash(file) == self.known.hashes[path]:
             return file
         note = f"{path} is {'not the one of dvc.lock' if file.exists() else 'not on disk'}: left out (`dvc checkout` brings it)"
-        if note not in self.notes:
-            self.notes.append(note)
+        if note not in self.report.notes:
+            self.report.notes.append(note)
         return None
 
-    def _rebuild(self, entry: Entry, parent: str | None) -> str:
-        from worldmodels.tracking.runs import stage_name
-
-        tags = {"wm.kind": "stage", "wm.stage": entry.stage, "wm.key": entry.key, "wm.artifact": entry.artifact}
-        lineage = {f"dvc.{path}": md5 for path, md5 in entry.deps.items()}
-        self.runs_added += 1
-        return self.runs.create(stage_name(entry.stage, entry.key), tags | lineage | {"wm.rebuilt": "true"} | self.git, parent)
-
-    def _parent(self, key: str, fingerprint: str | None) -> str:
-        """Return the iteration's run: the one of this world model, else the live one, else a new one."""
-        for run in self._parents:
-            if fingerprint is not None and run.data.tags.get("wm.fingerprint") == fingerprint:
-                return run.info.run_id
-        return self.runs.open_parent(key, current=fingerprint is None)
-
-    def _settle(self, key: str, parent: str, fingerprint: str, world_model: Sequence[Entry], own: Sequence[Entry]) -> None:
+    def _settle(self, key: str, parent: str, state: dict[str, str], world_model: Sequence[Entry], own: Sequence[Entry]) -> None:
         """Complete an iteration's run; leave no other run of it that is empty or open."""
         others = {run.info.run_id: run for run in self._parents if run.data.tags.get("wm.key") == key}
         known = others.pop(parent, None)
@@ -180,17 +151,15 @@ class _Mirror:
         evaluated = [entry for entry in (self.known.get("evaluate", agent) for agent in agents) if entry is not None]
         at_work = any(self._children.get(run.info.run_id) == parent and self.runs.is_alive(run) for run in self._stages)
         done = bool(agents) and len(evaluated) == len(agents) and not at_work
-        folder = WorldModelFiles(key).folder.as_posix()
-        lineage = {f"wm.{name}": self.known.hashes[f"{folder}/{file}"] for name, file in LINEAGE.items()}
-        state = {"wm.fingerprint": fingerprint, "wm.current": "true", "wm.open": str(not done).lower(), **lineage}
-        if tags.get("wm.fingerprint") != fingerprint:
-            self.parents_added += 1
+        if not state.items() <= tags.items():
+            self.report.parents_added += 1
             state |= {} if "git.commit" in tags else self.git
+        state |= {"wm.current": "true", "wm.open": str(not done).lower()}
         self.runs.tag(parent, {name: value for name, value in state.items() if tags.get(name) != value})
         params = {name: value for entry in world_model for name, value in entry.params.items()}
-        self.runs.log_params(parent, {k: v for k, v in params.items() if known is None or k not in known.data.params})
+        self.runs.log_params(parent, params, known.data.params if known else ())
         if done and (known is None or known.info.status != "FINISHED"):
-            self.runs.end(parent, "FINISHED")
+            self.runs.client.set_terminated(parent, "FINISHED")
         elif not done and known is not None and known.info.status == "FINISHED":
             self.runs.client.update_run(parent, status="SCHEDULED")
         self._headline(parent, tags, evaluated)
@@ -200,25 +169,21 @@ class _Mirror:
                 self._pictures(parent, entry, f"pictures/{entry.key}", tags)
         for other, run in others.items():
             told = run.data.tags
-            if other not in self._children.values() and "wm.fingerprint" not in told:
+            if other not in self._children.values() and "wm.current" not in told:
                 self.runs.client.delete_run(other)  # a run again of what was there already: its stages' runs have moved
             elif told.get("wm.current") == "true":
                 self.runs.tag(other, {"wm.current": "false", "wm.open": "false"})
 
     def _headline(self, parent: str, tags: Mapping[str, str], evaluated: Sequence[Entry]) -> None:
         """Show of an iteration the scores of its last agent that is no part of a study."""
-        last = next((entry for entry in reversed(evaluated) if self.known.about(entry).get("study") == NO_STUDY), None)
-        if last is None or tags.get("wm.scores") == last.artifact:
-            return
-        scores = self.on_disk(last.primary)
-        if scores is not None:
+        last = next((entry for entry in reversed(evaluated) if entry.about.get("study") == NO_STUDY), None)
+        scores = None if last is None or tags.get("wm.scores") == last.artifact else self.on_disk(last.primary)
+        if last is not None and scores is not None:
             self.runs.log_metrics(parent, points(scores))
             self.runs.tag(parent, {"wm.scores": last.artifact, "wm.agent": last.key})
 
     def _config(self, parent: str, tags: Mapping[str, str], own: Sequence[Entry]) -> None:
         """Log the settings of an iteration, with all defaults."""
-        from worldmodels.tracking.resolved import resolved_config
-
         text = resolved_config({name: value for entry in own for name, value in entry.sections.items()})
         digest = hashlib.sha256(text.encode()).hexdigest()
         there = {file.path for file in self.runs.client.list_artifacts(parent)}
@@ -226,17 +191,41 @@ class _Mirror:
             self.runs.client.log_text(parent, text, "config.yaml")
             self.runs.tag(parent, {"wm.config": digest})
 
-    def _pictures(self, run_id: str, entry: Entry, place: str, tags: Mapping[str, str] | None = None) -> None:
-        """Log the film of an agent, unless the run holds it. ``tags``: of a run whose film may change."""
+    def _pictures(self, run_id: str, entry: Entry, place: str, tags: Mapping[str, str]) -> None:
+        """Log the film of an agent, unless the run with these tags holds it."""
         folder, name = self.on_disk(entry.primary), f"wm.film.{entry.key}"
         if folder is None:
             return
-        same = tags is None or tags.get(name) == entry.artifact
-        if same and self.runs.holds(run_id, folder, place):
-            return
-        self.runs.log_pictures(run_id, folder, place)
-        if tags is not None:
+        there = {Path(file.path).name for file in self.runs.client.list_artifacts(run_id, place)}
+        if tags.get(name) != entry.artifact or not {file.name for file in folder.iterdir()} <= there:
+            self.runs.log_pictures(run_id, folder, place)
             self.runs.tag(run_id, {name: entry.artifact})
+
+
+def resolved_config(sections: Mapping[str, Any]) -> str:
+    """Return params as YAML, with all defaults. A section of another version of the code stays as it was written.
+
+    Args:
+        sections: dotted key of params.yaml -> what stood there, as dvc.lock has it.
+    """
+    # Here: it brings torch along, which a command that changes nothing does not wait for.
+    from worldmodels.project import EnvironmentSection, Project
+
+    fields = EnvironmentSection.model_fields | {"compute": Project.model_fields["compute"]}
+    whole: dict[str, Any] = {}
+    for key, section in sections.items():
+        *path, last = key.split(".")
+        node = whole
+        for part in path:
+            node = node.setdefault(part, {})
+        alone = path[1:] == ["controllers"]  # one section of several
+        name, written = ("controllers", {last: section}) if alone else (last, section)
+        if name in fields:
+            kind = TypeAdapter(fields[name].annotation)  # type: ignore[arg-type]
+            with suppress(ValidationError):
+                written = kind.dump_python(kind.validate_python(written), mode="json")
+        node |= written if alone else {last: written}
+    return yaml.safe_dump(whole, sort_keys=True, allow_unicode=True)
 
 
 def _metrics_file(entry: Entry) -> str | None:
@@ -248,11 +237,6 @@ def _metrics_file(entry: Entry) -> str | None:
     return next((path for suffix in (".csv", ".json") for path in entry.outs if path.endswith(suffix)), None)
 
 
-def _is_of(run: "Run", entry: Entry) -> bool:
+def _is_of(run: Run, entry: Entry) -> bool:
     tags = run.data.tags
     return (tags.get("wm.stage"), tags.get("wm.key"), tags.get("wm.artifact")) == (entry.stage, entry.key, entry.artifact)
-
-
-def _fingerprint(entries: Sequence[Entry]) -> str:
-    text = "\n".join(sorted(f"{entry.stage} {entry.key} {entry.artifact}" for entry in entries))
-    return hashlib.sha256(text.encode()).hexdigest()
