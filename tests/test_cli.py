@@ -706,12 +706,12 @@ class TestSweep:
 class TestDoctor:
     @pytest.mark.parametrize("game", [{"kind": "vizdoom"}, {"kind": "carracing", "backend": "gymnasium"}])
     def test_rendering_is_tried_with_the_real_game(self, game: dict[str, str]) -> None:
-        (verdict,) = doctor.check_rendering("game", game)
+        verdict = doctor.check_rendering("game", game)
         assert verdict.status == "ok", verdict
         assert "steps/s" in verdict.detail
 
     def test_an_engine_that_fails_is_a_failure_with_its_reason(self) -> None:
-        (verdict,) = doctor.check_rendering("game", {"kind": "vizdoom", "skill": "nine"})
+        verdict = doctor.check_rendering("game", {"kind": "vizdoom", "skill": "nine"})
         assert verdict.status == "fail"
         assert verdict.advice
         assert verdict.detail
@@ -736,7 +736,7 @@ class TestDoctor:
 
     def test_bad_params_and_a_folder_without_a_pipeline_are_failures(self, project: Path) -> None:
         Path("params.yaml").write_text("preset: 3\n")
-        assert [verdict.status for verdict in doctor.check_params(Path())] == ["fail"]
+        assert doctor.check_params(Path()).status == "fail"
         assert [verdict.status for verdict in doctor.check_dvc(Path())] == ["fail"]
 
     def test_a_download_without_git_fails_and_an_odd_folder_is_a_warning(self, tmp_path: Path) -> None:
@@ -757,13 +757,13 @@ class TestDoctor:
         self, monkeypatch: pytest.MonkeyPatch, version: tuple[int, int], status: str
     ) -> None:
         monkeypatch.setattr(sys, "version_info", (*version, 0))
-        (verdict,) = doctor.check_python()
+        verdict = doctor.check_python()
         assert verdict.status == status
         assert status == "ok" or "3.11 to 3.13" in verdict.advice
 
     def test_the_way_to_make_room_keeps_experiments(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 10**6))
-        (verdict,) = doctor.check_disk(Path())
+        verdict = doctor.check_disk(Path())
         assert verdict.status == "fail"
         assert "dvc gc -w --all-experiments" in verdict.advice
 
@@ -771,14 +771,14 @@ class TestDoctor:
         self, project: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        (verdict,) = doctor.check_store(project)
+        verdict = doctor.check_store(project)
         assert verdict.status == "ok", verdict
         assert not Path("mlflow.db").exists()
 
     def test_a_store_that_is_no_database_is_a_warning_with_advice(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         Path("mlflow.db").write_bytes(b"not a database" * 100)
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project}/mlflow.db")
-        (verdict,) = doctor.check_store(project)
+        verdict = doctor.check_store(project)
         assert verdict.status == "warn"
         assert "wm track sync" in verdict.advice
 

@@ -1,10 +1,14 @@
 """Commands that say what exists, and on what machine."""
 
+import math
+import subprocess
 from typing import Annotated
 
 import typer
 
+from worldmodels.cli.folder import find_root, project_folder
 from worldmodels.cli.options import Json, print_json
+from worldmodels.errors import ParamsError
 
 commands = typer.Typer()
 ledger = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The ledger of scores that the pages are made from.")
@@ -17,7 +21,6 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show what exists: agents with their scores, the hashes of artifacts, and what is missing."""
-    from worldmodels.cli.folder import find_root
     from worldmodels.cli.show import next_steps_text, overview, overview_text
 
     found = overview(find_root())
@@ -32,8 +35,7 @@ def show(
 @commands.command(short_help="Check this machine; say what to do.")
 def doctor(as_json: Json = False) -> None:
     """Check this machine: Python, packages, rendering, GPU, disk, MLflow store, DVC; each with a verdict."""
-    from worldmodels.cli.doctor import examine, failed
-    from worldmodels.cli.folder import find_root
+    from worldmodels.cli.doctor import examine
 
     verdicts = []
     for verdict in examine(find_root()):
@@ -42,9 +44,9 @@ def doctor(as_json: Json = False) -> None:
             typer.echo(verdict.as_text())
     if as_json:
         print_json([verdict._asdict() for verdict in verdicts])
-    elif failed(verdicts):
-        typer.echo("\nSomething that is required does not work: see the lines that say `fail`.", err=True)
-    if failed(verdicts):
+    if any(verdict.status == "fail" for verdict in verdicts):
+        if not as_json:
+            typer.echo("\nSomething that is required does not work: see the lines that say `fail`.", err=True)
         raise typer.Exit(1)
 
 
@@ -61,16 +63,37 @@ def ledger_add(
     \b
     wm ledger add --run my-laptop --hardware "AMD EPYC, 2 cores, bf16" --minutes doom-4=67
     """
-    from worldmodels.cli.folder import project_folder
-    from worldmodels.cli.ledger import add
+    from worldmodels.report.ledger import LEDGER, add_rows
 
-    typer.echo(add(project_folder(), run, hardware=hardware, minutes=minutes or []))
+    root = project_folder()
+    if run.split() != [run] or "," in run:
+        raise ParamsError(f"{run!r} is no name of a run: write one word, such as my-laptop.")
+    try:
+        asked = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True, check=True)
+        commit = asked.stdout.strip()
+    except (OSError, subprocess.CalledProcessError):  # outside of git
+        commit = ""
+    known = dict(map(_agent_minutes, minutes or []))
+    agents = add_rows(root, run, hardware=hardware, commit=commit, minutes=known)
+    typer.echo(f"{LEDGER} has the rows of {run}: {', '.join(agents)}. `wm ledger write` writes the pages anew.")
 
 
 @ledger.command("write", short_help="Write the tables of README and docs anew.")
 def ledger_write() -> None:
     """Write docs/results.md, its figure and the table in README from results/ledger.csv."""
-    from worldmodels.cli.folder import project_folder
-    from worldmodels.cli.ledger import write
+    from worldmodels.report.ledger import LEDGER
+    from worldmodels.report.results_page import PAGE, README, write_results_page
 
-    typer.echo(write(project_folder()))
+    write_results_page(project_folder())
+    typer.echo(f"{README} and {PAGE} hold what {LEDGER} says.")
+
+
+def _agent_minutes(text: str) -> tuple[str, float]:
+    agent, _, number = text.partition("=")
+    try:
+        minutes = float(number)
+    except ValueError:
+        minutes = math.nan
+    if not agent or not 0 <= minutes < math.inf:
+        raise ParamsError(f"--minutes {text!r}: write AGENT=MINUTES, such as doom-4=67.")
+    return agent, minutes
