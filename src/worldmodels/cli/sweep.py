@@ -2,13 +2,14 @@
 
 import hashlib
 import itertools
+import math
 import os
 import re
 import shutil
 import subprocess
 import sys
 from collections import Counter, deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,6 +37,15 @@ class Axis(NamedTuple):
     values: tuple[str, ...]
 
 
+class Point(NamedTuple):
+    """One combination: an experiment."""
+
+    name: str  # DVC's
+    columns: dict[str, str]  # label -> value, as the table shows it
+    params: dict[str, str]  # key -> value
+    agents: set[str]  # whose scores it makes
+
+
 def sweep(
     root: Path, assignments: Sequence[str], targets: Sequence[str], *, dry: bool = False, queue: bool = False
 ) -> list[dict[str, Any]]:
@@ -52,45 +62,32 @@ def sweep(
         queue: only queue them, for ``dvc queue start``.
 
     Returns:
-        A row for each experiment and agent: its name, what was set, the scores; state: done, would run, queued or failed, with
-        a reason.
+        A row for each experiment and agent: what was set, the scores, its state (done, would run, queued; failed, and a reason).
 
     Raises:
         ParamsError: an assignment or a target cannot be used; nothing was run.
         WorldModelsError: the folder is not one that DVC can run experiments in.
     """
-    axes = parse(assignments)
-    labels = _labels([axis.keys[0] for axis in axes])
-    combinations = list(itertools.product(*(axis.values for axis in axes)))
-    if len(combinations) > MOST:
-        raise ParamsError(f"that makes {len(combinations)} experiments; {MOST} are the most. Leave some values out.")
-    state = _state(root, targets)
-    points = []
-    for values in combinations:
-        params = {key: value for axis, value in zip(axes, values, strict=True) for key in axis.keys}
-        columns = dict(zip(labels, values, strict=True))
-        points.append((_name(columns, params, state), params, columns, _scored(_checked(root, params), targets)))
+    points = _points(root, parse(assignments), targets)
     known = {experiment.name for experiment in list_experiments(root)}
     tracked = os.environ.get("WM_TRACKING", "").lower() not in ("off", "0", "false")
     table: list[dict[str, Any]] = []
-    for i, (name, params, columns, wanted) in enumerate(points):
-        scores = _scores(root, name, wanted)
+    for i, point in enumerate(points):
+        scores = _scores(root, point)
         told = {"state": "would run" if scores is None else "done"}
         if not dry:
-            print(
-                f"[{i + 1}/{len(points)}] {name}: {', '.join(f'{key} = {value}' for key, value in params.items())}",
-                file=sys.stderr,
-            )
+            what = ", ".join(f"{key} = {value}" for key, value in point.params.items())
+            print(f"[{i + 1}/{len(points)}] {point.name}: {what}", file=sys.stderr)
             if scores is not None:
                 print("its results are there already: not run again", file=sys.stderr)
             else:
-                if name in known:
+                if point.name in known:
                     print("its results are not in DVC's cache any more: run again", file=sys.stderr)
-                    _dvc(root, "exp", "remove", name)
-                scores, told = _run(root, name, params, targets, wanted, queue=queue)
+                    _dvc(root, "exp", "remove", point.name)
+                scores, told = _run(root, point, targets, queue=queue)
                 tracked = tracked and (scores is None or _mirrored(root))
-        row: dict[str, Any] = {"experiment": name, **columns, **told}
-        found = [row | {"agent": key} | {world: each[world] for world in WORLDS} for key, each in (scores or {}).items()]
+        row: dict[str, Any] = {"experiment": point.name, **point.columns, **told}
+        found = [row | {"agent": key} | {world: own[world] for world in WORLDS} for key, own in (scores or {}).items()]
         table += found or [row]
     return table
 
@@ -111,9 +108,9 @@ def parse(assignments: Sequence[str]) -> list[Axis]:
         values = tuple(part.strip() for part in re.split(r",(?![^\[{]*[\]}])", text))
         if not equals or "" in values or "" in keys:
             raise ParamsError(f"`{assignment}` is no assignment. Write key=value,value, such as seed=0,1,2.")
-        wrong = [key for key in keys if not re.fullmatch(r"[\w-]+(\.[\w-]+)*", key, re.ASCII)]
-        if wrong:
-            raise ParamsError(f"`{wrong[0]}` is no key: write names with dots between them, such as doom.memory.sequence.")
+        for key in keys:
+            if not re.fullmatch(r"[\w-]+(\.[\w-]+)*", key, re.ASCII):
+                raise ParamsError(f"`{key}` is no key: write names with dots between them, such as doom.memory.sequence.")
         axes.append(Axis(keys, values))
         named = [key for axis in axes for key in axis.keys]
         if len(set(named)) < len(named) or len(set(values)) < len(values):
@@ -173,11 +170,21 @@ def _labels(keys: Sequence[str]) -> list[str]:
     return [next((ending for ending in own if uses[ending] == 1), own[-1]) for own in endings]
 
 
-def _name(columns: Mapping[str, str], params: Mapping[str, str], state: str) -> str:
-    """Return an experiment's name: readable, and another one if the code, the params or the targets are others."""
-    readable = "-".join(f"{label}-{value}" for label, value in columns.items())
-    readable = re.sub(r"[^A-Za-z0-9.-]+|\.(?=\.|$)", "_", readable).strip("._-")[:80].rstrip("._-")
-    return f"{readable}-{hashlib.sha256(repr((state, sorted(params.items()))).encode()).hexdigest()[:6]}"
+def _points(root: Path, axes: Sequence[Axis], targets: Sequence[str]) -> list[Point]:
+    """Return all combinations, checked. A name is another one if the code, the params or the targets are others."""
+    labels, state = _labels([axis.keys[0] for axis in axes]), _state(root, targets)
+    count = math.prod(len(axis.values) for axis in axes)
+    if count > MOST:
+        raise ParamsError(f"that makes {count} experiments; {MOST} are the most. Leave some values out.")
+    points = []
+    for values in itertools.product(*(axis.values for axis in axes)):
+        params = {key: value for axis, value in zip(axes, values, strict=True) for key in axis.keys}
+        columns = dict(zip(labels, values, strict=True))
+        readable = "-".join(f"{label}-{value}" for label, value in columns.items())
+        readable = re.sub(r"[^A-Za-z0-9.-]+|\.(?=\.|$)", "_", readable).strip("._-")[:80].rstrip("._-")
+        digest = hashlib.sha256(repr((state, sorted(params.items()))).encode()).hexdigest()[:6]
+        points.append(Point(f"{readable}-{digest}", columns, params, _scored(_checked(root, params), targets)))
+    return points
 
 
 def _checked(root: Path, params: Mapping[str, str]) -> Project:
@@ -232,31 +239,27 @@ def _scored(project: Project, targets: Sequence[str]) -> set[str]:
     return scored
 
 
-def _scores(root: Path, name: str, wanted: Collection[str]) -> dict[str, Any] | None:
+def _scores(root: Path, point: Point) -> dict[str, Any] | None:
     """Return an experiment's scores by agent; None if it is not there or lacks those of an agent that it is for."""
-    for experiment in list_experiments(root):
-        if experiment.name == name:
-            try:
-                scores = read_result(root, experiment).scores
-            except WorldModelsError:
-                return None
-            return scores if set(wanted) <= set(scores) else None
-    return None
+    experiment = next((each for each in list_experiments(root) if each.name == point.name), None)
+    try:
+        scores = read_result(root, experiment).scores if experiment else None
+    except WorldModelsError:
+        return None
+    return scores if scores is not None and point.agents <= scores.keys() else None
 
 
-def _run(
-    root: Path, name: str, params: Mapping[str, str], targets: Sequence[str], wanted: Collection[str], *, queue: bool
-) -> tuple[dict[str, Any] | None, dict[str, str]]:
+def _run(root: Path, point: Point, targets: Sequence[str], *, queue: bool) -> tuple[dict[str, Any] | None, dict[str, str]]:
     """Run one experiment by DVC, or queue it; return its scores, and its state, with the reason if it failed."""
-    settings = [argument for setting in _settings(params) for argument in ("--set-param", setting)]
-    code, last = _dvc(root, "exp", "run", "--queue" if queue else "--temp", "--name", name, *settings, *targets)
+    settings = [argument for setting in _settings(point.params) for argument in ("--set-param", setting)]
+    code, last = _dvc(root, "exp", "run", "--queue" if queue else "--temp", "--name", point.name, *settings, *targets)
     if code:
         return None, {"state": "failed", "reason": last or f"DVC ended with {code}"}
     if queue:
         return None, {"state": "queued"}
-    scores = _scores(root, name, wanted)
+    scores = _scores(root, point)
     if scores is None:
-        what = f"scores of {', '.join(sorted(wanted))}" if wanted else "experiment"
+        what = f"scores of {', '.join(sorted(point.agents))}" if point.agents else "experiment"
         return None, {"state": "failed", "reason": f"DVC kept no {what} ({last})"}
     return scores, {"state": "done"}
 
@@ -276,18 +279,16 @@ def _dvc(root: Path, *arguments: str) -> tuple[int, str]:
     # The code of the experiment is that of its own folder, wherever the package is installed.
     path = os.pathsep.join(filter(None, ("src", os.environ.get("PYTHONPATH"))))
     tools = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
-    own = os.environ | {"PYTHONPATH": path, "PATH": tools}
-    command = [sys.executable, "-m", "dvc", *arguments]
-    said: deque[str] = deque(maxlen=200)
+    command, own = [sys.executable, "-m", "dvc", *arguments], os.environ | {"PYTHONPATH": path, "PATH": tools}
+    pipe, said = subprocess.PIPE, deque[str](maxlen=200)
     with subprocess.Popen(
-        command, cwd=root, env=own, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        command, cwd=root, env=own, stdout=pipe, stderr=subprocess.STDOUT, text=True, errors="replace"
     ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
+        for line in process.stdout or ():
             print(line, end="", file=sys.stderr, flush=True)
             said += [line.strip()] if line.strip() else []
     errors = [line for line in said if line.startswith("ERROR:")]
-    stages = [line for line in said if re.match(r"\w+: ", line) and line.partition(":")[0] in STAGES]
+    stages = [line for line in said if line.partition(": ")[0] in STAGES]
     return process.returncode, (stages or errors or list(said) or [""])[-1]
 
 
