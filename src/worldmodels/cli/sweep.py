@@ -62,7 +62,7 @@ def sweep(
         queue: only queue them, for ``dvc queue start``.
 
     Returns:
-        A row for each experiment and agent: what was set, the scores, its state (done, would run, queued; failed, and a reason).
+        A row for each experiment and agent: what was set, the scores, the state (done, would run, queued, or failed: reason).
 
     Raises:
         ParamsError: an assignment or a target cannot be used; nothing was run.
@@ -85,7 +85,12 @@ def sweep(
                     print("its results are not in DVC's cache any more: run again", file=sys.stderr)
                     _dvc(root, "exp", "remove", point.name)
                 scores, told = _run(root, point, targets, queue=queue)
-                tracked = tracked and (scores is None or _mirrored(root))
+                if tracked and told["state"] == "done":
+                    try:
+                        mirror_experiments(root)
+                    except StoreError as error:
+                        tracked = False
+                        print(f"warning: {error} `wm track sync` delivers the experiments later.", file=sys.stderr)
         row: dict[str, Any] = {"experiment": point.name, **point.columns, **told}
         found = [row | {"agent": key} | {world: own[world] for world in WORLDS} for key, own in (scores or {}).items()]
         table += found or [row]
@@ -264,26 +269,14 @@ def _run(root: Path, point: Point, targets: Sequence[str], *, queue: bool) -> tu
     return scores, {"state": "done"}
 
 
-def _mirrored(root: Path) -> bool:
-    """Show what was found in MLflow; if that is impossible, say so: the sweep goes on without."""
-    try:
-        mirror_experiments(root)
-    except StoreError as error:
-        print(f"warning: {error} `wm track sync` delivers the experiments later.", file=sys.stderr)
-        return False
-    return True
-
-
 def _dvc(root: Path, *arguments: str) -> tuple[int, str]:
     """Run DVC; what it says goes to stderr. Return its exit code, and its last word: an error if there was one."""
     # The code of the experiment is that of its own folder, wherever the package is installed.
     path = os.pathsep.join(filter(None, ("src", os.environ.get("PYTHONPATH"))))
     tools = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
     command, own = [sys.executable, "-m", "dvc", *arguments], os.environ | {"PYTHONPATH": path, "PATH": tools}
-    pipe, said = subprocess.PIPE, deque[str](maxlen=200)
-    with subprocess.Popen(
-        command, cwd=root, env=own, stdout=pipe, stderr=subprocess.STDOUT, text=True, errors="replace"
-    ) as process:
+    pipe, both, said = subprocess.PIPE, subprocess.STDOUT, deque[str](maxlen=200)
+    with subprocess.Popen(command, cwd=root, env=own, stdout=pipe, stderr=both, text=True, errors="replace") as process:
         for line in process.stdout or ():
             print(line, end="", file=sys.stderr, flush=True)
             said += [line.strip()] if line.strip() else []
