@@ -22,7 +22,6 @@ from worldmodels.controller.policy import ControllerPolicy
 from worldmodels.games.base import EnvStep, GameConfig
 from worldmodels.games.carracing import CarRacingConfig
 from worldmodels.games.doom import DoomConfig
-from worldmodels.games.make import make_env
 from worldmodels.learning.initialisation import initialise
 from worldmodels.memory.features import Features, feature_size
 from worldmodels.memory.lstm import LSTMConfig
@@ -101,11 +100,11 @@ def main() -> None:
     for config, latent, hidden, features in cases:
         games = partial(ours, config, args.lanes, args.threads)
         before = rate(games(), args.seconds)
-        probe = make_env(config)
+        probe = config.make()
         still = StillEnv(probe.action_size)
         probe.close()
         models = rate(agent_in(still, latent, hidden, features, args.lanes), args.seconds)
-        agent = rate(agent_in(make_env(config, threads=args.threads), latent, hidden, features, args.lanes), args.seconds)
+        agent = rate(agent_in(config.make(threads=args.threads), latent, hidden, features, args.lanes), args.seconds)
         alone = (before + rate(games(), args.seconds)) / 2
         share = agent * (1 / alone + 1 / models)
         print(f"{probe.rules:30}{alone:8.0f}{models:8.0f}{agent:8.0f}{share:8.0%}", flush=True)

@@ -21,7 +21,6 @@ from worldmodels.games.base import GameConfig
 from worldmodels.games.carracing import CarRacingConfig, car_controls, make_pool
 from worldmodels.games.doom import DoomConfig, buttons
 from worldmodels.games.doom_engine import start_engine
-from worldmodels.games.make import make_env
 
 
 def bare_doom(_: int) -> Iterator[int]:
@@ -69,7 +68,7 @@ def bare_gymnasium(name: str) -> Callable[[int], Iterator[int]]:
 
 def ours(config: GameConfig, lanes: int, threads: int) -> Iterator[int]:
     """Play the batched environment; a lane that ends starts again on the next seed."""
-    env = make_env(config, threads=threads)
+    env = config.make(threads=threads)
     rng = np.random.default_rng(0)
     env.start(list(range(lanes)))
     seed = lanes
@@ -117,7 +116,7 @@ def main() -> None:
         before = rate(bare(args.lanes), args.seconds / 2)
         batched = rate(ours(config, args.lanes, args.threads), args.seconds)
         plain = (before + rate(bare(args.lanes), args.seconds / 2)) / 2
-        env = make_env(config)
+        env = config.make()
         print(f"{env.rules:30}{env.backend:20}{plain:8.0f}{batched:8.0f}{batched / plain:8.2f}", flush=True)
         env.close()
 

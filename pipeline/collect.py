@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import asdict
 from itertools import pairwise
 
 from pipeline.stage import Stage, run_stage
@@ -45,7 +46,7 @@ def main(stage: Stage) -> None:
             writer.write(episode, f"{name}{policy.label(episode.seed)}")
             next(bar, None)
             if checkpoint.due():
-                checkpoint.save({}, {"writer": writer.state(), "sight": sight.state()})
+                checkpoint.save({}, {"writer": writer.state(), "sight": asdict(sight)})
 
         with closing(PatientWorld(world, game.patience) if game.patience else world) as played:
             collect_episodes(played, policy, seeds, sight=sight, keep=keep)

@@ -6,8 +6,8 @@ from pipeline.playing import play
 from pipeline.stage import Stage, run_stage
 from worldmodels.games.base import GameConfig
 from worldmodels.games.make import Game
-from worldmodels.rollout.baseline import play_blind
-from worldmodels.rollout.evaluation import NUM_ENVS, EvaluationConfig, shards
+from worldmodels.rollout.bare import play_blind
+from worldmodels.rollout.evaluation import NUM_ENVS, shards
 from worldmodels.rollout.scores import best_blind, episodes_table, join, summarise
 from worldmodels.seeds import episode_seeds
 from worldmodels.storage.agents import AgentCard, write_card
@@ -17,9 +17,8 @@ from worldmodels.storage.weights import save_tensors
 
 def main(stage: Stage) -> None:
     game: GameConfig = stage.params("game", Game)
-    test: EvaluationConfig = stage.params("evaluate", EvaluationConfig)
     policies = game.policies
-    parts = shards(episode_seeds("test", test.episodes), NUM_ENVS, stage.engine.workers)
+    parts = shards(episode_seeds("test", stage.params("evaluate.episodes", int)), NUM_ENVS, stage.engine.workers)
     tasks = [(game, policy, seeds, NUM_ENVS) for policy in policies.values() for seeds in parts]
     played = play(stage, play_blind, tasks, stage.checkpoint())
     returns = {name: join(played[i * len(parts) : (i + 1) * len(parts)]) for i, name in enumerate(policies)}

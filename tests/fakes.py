@@ -5,7 +5,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from worldmodels.controller.arena import WorldArena
+from worldmodels.compute.engine import LocalEngine
+from worldmodels.controller.arena import Arena
 from worldmodels.controller.phases.base import Context
 
 
@@ -36,7 +37,7 @@ class FakeWorlds:
         return self._open(num_steps)
 
     def arena(self, open_world):
-        return WorldArena(open_world())
+        return Arena(LocalEngine(1), open_world)
 
     def seen(self, seed=None):
         return np.eye(self.feature_size) if self._seen is None else self._seen

@@ -9,7 +9,6 @@ from games import constant
 from worldmodels.games.any_gym import make_quietly
 from worldmodels.games.carracing import CarRacingConfig, car_controls
 from worldmodels.games.frames import resize
-from worldmodels.games.make import make_env
 
 BACKENDS = pytest.mark.parametrize("backend", ["envpool", "gymnasium"])
 
@@ -24,7 +23,7 @@ def test_car_controls_are_the_papers() -> None:
 @BACKENDS
 def test_gas_speeds_the_car_up_and_the_brake_stops_it(backend: str) -> None:
     config = CarRacingConfig.model_validate({"backend": backend})
-    with closing(make_env(config)) as env:
+    with closing(config.make()) as env:
         idle = constant(env, [0, -1, -1], 80)[0][60:]  # past the opening zoom
         driven, total = constant(env, [0, 0, -1], 80)
         driven = driven[60:]
@@ -42,7 +41,7 @@ def test_gas_speeds_the_car_up_and_the_brake_stops_it(backend: str) -> None:
 @BACKENDS
 def test_negative_steering_turns_left(backend: str) -> None:
     config = CarRacingConfig.model_validate({"backend": backend})
-    with closing(make_env(config)) as env:
+    with closing(config.make()) as env:
         turned = {}
         for steer in (-0.3, 0.3):
             env.start([5])
@@ -59,7 +58,7 @@ def test_negative_steering_turns_left(backend: str) -> None:
 @BACKENDS
 def test_leaving_the_field_ends_the_game_with_a_penalty(backend: str) -> None:
     config = CarRacingConfig.model_validate({"backend": backend})
-    with closing(make_env(config)) as env:
+    with closing(config.make()) as env:
         env.start([6])
         for _ in range(1000):
             step = env.step(np.array([[0, 0, -1]], np.float32))
@@ -73,7 +72,7 @@ def test_leaving_the_field_ends_the_game_with_a_penalty(backend: str) -> None:
 @BACKENDS
 def test_the_dashboard_is_cut_and_colours_are_rgb(backend: str) -> None:
     config = CarRacingConfig.model_validate({"backend": backend})
-    with closing(make_env(config)) as env:
+    with closing(config.make()) as env:
         frame = constant(env, [0, 0, -1], 60)[0][-1].astype(int)
     assert (frame[-3:].max(axis=(1, 2)) > 100).all()  # the dashboard is black
     assert frame[..., 1].mean() > frame[..., 0].mean() > 50  # grass
@@ -89,7 +88,7 @@ def test_the_reference_backend_is_gymnasiums_own_game(seed: int) -> None:
     rng = np.random.default_rng(seed)
     game = make_quietly("CarRacing-v3", 1000, {})
     pictures, rewards, steer = [game.reset(seed=seed)[0]], [], 0.0
-    with closing(make_env(CarRacingConfig(), scoring=True)) as env:
+    with closing(CarRacingConfig().make(scoring=True)) as env:
         frames, earned = [env.start([seed])[0]], []
         for _ in range(150):
             steer = float(np.clip(0.9 * steer + 0.3 * rng.standard_normal(), -1, 1))

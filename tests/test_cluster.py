@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pipeline.arenas import SpreadArena
 
-from worldmodels.compute.engine import ComputeConfig, LocalEngine, open_engine
-from worldmodels.controller.arena import WorldArena
+from worldmodels.compute.engine import ClusterConfig, ComputeConfig, LocalEngine, open_engine
+from worldmodels.controller.arena import Arena
 from worldmodels.controller.model import ControllerConfig, parameter_count
 from worldmodels.errors import ParamsError, WorldModelsError
 from worldmodels.games.doom import DoomConfig
@@ -21,10 +20,11 @@ from worldmodels.learning.initialisation import initialise
 from worldmodels.memory.lstm import LSTMConfig
 from worldmodels.vision.model import Vision, VisionConfig
 from worldmodels.worlds.dream import DreamWorld, Starts
-from worldmodels.worlds.real import open_games
+from worldmodels.worlds.real import RealWorld
 
 SHAPE = ControllerConfig(features="zch", hidden=0, bias=False)
 SIZES = (4 + 2 * 16, 1)
+HERE = ComputeConfig(threads=1, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -35,11 +35,7 @@ def engine():
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the workers have no folder of tests
     cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     cluster.add_node(num_cpus=1)
-    yield open_engine(
-        ComputeConfig(
-            threads=1, device="cpu", precision="float32", compile=False, engine="ray", address=cluster.address, workers=3
-        )
-    )
+    yield open_engine(ClusterConfig(engine="ray", address=cluster.address, workers=3), HERE)
     ray.shutdown()
     cluster.shutdown()
 
@@ -50,6 +46,10 @@ def models():
     for index, model in enumerate((vision, memory)):
         initialise(model, torch.Generator().manual_seed(index))
     return vision.eval(), memory.eval()
+
+
+def open_game(game, vision, memory):
+    return RealWorld(game.make(), vision, memory, "zch")
 
 
 def candidates(count):
@@ -64,18 +64,18 @@ def test_a_generation_of_dreams_is_the_same_on_a_cluster(engine):
     memory = models()[1]
     starts = Starts(torch.zeros(3, 4), torch.zeros(3, 4))
     open_world = partial(DreamWorld, memory, starts, "zch", temperature=1.0, limit=30)
-    here = WorldArena(open_world()).play(SHAPE, candidates(7), range(5), None)
+    here = Arena(LocalEngine(1), open_world).play(SHAPE, candidates(7), range(5), None)
     assert len(np.unique(here.length)) > 1
-    same(SpreadArena(engine, open_world, *SIZES).play(SHAPE, candidates(7), range(5), None), here)
+    same(Arena(engine, open_world).play(SHAPE, candidates(7), range(5), None), here)
 
 
 def test_a_generation_of_real_games_is_the_same_on_a_cluster(engine):
     game = DoomConfig(skill=4, limit=60, resolution="160x120")
-    open_world = partial(open_games, game, 1, *models(), "zch")
-    arena = WorldArena(open_world())
+    open_world = partial(open_game, game, *models())
+    arena = Arena(LocalEngine(1), open_world)
     here = arena.play(SHAPE, candidates(3), range(2), 2)
     arena.close()
-    same(SpreadArena(engine, open_world, *SIZES).play(SHAPE, candidates(3), range(2), 2), here)
+    same(Arena(engine, open_world).play(SHAPE, candidates(3), range(2), 2), here)
 
 
 def node_and_process(_, seconds):
@@ -118,24 +118,24 @@ def test_parts_of_a_generation_are_put_together_in_order():
     memory = models()[1]
     open_world = partial(DreamWorld, memory, Starts(torch.zeros(1, 4), torch.zeros(1, 4)), "zch", temperature=1.0, limit=10)
     same(
-        SpreadArena(engine, open_world, *SIZES).play(SHAPE, candidates(2), [4, 2], None),
-        WorldArena(open_world()).play(SHAPE, candidates(2), [4, 2], None),
+        Arena(engine, open_world).play(SHAPE, candidates(2), [4, 2], None),
+        Arena(LocalEngine(1), open_world).play(SHAPE, candidates(2), [4, 2], None),
     )
 
 
 def test_without_ray_the_message_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(WorldModelsError, match=r"pip install .*\[ray\]"):
-        open_engine(
-            ComputeConfig(threads=1, device="cpu", precision="float32", compile=False, engine="ray", address="", workers=1)
-        )
+        open_engine(ClusterConfig(engine="ray"), HERE)
 
 
 def test_a_cluster_that_is_not_there_is_named_within_seconds():
     pytest.importorskip("ray")
     with pytest.raises(WorldModelsError, match=r"127\.0\.0\.1:1.*Connection refused"):
-        open_engine(
-            ComputeConfig(
-                threads=1, device="cpu", precision="float32", compile=False, engine="ray", address="127.0.0.1:1", workers=1
-            )
-        )
+        open_engine(ClusterConfig(engine="ray", address="127.0.0.1:1"), HERE)
+
+
+def test_a_cluster_beside_a_gpu_is_refused_because_its_workers_dream_on_processors():
+    for device in ("auto", "cuda"):
+        with pytest.raises(ParamsError, match=r"needs compute\.device: cpu"):
+            open_engine(ClusterConfig(engine="ray"), ComputeConfig(threads=1, device=device))

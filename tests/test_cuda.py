@@ -1,10 +1,13 @@
 """A GPU computes what the CPU computes, to the accuracy of single precision. Nothing here runs without one."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 
-from worldmodels.controller.arena import WorldArena
+from worldmodels.compute.engine import LocalEngine
+from worldmodels.controller.arena import Arena
 from worldmodels.controller.model import ControllerConfig, parameter_count
 from worldmodels.learning.fit import OptimiserConfig
 from worldmodels.learning.initialisation import initialise
@@ -22,13 +25,11 @@ from worldmodels.worlds.dream import DreamWorld, Replay, Starts
 from worldmodels.worlds.pay import paid
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
-OPTIMISER = OptimiserConfig(
-    updates=4, warm_updates=1, batch=8, learning_rate=1e-3, warm_learning_rate=1e-3, final_learning_rate=1e-3, clip=100.0
-)
+OPTIMISER = OptimiserConfig(updates=4, batch=8)
 DEVICES = ("cpu", "cuda")
 
 
-def quiet(metrics, step):
+def quiet(row):
     """Observe nothing."""
 
 
@@ -55,7 +56,7 @@ def test_v_and_m_train_and_encode_the_same(reader):
     found = []
     for device in DEVICES:
         loss = VisionLossConfig(kl_tolerance=0.5, pixel_weight=1.0)
-        config = VisionTraining(model=VisionConfig(latent=4), loss=loss, optimiser=OPTIMISER, warm_start=False, refresh=0.0)
+        config = VisionTraining(model=VisionConfig(latent=4), loss=loss, optimiser=OPTIMISER)
         vision = new_vision(config.model, 1).to(device)
         train_vision(vision, reader, config, seed=1, updates=range(4), observe=quiet)
         rows = encode_rows(vision, reader, range(len(reader)))
@@ -85,6 +86,6 @@ def test_a_generation_dreams_the_same(share):
     candidates = np.random.default_rng(0).normal(size=(6, parameter_count(shape, 36, 1)))
     totals = []
     for device in DEVICES:
-        world = paid(DreamWorld(memory.to(device), starts, "zch", temperature=1.0, limit=20), "survival")
-        totals.append(WorldArena(world).play(shape, candidates, range(5), None).total)
+        dream = DreamWorld(memory.to(device), starts, "zch", temperature=1.0, limit=20)
+        totals.append(Arena(LocalEngine(1), partial(paid, dream, "survival")).play(shape, candidates, range(5), None).total)
     np.testing.assert_allclose(*totals, rtol=1e-2)

@@ -19,7 +19,6 @@ from worldmodels.errors import EnvironmentFault
 from worldmodels.games import doom, doom_engine
 from worldmodels.games.doom import DoomConfig, buttons
 from worldmodels.games.doom_engine import start_engine
-from worldmodels.games.make import make_env
 from worldmodels.seeds import episode_seeds
 
 
@@ -30,7 +29,7 @@ def test_a_random_agent_survives_210_tics_at_skill_4() -> None:
     Here 24 episodes: the standard error is 108 / sqrt(24) = 22, the tolerance 3 of them: a game that is as the paper's
     fails for 3 in 1000 choices of seeds. (Skill 5 gives 58, standing still 153.)
     """
-    with closing(make_env(DoomConfig(), threads=2)) as env:
+    with closing(DoomConfig().make(threads=2)) as env:
         player = Player(env)
         player.start(*episode_seeds("test", 24))
         player.step(2100)
@@ -42,7 +41,7 @@ def test_a_random_agent_survives_210_tics_at_skill_4() -> None:
 
 
 def test_death_ends_a_game_of_doom_and_its_last_frame_is_shown_again() -> None:
-    with closing(make_env(DoomConfig())) as env:
+    with closing(DoomConfig().make()) as env:
         before = env.start([5])
         for _ in range(400):  # who stands still dies within 400 tics
             step = env.step(np.zeros((1, 1), np.float32))
@@ -76,7 +75,7 @@ def test_positive_actions_move_the_player_right_and_negative_ones_left() -> None
 
 
 def test_doom_moves_beyond_a_third_of_the_action_and_no_sooner() -> None:
-    with closing(make_env(DoomConfig())) as env:
+    with closing(DoomConfig().make()) as env:
         films = {a: constant(env, [a], 20)[0] for a in (-1.0, -0.34, -0.33, 0.0, 0.33, 0.34, 1.0)}
     assert all((films[a] == films[0.0]).all() for a in (-0.33, 0.33))
     assert (films[1.0] == films[0.34]).all()
@@ -91,7 +90,7 @@ def test_the_doom_frame_is_the_upper_five_sixths_in_rgb() -> None:
     game.new_episode()
     picture = np.array(game.get_state().screen_buffer)
     game.close()
-    with closing(make_env(DoomConfig())) as env:
+    with closing(DoomConfig().make()) as env:
         frame = env.start([5])[0]
     reference = Image.fromarray(picture[:100]).resize((64, 64), Image.Resampling.BILINEAR)
     assert np.abs(frame.astype(int) - np.asarray(reference)).max() <= 1
@@ -120,7 +119,7 @@ def test_an_engine_that_dies_or_hangs_in_mid_episode_is_replaced_and_the_episode
 
     def play(harm: bool) -> list[np.ndarray]:
         before = set(engines())
-        with closing(make_env(DoomConfig(), threads=2)) as env:
+        with closing(DoomConfig().make(threads=2)) as env:
             frames = [env.start([7])]
             (engine,) = set(engines()) - before
             env.start([8, 9])
@@ -151,7 +150,7 @@ def test_engines_that_die_again_and_again_are_named_with_their_seed(monkeypatch)
         os.kill(engine, signal.SIGKILL)
         return game
 
-    with closing(make_env(DoomConfig(), threads=2)) as env:
+    with closing(DoomConfig().make(threads=2)) as env:
         env.start([7])
         (engine,) = set(engines()) - before
         os.kill(engine, signal.SIGKILL)
@@ -202,7 +201,7 @@ def test_an_engine_that_never_answers_is_given_up_and_another_started(monkeypatc
 
     monkeypatch.setattr(doom_engine, "start_engine", first_hangs)
     monkeypatch.setattr(doom_engine, "START_SECONDS", 3.0)
-    with closing(make_env(DoomConfig())) as env:
+    with closing(DoomConfig().make()) as env:
         assert env.start([1]).any()
     assert len(calls) == 2
     assert "did not start within 3 s; trying another" in capfd.readouterr().err
@@ -229,7 +228,7 @@ def test_on_other_systems_the_engine_is_started_without_a_shell(monkeypatch, tmp
     monkeypatch.setattr(doom_engine, "_launcher", lambda: pytest.fail("the script is Linux's"))
     monkeypatch.chdir(tmp_path)
     before = set(engines())
-    with closing(make_env(DoomConfig())) as env:
+    with closing(DoomConfig().make()) as env:
         assert env.start([1]).any()
         assert len(set(engines()) - before) == 1
     assert set(engines()) == before

@@ -9,11 +9,10 @@ from worldmodels.games.blind import RandomPolicyConfig, ScriptedConfig
 from worldmodels.games.sight import Sight
 from worldmodels.memory.lstm import LSTMConfig
 from worldmodels.rollout.collection import CollectConfig, collect_episodes
-from worldmodels.rollout.loop import run_episodes
+from worldmodels.rollout.loop import EpisodeRecorder, run_episodes
 from worldmodels.rollout.noise import EpisodeNoise
 from worldmodels.rollout.patience import PatientWorld, cut_when_decided
 from worldmodels.rollout.policies import ExploringPolicy, RandomPolicy, ScriptedPolicy
-from worldmodels.rollout.recorders import EpisodeRecorder
 from worldmodels.rollout.world import Step
 from worldmodels.shapes import Episode, Job
 from worldmodels.worlds.calibration import CalibrationConfig, calibrate

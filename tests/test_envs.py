@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -16,8 +17,8 @@ from worldmodels.games.any_gym import GymConfig, GymEnv, backend_of, make_quietl
 from worldmodels.games.base import BatchEnv, GameConfig
 from worldmodels.games.carracing import CarRacingConfig
 from worldmodels.games.doom import DoomConfig
-from worldmodels.games.frames import as_picture, resize
-from worldmodels.games.make import Game, make_env
+from worldmodels.games.frames import resize
+from worldmodels.games.make import Game
 from worldmodels.games.sight import Sight
 from worldmodels.params import validate
 from worldmodels.rollout.bare import BareWorld
@@ -42,7 +43,7 @@ def config(request: pytest.FixtureRequest) -> GameConfig:
 
 @pytest.fixture
 def env(config: GameConfig) -> Iterator[BatchEnv]:
-    with closing(make_env(config, threads=2)) as env:
+    with closing(config.make(threads=2)) as env:
         yield env
 
 
@@ -70,11 +71,11 @@ def test_an_episode_depends_on_its_seed_and_actions_alone(config: GameConfig) ->
     last = 2**31 - 1  # seeds have 31 bits
     config = config.model_copy(update={"limit": 1000})
     steps = STEPS_UNTIL_SEEDS_SHOW[type(config)]
-    with closing(make_env(config, threads=1)) as env:
+    with closing(config.make(threads=1)) as env:
         alone = Player(env)
         alone.start(last)
         alone.step(steps)
-    with closing(make_env(config, threads=2)) as env:
+    with closing(config.make(threads=2)) as env:
         crowd = Player(env)
         crowd.start(11, 12, 13)
         crowd.step(3)
@@ -91,7 +92,7 @@ def test_an_episode_depends_on_its_seed_and_actions_alone(config: GameConfig) ->
 
 
 def test_different_seeds_are_different_episodes_under_the_same_actions(config: GameConfig) -> None:
-    with closing(make_env(config.model_copy(update={"limit": 1000}))) as env:
+    with closing(config.model_copy(update={"limit": 1000}).make()) as env:
         env.start([21, 22])
         for _ in range(STEPS_UNTIL_SEEDS_SHOW[type(config)]):
             step = env.step(np.zeros((2, env.action_size), np.float32))
@@ -152,7 +153,7 @@ def test_frames_show_something_that_moves(env: BatchEnv) -> None:
 
 def test_closing_twice_is_harmless_and_leaves_no_process_or_thread(config: GameConfig) -> None:
     before = set(engines())
-    env = make_env(config, threads=2)
+    env = config.make(threads=2)
     env.start([1, 2, 3])
     started = set(engines()) - before
     assert len(started) == (3 if isinstance(config, DoomConfig) else 0)
@@ -164,7 +165,7 @@ def test_closing_twice_is_harmless_and_leaves_no_process_or_thread(config: GameC
 def test_a_score_names_its_rules_and_its_simulator() -> None:
     names = {}
     for name, config in CONFIGS.items():
-        with closing(make_env(config, scoring=True)) as env:
+        with closing(config.make(scoring=True)) as env:
             names[name] = (env.rules, env.backend.split("-")[0])
             assert env.rules == config.rules
     assert names == {
@@ -275,10 +276,18 @@ def test_a_frame_does_not_depend_on_its_batch(shape: tuple[int, int]) -> None:
     np.testing.assert_array_equal(resize(pictures[::2]), np.stack(alone[::2]))
 
 
-def test_grey_images_become_rgb() -> None:
-    grey = np.arange(6, dtype=np.uint8).reshape(2, 3)
-    assert (as_picture(grey) == grey[..., None]).all()
-    assert as_picture(grey[..., None]).shape == (2, 3, 3)
+@pytest.mark.parametrize("channels", [(), (1,)])
+def test_grey_images_become_rgb(channels: tuple[int, ...]) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, *channels), np.uint8)
+
+    class Grey:
+        observation_space = picture  # its shape and type are what is asked for
+
+        def reset(self, **_: object) -> tuple[np.ndarray, dict[str, object]]:
+            return picture, {}
+
+    env = GymEnv(GymConfig(id="x", action="discrete", limit=1), Grey, lambda action: action, 1, crop=(0, 0, 0, 0))
+    assert (env.start([0])[0] == picture.reshape(64, 64, 1)).all()
 
 
 def seen(*episodes: np.ndarray) -> Sight:
@@ -311,7 +320,7 @@ def test_nothing_may_happen_in_an_episode_if_something_does_in_another() -> None
 
 
 def test_a_sight_goes_on_where_another_one_was() -> None:
-    begun = seen(MOVING).state()
+    begun = asdict(seen(MOVING))
     for more in (BLACK, STILL):
         sight = Sight(**begun)
         sight.see(more)
@@ -321,7 +330,7 @@ def test_a_sight_goes_on_where_another_one_was() -> None:
 
 def test_a_crop_that_misses_the_game_is_refused() -> None:
     corner = GymConfig(id="CartPole-v1", action="discrete", limit=20, crop=(0, 0.9, 0, 0.9))
-    with closing(make_env(corner)) as env, pytest.raises(EnvironmentFault, match=r"crop in params\.yaml"):
+    with closing(corner.make()) as env, pytest.raises(EnvironmentFault, match=r"crop in params\.yaml"):
         seen(constant(env, [0.0], 5)[0]).check("CartPole")
 
 
@@ -331,18 +340,18 @@ def test_a_crop_that_misses_the_game_is_refused() -> None:
 def test_any_environment_is_named_in_yaml_alone() -> None:
     node = {"kind": "gym", "id": "CarRacing-v3", "action": "discrete", "limit": 3, "crop": [0, 0.125, 0, 0]}
     config = validate({**node, "kwargs": {"continuous": False}}, "car.game", Game)
-    with closing(make_env(config)) as env:
+    with closing(config.make()) as env:
         frame = env.start([9])[0]
         assert env.action_size == 1
         assert env.rules.startswith("carracing-v3-limit3-")
-    with closing(make_env(CarRacingConfig(backend="gymnasium"))) as reference:
+    with closing(CarRacingConfig(backend="gymnasium").make()) as reference:
         np.testing.assert_array_equal(frame, reference.start([9])[0])
 
 
 def test_frame_skip_holds_the_action_and_sums_the_rewards() -> None:
     once, held = (GymConfig(id="Pendulum-v1", action="box", limit=20, frame_skip=skip) for skip in (1, 2))
     assert once.rules == held.rules == "pendulum-v1-limit20"
-    with closing(make_env(once)) as one, closing(make_env(held)) as two:
+    with closing(once.make()) as one, closing(held.make()) as two:
         film_one, total_one = constant(one, [0.3], 8)
         film_two, total_two = constant(two, [0.3], 4)
     np.testing.assert_array_equal(film_one[::2], film_two)
@@ -365,7 +374,7 @@ def test_frame_skip_holds_the_action_and_sums_the_rewards() -> None:
 def test_an_action_held_is_the_same_game_seen_less_often(action: list[float], once: GameConfig, held: GameConfig) -> None:
     played = []
     for config in (once, held):
-        with closing(make_env(config, threads=2)) as env:
+        with closing(config.make(threads=2)) as env:
             assert env.rules == config.rules == once.rules
             film, total, over, lanes = [env.start([5, 6])[0]], 0.0, False, 2
             while not over:
@@ -402,14 +411,11 @@ def test_a_box_is_mapped_linearly_and_a_discrete_space_cut_into_equal_bins() -> 
 
 
 def test_a_limit_of_the_games_own_truncates() -> None:
-    env = GymEnv(
-        lambda: make_quietly("Pendulum-v1", 4, {"render_mode": "rgb_array"}),
-        lambda action: action,
-        1,
-        limit=100,
-        rules="pendulum",
-    )
-    with closing(env):
+    def make() -> object:
+        return make_quietly("Pendulum-v1", 4, {"render_mode": "rgb_array"})
+
+    game = GymConfig(id="Pendulum-v1", action="box", limit=100)
+    with closing(GymEnv(game, make, lambda action: action, 1, crop=game.crop)) as env:
         env.start([1])
         ends = [env.step(np.zeros((1, 1), np.float32)).truncated[0] for _ in range(4)]
     assert ends == [False, False, False, True]
@@ -432,7 +438,7 @@ def test_a_limit_of_the_games_own_truncates() -> None:
 def test_what_cannot_be_used_is_refused_with_the_remedy(change: dict[str, object], message: str) -> None:
     node = {"kind": "gym", "id": "CartPole-v1", "action": "discrete", "limit": 5, **change}
     with pytest.raises(ParamsError, match=message):
-        make_env(validate(node, "cart.game", Game))
+        validate(node, "cart.game", Game).make()
 
 
 @pytest.mark.parametrize(("pay", "total"), [("events", 8.0), ("survival", 8.0), ("none", 0.0)])
@@ -451,8 +457,10 @@ def test_survival_is_paid_where_the_game_pays_otherwise() -> None:
 
 @pytest.mark.parametrize("fails", ["reset", "render"])
 def test_a_game_that_fails_at_its_start_is_named_with_its_seed(fails: str) -> None:
+    config = GymConfig(id="Pendulum-v1", action="box", limit=8)
+
     def broken() -> object:
-        game = open_game(GymConfig(id="Pendulum-v1", action="box", limit=8))
+        game = open_game(config)
 
         def fail(*_: object, **__: object) -> None:
             raise RuntimeError("no OpenGL here")
@@ -460,8 +468,8 @@ def test_a_game_that_fails_at_its_start_is_named_with_its_seed(fails: str) -> No
         setattr(game, fails, fail)
         return game
 
-    env = GymEnv(broken, lambda action: action, 1, limit=8, rules="pendulum")
-    with closing(env), pytest.raises(EnvironmentFault, match=r"pendulum, lane 0 \(seed 7\): RuntimeError: no OpenGL here"):
+    env = GymEnv(config, broken, lambda action: action, 1, crop=config.crop)
+    with closing(env), pytest.raises(EnvironmentFault, match=r"limit8, lane 0 \(seed 7\): RuntimeError: no OpenGL here"):
         env.start([7])
 
 
@@ -472,7 +480,7 @@ def test_a_game_of_a_plugin_names_the_package_it_is_from() -> None:
     from importlib.metadata import version
 
     assert backend_of(Spec()) == f"gymnasium-{version('gymnasium')}+pillow-{version('pillow')}"
-    assert make_env(CONFIGS["gym-box"]).backend == f"gymnasium-{version('gymnasium')}"
+    assert CONFIGS["gym-box"].make().backend == f"gymnasium-{version('gymnasium')}"
 
 
 def test_without_a_display_games_are_drawn_off_screen() -> None:

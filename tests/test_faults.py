@@ -32,7 +32,7 @@ from worldmodels.shapes import Episode
 from worldmodels.storage.checkpoint import Checkpoint
 from worldmodels.storage.episodes import EpisodeWriter, FrameReader
 from worldmodels.storage.files import read_json, read_table, write_bytes, write_json, write_table
-from worldmodels.storage.layout import Iteration
+from worldmodels.storage.layout import AgentFiles, WorldModelFiles
 from worldmodels.storage.weights import load_tensors, save_tensors
 
 WAIT = 120.0
@@ -111,7 +111,7 @@ class TestDamage:
     """One bit is flipped in one byte after the other: the file is named as damaged, or what is read is what was written."""
 
     def test_of_a_table(self, tmp_path):
-        path = tmp_path / "artifacts" / "doom-0" / "baseline.parquet"
+        path = tmp_path / "artifacts/agents/doom-0/returns.parquet"
         table = pd.DataFrame({"episode": range(4), "total": [1.5, 2.5, 0.1, 7.0], "world": list("abab")})
         write_table(path, table)
         content, named = path.read_bytes(), 0
@@ -124,7 +124,7 @@ class TestDamage:
         assert named > len(content) / 5 / 3
 
     def test_of_weights(self, tmp_path):
-        path = tmp_path / "artifacts" / "doom-2" / "memory.safetensors"
+        path = tmp_path / "artifacts/world_models/doom-2/memory.safetensors"
         tensors = {"weight": torch.rand(3, 5), "bias": torch.rand(2).half()}
         save_tensors(path, tensors, {"hidden": 5, "heads": ["done"]})
         content = path.read_bytes()
@@ -255,8 +255,9 @@ class TestHostileFiles:
 
     @pytest.mark.parametrize("key", ["../x", "/etc", "", "a/b", ".", "..", ".git", "doom-1\n", "doom-1\0"])
     def test_a_key_cannot_lead_out_of_the_artifacts(self, key):
-        with pytest.raises(ParamsError, match="cannot be a key"):
-            Iteration(key)
+        for kind in (AgentFiles, WorldModelFiles):
+            with pytest.raises(ParamsError, match="cannot be a key"):
+                kind(key)
 
 
 def small_params() -> dict[str, Any]:
@@ -264,24 +265,24 @@ def small_params() -> dict[str, Any]:
     params = tiny_params()
     params["compute"]["threads"] = 2
     params["doom"]["collect"]["first_episodes"] = 24
-    params["doom"]["evaluate"]["real"]["episodes"] = 2000
+    params["doom"]["evaluate"]["episodes"] = 2000
     return params
 
 
 OFTEN = {"WM_CHECKPOINT_SECONDS": "0"}
-INITIALISE = (sys.executable, "-m", "pipeline.initialise", "doom-0", "doom")
-COLLECT = (sys.executable, "-m", "pipeline.collect", "doom-1", "doom", "doom-0")
+INITIALISE = (sys.executable, "-m", "pipeline.initialise", "key=doom-0", "env=doom")
+COLLECT = (sys.executable, "-m", "pipeline.collect", "key=doom-1", "env=doom", "after=doom-0", "player=doom-0")
 
 
 @pytest.fixture(scope="module")
 def collected(tmp_path_factory) -> Path:
     """A project whose random policy has played, and what an undisturbed collection makes of it."""
     params = small_params()
-    params["doom"]["evaluate"]["real"]["episodes"] = 2
+    params["doom"]["evaluate"]["episodes"] = 2
     folder = make_project(tmp_path_factory.mktemp("collected") / "one", params)
     run(folder, *INITIALISE)
     run(folder, *COLLECT)
-    (folder / "artifacts/doom-1").rename(folder / "undisturbed")
+    (folder / "artifacts/world_models/doom-1").rename(folder / "undisturbed")
     return folder
 
 
@@ -308,20 +309,20 @@ class TestFullDisk:
         assert "Traceback" not in done.stderr
         small_disk(500_000_000)
         assert "going on from" in run(collected, *COLLECT, **OFTEN).stderr
-        assert files(collected / "artifacts/doom-1") == files(collected / "undisturbed")
+        assert files(collected / "artifacts/world_models/doom-1") == files(collected / "undisturbed")
         assert not list((collected / ".state").iterdir())
 
     def test_at_a_checkpoint_and_at_the_database_of_mlflow_the_stage_goes_on_without(self, collected, small_disk):
         with suppress(OSError), (collected / ".state/ballast").open("wb", buffering=0) as ballast:
             while ballast.write(b"x" * 4096):
                 pass
-        kept = files(collected / "artifacts/doom-0")
+        kept = files(collected / "artifacts/agents/doom-0")
         store = {"MLFLOW_TRACKING_URI": f"sqlite:///{collected}/.state/mlflow.db"}
         said = run(collected, *INITIALISE, WM_TRACKING="on", **OFTEN, **store).stderr
         assert "warning: MLflow" in said or "not tracked further" in said
         assert "warning: no checkpoint ([Errno 28] No space left on device" in said
         assert "Traceback" not in said
-        assert files(collected / "artifacts/doom-0") == kept
+        assert files(collected / "artifacts/agents/doom-0") == kept
 
     def test_at_an_out_the_stage_says_so_and_leaves_nothing_half_written(self, tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
@@ -409,7 +410,7 @@ class TestTheEndFromOutside:
         assert "Traceback" not in text.replace("resource_tracker", "")
         assert load_tensors(state)[1]["values"]["played"]
         assert not list(folder.rglob("*.partial"))
-        assert not (folder / "artifacts/doom-0/baseline.json").exists()
+        assert not (folder / "metrics/doom-0.json").exists()
         assert not [path for path in (folder / "tmp").glob("worldmodels-*") if path.name != f"worldmodels-{os.getuid()}"]
         assert statuses(folder) == ["KILLED"]
         assert "initialise@doom" in run(folder, "dvc", "status", "initialise@doom").stdout

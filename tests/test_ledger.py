@@ -2,30 +2,36 @@
 
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from PIL import Image
 
-from worldmodels.errors import ArtifactError
-from worldmodels.report.ledger import COLUMNS, LEDGER, add_rows, read_ledger
-from worldmodels.report.results_page import (
+from worldmodels.cli.ledger import (
+    COLUMNS,
+    HEADLINES,
+    LEDGER,
     PAGE,
     PICTURE,
     README,
-    figure,
+    add,
     headline_table,
-    results_page,
+    read_headlines,
+    read_ledger,
+    results,
     run_table,
     with_table,
-    write_results_page,
+    write,
 )
+from worldmodels.errors import ArtifactError
 
 ROOT = Path(__file__).parents[1]
 SCORE = {
     "key": "doom-2-game", "environment": "doom", "agent": "doom-2-game", "preset": "laptop", "study": "none",
     "rules": "takecover-skill4-limit2100", "backend": "vizdoom-1.3.2", "controller_seed": 3, "seed": 1,
-    "real": {"mean": 1100.0, "std": 500.0, "stderr": 50.0, "n": 100}, "dream": {"mean": 1300.5}, "minutes": 90.0,
+    "real": {"mean": 1100.0, "std": 500.0, "stderr": 50.0, "n": 100}, "dream": {"mean": 1300.5},
 }  # fmt: skip
 
 
@@ -41,11 +47,17 @@ def write_metrics(root: Path, score: dict[str, object]) -> None:
     (root / "metrics" / f"{score['key']}.json").write_text(json.dumps(score))
 
 
-def test_the_page_of_results_and_the_table_in_readme_are_what_the_ledger_gives() -> None:
+def pages(root: Path) -> dict[Path, str]:
+    """Return what the ledger of the repository makes of the pages of a project."""
     ledger = read_ledger(ROOT / LEDGER)
-    readme = (ROOT / README).read_text()
-    assert (ROOT / PAGE).read_text() == results_page(ledger), "run `wm ledger`"
-    assert readme == with_table(readme, headline_table(ledger)), "run `wm ledger`"
+    short = headline_table(ledger, read_headlines(ROOT / HEADLINES))
+    texts = {README: short, PAGE: results(ledger, short)}
+    return {page: with_table(page, (root / page).read_text(), text) for page, text in texts.items()}
+
+
+def test_the_page_of_results_and_the_table_in_readme_are_what_the_ledger_gives() -> None:
+    for page, text in pages(ROOT).items():
+        assert (ROOT / page).read_text() == text, "run `wm ledger write`"
     assert (ROOT / PICTURE).exists()
 
 
@@ -61,58 +73,61 @@ def test_every_picture_and_page_that_a_page_links_to_is_in_the_repository() -> N
 
 
 def test_every_agent_of_the_ledger_stands_on_the_page() -> None:
-    ledger = read_ledger(ROOT / LEDGER)
-    page = results_page(ledger)
-    assert all(f"| {row['run']} | {row['agent']} |" in page for _, row in ledger.iterrows())
+    page = (ROOT / PAGE).read_text()
+    assert all(f"| {row['run']} | {row['agent']} |" in page for _, row in read_ledger(ROOT / LEDGER).iterrows())
 
 
 def test_writing_the_pages_changes_only_what_lies_between_the_markers(tmp_path: Path) -> None:
-    (tmp_path / "results").mkdir()
-    (tmp_path / LEDGER).write_bytes((ROOT / LEDGER).read_bytes())
-    (tmp_path / README).write_text("# Title\n\n<!-- ledger -->\nold\n<!-- /ledger -->\n\nthe end\n")
-    write_results_page(tmp_path)
-    readme = (tmp_path / README).read_text()
-    assert readme.startswith("# Title\n\n<!-- ledger -->\n| game |")
-    assert readme.endswith("|\n<!-- /ledger -->\n\nthe end\n")
-    assert "old" not in readme
-    assert (tmp_path / PAGE).read_text() == results_page(read_ledger(ROOT / LEDGER))
+    for folder in ("results", "docs"):
+        (tmp_path / folder).mkdir()
+    for name in (LEDGER, HEADLINES):
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    for page in (README, PAGE):
+        (tmp_path / page).write_text("# Title\n\n<!-- ledger -->\nreplaced\n<!-- /ledger -->\n\nthe end\n")
+    write(tmp_path)
+    for page, text in pages(tmp_path).items():
+        assert (tmp_path / page).read_text() == text
+        assert text.startswith("# Title\n\n<!-- ledger -->\n")
+        assert text.endswith("|\n<!-- /ledger -->\n\nthe end\n")
+        assert "replaced" not in text
+        assert "| Take Cover | random play |" in text
+    assert Image.open(tmp_path / PICTURE).width > 1500  # a panel for each of two games
 
 
 @pytest.mark.parametrize(
     "page", ["no markers", "<!-- /ledger --> <!-- ledger -->", "<!-- ledger --><!-- ledger --><!-- /ledger -->"]
 )
 def test_a_page_without_one_pair_of_markers_is_refused(page: str) -> None:
-    with pytest.raises(ArtifactError, match="must have one <!-- ledger -->"):
-        with_table(page, "table")
+    with pytest.raises(ArtifactError, match=r"README.md must have one <!-- ledger -->"):
+        with_table(README, page, "table")
 
 
 def test_a_score_becomes_a_row(project: Path) -> None:
-    assert add_rows(project, "mine", hardware="AMD EPYC, 2 cores", commit="abc1234") == ["doom-2-game"]
+    for command in (["init", "-q"], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "--allow-empty", "-m", "a"]):
+        subprocess.run(["git", *command], cwd=project, check=True)
+    said = add(project, "mine", hardware="AMD EPYC, 2 cores", minutes=["doom-2-game=12.5"])
+    assert "has the rows of mine: doom-2-game." in said
     (row,) = read_ledger(project / LEDGER).to_dict("records")
     assert row == {
         "run": "mine", "preset": "laptop", "game": "take_cover", "agent": "doom-2-game", "chain_seed": 1, "controller_seed": 3,
-        "n": 100, "mean": 1100.0, "std": 500.0, "stderr": 50.0, "dream": 1300.5, "minutes": 90.0,
-        "hardware": "AMD EPYC, 2 cores", "commit": "abc1234",
+        "n": 100, "mean": 1100.0, "std": 500.0, "stderr": 50.0, "dream": 1300.5, "minutes": 12.5,
+        "hardware": "AMD EPYC, 2 cores", "commit": row["commit"],
     }  # fmt: skip
+    assert re.fullmatch("[0-9a-f]{7,}", row["commit"])
 
 
 def test_a_score_without_dream_minutes_and_hardware_leaves_cells_empty(project: Path) -> None:
-    write_metrics(project, {key: value for key, value in SCORE.items() if key not in {"minutes", "study"}} | {"dream": None})
-    add_rows(project, "mine")
+    write_metrics(project, SCORE | {"dream": None})
+    add(project, "mine")
     (row,) = read_ledger(project / LEDGER).to_dict("records")
     assert pd.isna(row["dream"])
     assert pd.isna(row["minutes"])
     assert (row["preset"], row["hardware"], row["commit"]) == ("laptop", "", "")
 
 
-def test_minutes_that_are_given_win_over_those_of_the_metrics(project: Path) -> None:
-    add_rows(project, "mine", minutes={"doom-2-game": 12.5})
-    assert read_ledger(project / LEDGER)["minutes"].tolist() == [12.5]
-
-
 def test_an_agent_of_a_study_has_the_study_in_its_preset(project: Path) -> None:
     write_metrics(project, SCORE | {"study": "ablation"})
-    add_rows(project, "mine")
+    add(project, "mine")
     assert read_ledger(project / LEDGER)["preset"].tolist() == ["laptop+ablation"]
 
 
@@ -121,28 +136,31 @@ def test_policies_that_do_not_look_are_rows_too(project: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "blind.csv").write_text("policy,mean,std,stderr,n\nrandom,210,100,10,100\nsweep 100,740,450,45,100\n")
     write_metrics(project, {name: SCORE[name] for name in ("environment", "preset", "rules", "real")} | {"key": "doom-0"})
-    assert add_rows(project, "mine") == ["doom-2-game", "random", "blind: sweep 100"]
-    assert read_ledger(project / LEDGER)["game"].unique().tolist() == ["take_cover"]
+    add(project, "mine")
+    ledger = read_ledger(project / LEDGER)
+    means = dict(zip(ledger["agent"], ledger["mean"], strict=True))
+    assert means == {"random": 210, "blind: sweep 100": 740, "doom-2-game": 1100}
+    assert ledger["game"].unique().tolist() == ["take_cover"]
 
 
 def test_adding_a_run_again_replaces_its_rows_and_keeps_the_others(project: Path) -> None:
-    add_rows(project, "first")
-    add_rows(project, "mine")
+    add(project, "first")
+    add(project, "mine")
     write_metrics(project, SCORE | {"real": {"mean": 900.0, "std": 500.0, "stderr": 50.0, "n": 100}})
-    add_rows(project, "mine")
+    add(project, "mine")
     ledger = read_ledger(project / LEDGER)
     assert dict(zip(ledger["run"], ledger["mean"], strict=True)) == {"first": 1100.0, "mine": 900.0}
 
 
 def test_a_project_without_scores_is_told_which_command_makes_them(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="dvc repro evaluate"):
-        add_rows(tmp_path, "mine")
+        add(tmp_path, "mine")
 
 
 def test_a_file_that_is_no_score_is_named(project: Path) -> None:
     write_metrics(project, {"key": "doom-2-game"})
-    with pytest.raises(ArtifactError, match=r"doom-2-game.json is no score.*dvc repro evaluate@doom-2-game"):
-        add_rows(project, "mine")
+    with pytest.raises(ArtifactError, match=r"doom-2-game.json is no score .*dvc repro evaluate@doom-2-game"):
+        add(project, "mine")
 
 
 def ledger_of(path: Path, *rows: str) -> pd.DataFrame:
@@ -181,16 +199,11 @@ def test_other_columns_are_refused(tmp_path: Path) -> None:
 def test_three_seeds_have_the_error_over_the_seeds_and_one_seed_the_error_over_its_episodes(tmp_path: Path) -> None:
     rows = [f"r,laptop,carracing,three,0,{seed},100,{mean},20,2,,,," for seed, mean in enumerate((880, 900, 920))]
     table = run_table(ledger_of(tmp_path / "ledger.csv", *rows, "r,laptop,carracing,one,0,0,100,900,20,2,,50,,"))
-    assert "| r | three | 900 ± 12 |  | 100 | 3: 880, 900, 920 |" in table  # 20 / sqrt(3)
-    assert "| r | one | 900.0 ± 2.0 | 20 | 100 |  |  | 50 |" in table
+    assert "| r | three | laptop | 900 ± 12 | 20 | 100 | 3: 880, 900, 920 |" in table  # 20 / sqrt(3)
+    assert "| r | one | laptop | 900.0 ± 2.0 | 20 | 100 |  |  | 50 |" in table
 
 
 def test_a_ledger_that_lacks_a_row_of_the_table_in_readme_is_refused(tmp_path: Path) -> None:
     ledger = ledger_of(tmp_path / "ledger.csv", "r,laptop,carracing,a,0,0,100,900,20,2,,,,")
-    with pytest.raises(ArtifactError, match="which the table in README shows"):
-        headline_table(ledger)
-
-
-def test_the_figure_has_a_panel_for_every_game_that_has_minutes() -> None:
-    titles = [axes.get_title() for axes in figure(read_ledger(ROOT / LEDGER)).axes]
-    assert titles == ["Take Cover", "CarRacing"]
+    with pytest.raises(ArtifactError, match="which README shows"):
+        headline_table(ledger, read_headlines(ROOT / HEADLINES))

@@ -19,12 +19,11 @@ from tiny import SEARCH, tiny_params
 
 from worldmodels.agent.agent import load_agent
 from worldmodels.agent.begin import begin_at
-from worldmodels.project import load_project
 from worldmodels.controller.basis import played_features, principal_directions
 from worldmodels.controller.model import ControllerConfig
 from worldmodels.games.carracing import CarRacingConfig
-from worldmodels.games.make import make_env
 from worldmodels.memory.make import memory_from_description
+from worldmodels.project import load_project
 from worldmodels.storage.episodes import FrameReader
 from worldmodels.storage.layout import STAGES
 from worldmodels.storage.weights import load_model, load_tensors
@@ -182,7 +181,7 @@ def test_some_episodes_are_collected_on_the_back_end_that_scores(project, monkey
     begin = np.flatnonzero(np.concatenate([frames.rows(chunk)["first"] for chunk in range(len(frames))]))
     shown = np.concatenate([frames.rows(chunk)["frame"] for chunk in range(len(frames))])[begin]
     for scoring, these in ((False, slice(0, 2)), (True, slice(2, 4))):
-        with closing(make_env(game, scoring=scoring)) as env:
+        with closing(game.make(scoring=scoring)) as env:
             np.testing.assert_array_equal(env.start(episodes["seed"].tolist()[these]), shown[these])
 
 
@@ -197,7 +196,7 @@ def test_a_search_goes_along_its_own_number_of_components(project):
     for count, along in ((SEARCH["components"], True), (3, False)):
         directions = principal_directions(played_features("zh", memory, rows), count)
         outside = np.linalg.norm(moved - moved @ directions.T @ directions) / np.linalg.norm(moved)
-        assert (outside < 1e-4) is along, count
+        assert bool(outside < 1e-4) is along, count
 
 
 def test_everything_comes_back_from_the_run_cache(project):

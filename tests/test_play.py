@@ -22,12 +22,10 @@ from test_cli import make_agent
 from worldmodels.agent.agent import load_agent, save_agent
 from worldmodels.errors import ParamsError, WorldModelsError
 from worldmodels.games.doom import DoomConfig
-from worldmodels.games.make import make_env
 from worldmodels.learning.initialisation import initialise
 from worldmodels.memory.features import select_features
 from worldmodels.play.session import Session, widest_latents
-from worldmodels.rollout.loop import run_episodes
-from worldmodels.rollout.recorders import EpisodeRecorder
+from worldmodels.rollout.loop import EpisodeRecorder, run_episodes
 
 TAU = 0.7
 
@@ -111,7 +109,7 @@ class TestSession:
             Session(agent, temperature=1.0).replay(recording)
 
     def test_the_real_game_is_played_beside_and_can_be_woken_to(self, agent):
-        with closing(make_env(DoomConfig(limit=25))) as game, closing(make_env(DoomConfig(limit=25))) as other:
+        with closing(DoomConfig(limit=25).make()) as game, closing(DoomConfig(limit=25).make()) as other:
             session = Session(agent, temperature=1.0, seed=4)
             session.put_beside(game)
             expected = other.start([4])[0]

@@ -7,7 +7,8 @@ import pytest
 import torch
 from fakes import FakeWorlds
 
-from worldmodels.controller.arena import WorldArena
+from worldmodels.compute.engine import LocalEngine
+from worldmodels.controller.arena import Arena
 from worldmodels.controller.config import ControllerSection
 from worldmodels.controller.training import train_controller
 from worldmodels.learning.fit import OptimiserConfig
@@ -117,7 +118,7 @@ class SmallWorlds(FakeWorlds):
         self._game = game
 
     def arena(self, open_world):
-        arena = WorldArena(open_world())
+        arena = Arena(LocalEngine(1), open_world)
         return self._game(arena) if self._game and not open_world.args[0] else arena
 
 

@@ -215,7 +215,7 @@ def watch():
         time.sleep(0.01)
 threading.Thread(target=watch, daemon=True).start()
 loss = VisionLossConfig(kl_tolerance=0.5, pixel_weight=1.0)
-config = VisionTraining(model=VisionConfig(latent=4), loss=loss, optimiser=optimiser(), warm_start=False, refresh=0.0)
+config = VisionTraining(model=VisionConfig(latent=4), loss=loss, optimiser=optimiser())
 train_vision(new_vision(config.model, 1), FrameReader(folder / "data.json"), config, seed=1, updates=range(12), observe=quiet)
 print(peak[0] // 1024)
 """

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from worldmodels.report.comparisons import study_bars
-from worldmodels.report.studies import variants
+from worldmodels.report.verdict import variants
 
 
 def score(controller, seed, mean, stderr=5.0, world_model="carracing-1"):

@@ -23,7 +23,7 @@ from worldmodels.vision.model import Vision, VisionConfig, VisionLossConfig
 from worldmodels.vision.training import VisionTraining, new_vision, novelty, train_vision
 
 
-def quiet(metrics, step):
+def quiet(row):
     """Observe nothing."""
 
 
@@ -35,7 +35,6 @@ def optimiser(**changes):
         "learning_rate": 1e-3,
         "warm_learning_rate": 1e-3,
         "final_learning_rate": 1e-3,
-        "clip": 100.0,
     }
     return OptimiserConfig(**(values | changes))
 
@@ -115,7 +114,7 @@ def test_a_damaged_shard_is_named_with_the_command_that_makes_it_again(manifest,
 
 def test_weights_come_back_and_damage_is_named(tmp_path):
     model = new_vision(VisionConfig(latent=4), seed=1)
-    path = tmp_path / "artifacts" / "doom-1" / "vision.safetensors"
+    path = tmp_path / "artifacts/world_models/doom-1/vision.safetensors"
     save_model(path, model)
     first = path.read_bytes()
     save_model(path, model)
@@ -148,7 +147,6 @@ def vision_training(**changes):
         model=VisionConfig(latent=4),
         loss=VisionLossConfig(kl_tolerance=0.5, pixel_weight=5.0),
         optimiser=optimiser(**changes),
-        warm_start=False,
         refresh=0.0,
     )
 
@@ -273,7 +271,7 @@ def test_a_loss_that_is_not_a_number_stops_with_what_to_lower():
         return {"loss": model(torch.ones(1, 1)).sum() * (float("nan") if update == 3 else 1.0)}
 
     with pytest.raises(WorldModelsError, match=r"update 3 .*learning_rate"):
-        fit(model, loss, optimiser(), updates=range(30), observe=quiet, validate=dict)
+        fit(model, loss, optimiser(), updates=range(30), observe=quiet, validate=dict, clip=1.0)
 
 
 def test_no_seed_serves_two_purposes():

@@ -162,7 +162,7 @@ def write_agent(root: Path, key: str, entry: dict[str, Any], real: float, dream:
     played |= {} if dream is None else {"dream": returns(dream, 30, 3)}
     pd.concat([episodes_table(each, world) for world, each in played.items()], ignore_index=True).to_parquet(files.returns)
     curve_of(entry).to_csv(files.curve, index=False)
-    pictures.write_png(files.reconstructions, pictures.reconstruction_grid(episode(6), episode(6, 1)))
+    pictures.write_png(files.reconstructions, pictures.filmstrip({"real": episode(6), "real through V": episode(6, 1)}))
     pictures.write_png(files.traversal, pictures.filmstrip({"z3": episode(9)}, corner="std"))
     pictures.write_png(files.temperatures, pictures.filmstrip({"dream, tau 1": episode(30)}, every=5))
     pictures.write_png(files.filmstrip, pictures.filmstrip({"reality": episode(30), "dream": episode(20)}, every=5))

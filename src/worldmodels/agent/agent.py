@@ -38,21 +38,13 @@ _ACTING_CODE = (world, noise, real, driver, vision_module, controller_module)
 
 @dataclass(frozen=True)
 class Agent:
-    """V, M, C and the card that says what they are for.
-
-    Attributes:
-        card: kind, environment and rules.
-        vision: V.
-        memory: M.
-        parameters: C, (N,).
-        starts: latents of real first frames, where its dreams begin.
-    """
+    """V, M, C and the card that says what they are for."""
 
     card: AgentCard
     vision: Vision
     memory: Memory
-    parameters: Tensor
-    starts: Starts
+    parameters: Tensor  # C, (N,)
+    starts: Starts  # latents of real first frames, where its dreams begin
 
     @property
     def config(self) -> ControllerConfig:
@@ -87,17 +79,10 @@ class Agent:
             limit: steps after which a dream is truncated; None: as many as an episode of the game has at most.
             starts: where episodes can begin; None: at the agent's own.
         """
-        game = self.game
-        world = DreamWorld(
-            self.memory,
-            self.starts if starts is None else starts,
-            self.config.features,
-            temperature=temperature,
-            limit=game.steps if limit is None else limit,
-            worth=game.worth,
-            vision=self.vision,
-        )
-        return paid(world, "return", goal=game.goal)
+        game, features = self.game, self.config.features
+        limit = game.steps if limit is None else limit
+        how: dict[str, Any] = {"temperature": temperature, "limit": limit, "worth": game.worth, "vision": self.vision}
+        return paid(DreamWorld(self.memory, starts or self.starts, features, **how), "return", goal=game.goal)
 
     @torch.inference_mode()
     def act(self, frames: np.ndarray, state: Tensor, *, noise: Tensor | None = None) -> tuple[np.ndarray, Tensor]:
@@ -159,12 +144,3 @@ def load_agent(folder: Path) -> Agent:
     except (KeyError, ValueError) as error:
         raise damaged(path, f"by its agent.json: {error}") from None
     return agent
-
-
-def describe(agent: Agent) -> dict[str, Any]:
-    """Return the sizes of an agent's parts: parameters of V, M and C."""
-    return {
-        "vision": sum(p.numel() for p in agent.vision.parameters()),
-        "memory": sum(p.numel() for p in agent.memory.parameters()),
-        "controller": agent.parameters.numel(),
-    }

@@ -34,9 +34,7 @@ def begin_at(
 
     Args:
         earlier: the agent.
-        memory: M of the search.
-        rows: latents of the search's world model, a row a frame.
-        model: shape of C.
+        memory, rows, model: M of the search, the latents of its world model, a row a frame, and the shape of its C.
         reader: the frames behind ``rows``; None if V is the earlier agent's.
         seed: of the imitation.
     """

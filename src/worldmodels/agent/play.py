@@ -1,6 +1,7 @@
 """An agent put to the test, in reality and in its dream."""
 
 from collections.abc import Sequence
+from contextlib import closing
 
 import torch
 
@@ -13,11 +14,8 @@ from worldmodels.shapes import Returns
 def play_real(agent: Agent, game: GameConfig, seeds: Sequence[int], lanes: int, scoring: bool = True) -> Returns:
     """Play episodes of the real game with an agent, on the back end that scores or the one that trains. A task for a worker."""
     torch.set_num_threads(1)
-    world = agent.real_world(game.make(scoring=scoring))
-    try:
+    with closing(agent.real_world(game.make(scoring=scoring))) as world:
         return run_episodes(world, agent.policy(), seeds, lanes=lanes)
-    finally:
-        world.close()
 
 
 def play_dream(agent: Agent, temperature: float, seeds: Sequence[int]) -> Returns:

@@ -79,7 +79,7 @@ def film_test(found: Found, world: str, start: int, path: Path) -> None:
     else:
         (seed,) = episode_seeds("test", 1, start=start)
         with closing(agent.game.make(scoring=True)) as env:
-            views = film_episode(agent, agent.real_world(env), seed=seed, temperature=found.temperature).views()
+            views, _ = film_episode(agent, agent.real_world(env), seed=seed, temperature=found.temperature)
     _write_video(path, views, agent)
 
 
@@ -124,8 +124,7 @@ def _play_game(agent: "Agent", seeds: Sequence[int]) -> "Returns":
 
 
 def _record(world: "World", agent: "Agent", seed: int) -> "Episode":
-    from worldmodels.rollout.loop import run_episodes
-    from worldmodels.rollout.recorders import EpisodeRecorder
+    from worldmodels.rollout.loop import EpisodeRecorder, run_episodes
 
     kept: list[Episode] = []
     run_episodes(world, agent.policy(), [seed], recorder=EpisodeRecorder(kept.append))

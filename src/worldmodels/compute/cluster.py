@@ -22,12 +22,12 @@ class RayEngine:
     """An ``Engine`` on a Ray cluster.
 
     Args:
-        address: ``HOST:PORT``, ``ray://HOST:PORT``, or empty for a new cluster on this machine.
+        address: as in ``ClusterConfig``.
         cores: of a new cluster.
         parts: see ``Engine``.
 
     Raises:
-        WorldModelsError: where Ray is not installed, or the cluster cannot be reached.
+        WorldModelsError: if Ray is not installed, or the cluster cannot be reached.
     """
 
     def __init__(self, address: str, cores: int, parts: int) -> None:
@@ -35,10 +35,10 @@ class RayEngine:
             import ray
         except ImportError:
             raise WorldModelsError(
-                "compute.engine is `ray`, which is not installed: pip install --constraint requirements.lock -e '.[ray]'"
+                "cluster.engine is `ray`, which is not installed: pip install --constraint requirements.lock -e '.[ray]'"
             ) from None
         self._ray, self.workers, self.parts = ray, parts, parts
-        here: dict[str, Any] = {"num_cpus": cores, "include_dashboard": False} if not address else {}
+        here: dict[str, Any] = {} if address else {"num_cpus": cores, "include_dashboard": False}
         try:
             if match := re.fullmatch(r"(?:ray://)?(.+):(\d+)", address):  # Ray itself would try for minutes
                 socket.create_connection((match[1], int(match[2])), timeout=SECONDS).close()
@@ -53,8 +53,8 @@ class RayEngine:
         except (OSError, RuntimeError, ValueError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise WorldModelsError(
-                f"the Ray cluster at compute.address = {address!r} cannot be reached ({reason}). "
-                "`ray start --head` starts one; compute.engine: local does without."
+                f"the Ray cluster at cluster.address = {address!r} cannot be reached ({reason}). "
+                "`ray start --head` starts one; cluster.engine: local does without."
             ) from None
         atexit.register(ray.shutdown)
 

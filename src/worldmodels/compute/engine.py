@@ -60,15 +60,13 @@ class Engine(Protocol):
 
     def share(self, value: Any) -> Any:
         """Bring a large value to the workers once; the result stands for it among the arguments of tasks."""
-        ...
 
     def run(self, task: Callable[..., Result], arguments: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Result]]:
         """Run ``task(*arguments[i])`` for every i; yield (i, result) as each is done.
 
         Raises:
-            WorldModelsError: where a worker died; the exception of the task where one was raised.
+            WorldModelsError: a task lost too many workers. An exception of a task is raised as it is.
         """
-        ...
 
 
 class LocalEngine:

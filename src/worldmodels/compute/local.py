@@ -9,6 +9,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from multiprocessing import connection
 from typing import Any, TypeVar
 
@@ -29,7 +30,7 @@ LOOK_SECONDS = 1.0
 def run_tasks(task: Callable[..., Result], arguments: Sequence[tuple], workers: int) -> Iterator[tuple[int, Result]]:
     """Run ``task(*arguments[i])`` for every i; yield (i, result) as each is done.
 
-    A worker that dies or hangs is named on stderr, and where it hangs, its traceback is shown; another one does its task again.
+    A worker that dies or hangs is named on stderr, with its traceback if it hangs; another one does its task again.
 
     Args:
         task: a function of a module, so that a worker can import it.
@@ -37,7 +38,7 @@ def run_tasks(task: Callable[..., Result], arguments: Sequence[tuple], workers: 
         workers: processes; 1 runs in this process.
 
     Raises:
-        WorldModelsError: where a task lost ``TRIES`` workers; the exception of the task where one was raised.
+        WorldModelsError: a task lost ``TRIES`` workers. An exception of a task is raised as it is.
     """
     if workers == 1 or len(arguments) <= 1:
         for index, each in enumerate(arguments):
@@ -77,7 +78,7 @@ def run_tasks(task: Callable[..., Result], arguments: Sequence[tuple], workers: 
 
 
 class _LostWorker(Exception):
-    """A worker that will not answer any more."""
+    """A worker died or hung, and is gone."""
 
 
 class _Worker:
@@ -98,17 +99,11 @@ class _Worker:
     def give(self, index: int, task: Callable[..., Any], arguments: Sequence[tuple]) -> None:
         """Send it a task."""
         self.task, self._moved = index, time.monotonic()
-        try:
+        with suppress(OSError):  # it died; the next look says so
             self.pipe.send((task, arguments[index]))
-        except OSError:
-            return  # it died; the next look says so
 
     def answer(self) -> tuple[Any] | None:
-        """Return the result of its task, or None while there is none.
-
-        Raises:
-            _LostWorker: where it died or hangs. It is gone then.
-        """
+        """Return the result of its task, or None while there is none; _LostWorker if it died or hangs."""
         try:
             answer = self.pipe.recv() if self.pipe.poll() else None
         except (EOFError, OSError):

@@ -35,20 +35,12 @@ def products_in(precision: Precision, device: torch.device) -> torch.dtype:
 def training_in(kind: torch.dtype, device: torch.device) -> AbstractContextManager[object]:
     """Return the context in which a model with float32 weights is trained with products of this type.
 
-    Weights are cast anew wherever they are used: torch's cache of cast weights is emptied when the context ends, so that in
-    one that spans many updates a model would go on computing with the weights of the first.
+    It has no cache of cast weights, which is emptied only when a context ends: this one spans many updates of the weights.
     """
     return nullcontext() if kind == torch.float32 else torch.autocast(device.type, dtype=kind, cache_enabled=False)
 
 
-def cpu_flags(path: Path = Path("/proc/cpuinfo")) -> set[str]:
-    """Return what the first processor can do, by Linux; nothing where that is not told.
-
-    >>> cpu_flags(Path("/nowhere"))
-    set()
-    """
-    try:
-        lines = path.read_text().splitlines()
-    except OSError:
-        return set()
+def cpu_flags(told: Path = Path("/proc/cpuinfo")) -> set[str]:
+    """Return what the first processor can do, by Linux; nothing if that is not told."""
+    lines = told.read_text().splitlines() if told.exists() else []
     return next((set(line.split(":")[1].split()) for line in lines if line.startswith(("flags", "Features"))), set())

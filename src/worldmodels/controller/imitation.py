@@ -6,8 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from worldmodels.controller.model import ControllerConfig, Controllers, act, first_layer, first_parameters
-from worldmodels.controller.perceptron import perceptron
+from worldmodels.controller.model import ControllerConfig, Controllers, act, first_layer, first_parameters, perceptron
 from worldmodels.controller.whitening import Whitening
 
 UPDATES, BATCH, RATE = 6000, 512, 2e-3

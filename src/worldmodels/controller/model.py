@@ -1,11 +1,12 @@
 """C: the tiny policy on V's and M's features, and a stack of many of them (paper, section 2.3 and appendix A.3)."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from worldmodels.memory.features import Features
 from worldmodels.params import Config
@@ -99,3 +100,13 @@ def _layers(config: ControllerConfig, inputs: int, actions: int) -> list[tuple[i
     if config.hidden:
         return [(config.hidden, inputs), (actions, config.hidden)]
     return [(actions, inputs)]
+
+
+def perceptron(sizes: list[int]) -> nn.Sequential:
+    """Return layers of these sizes, the inputs first, with tanh between them as C has; the last is linear.
+
+    >>> [tuple(weight.shape) for weight in perceptron([3, 4, 1]).parameters()]
+    [(4, 3), (4,), (1, 4), (1,)]
+    """
+    layers = [layer for inputs, outputs in pairwise(sizes) for layer in (nn.Linear(inputs, outputs), nn.Tanh())]
+    return nn.Sequential(*layers[:-1])

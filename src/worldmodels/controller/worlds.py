@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from worldmodels.compute.engine import Engine
-from worldmodels.controller.arena import Arena, SpreadArena, WorldArena
+from worldmodels.controller.arena import Arena
 from worldmodels.controller.basis import played_features
 from worldmodels.games.base import GameConfig
 from worldmodels.memory.base import Memory
@@ -102,9 +102,7 @@ class Worlds:
 
     def arena(self, open_world: Callable[[], World]) -> Arena:
         """Return a place to play with many candidates: here, or on the workers of the engine."""
-        if self._engine.parts == 1:
-            return WorldArena(open_world())
-        return SpreadArena(self._engine, open_world, self.feature_size, self.action_size)
+        return Arena(self._engine, open_world)
 
     def seen(self, seed: int | None = None) -> np.ndarray:
         """Return what C would have seen in the data, (n, F) float64; see ``played_features``."""

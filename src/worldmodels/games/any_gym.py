@@ -23,7 +23,7 @@ from pydantic import Field, field_validator
 from worldmodels.errors import EnvironmentFault, ParamsError
 from worldmodels.games.base import BatchEnv, EnvStep, GameConfig, Pay
 from worldmodels.games.clock import LaneClock
-from worldmodels.games.frames import as_picture, resize
+from worldmodels.games.frames import resize
 from worldmodels.shapes import FRAME_SHAPE
 
 if TYPE_CHECKING:
@@ -86,17 +86,7 @@ class GymConfig(GameConfig):
 
     def make(self, *, scoring: bool = False, threads: int = 1) -> BatchEnv:
         controls, size, backend = self._ask(lambda game: (*action_map(game.action_space, self), backend_of(game.spec)))
-        return GymEnv(
-            lambda: open_game(self),
-            controls,
-            size,
-            limit=self.limit,
-            rules=self.rules,
-            crop=self.crop,
-            frame_skip=self.frame_skip,
-            pay=self.reward,
-            backend=backend,
-        )
+        return GymEnv(self, lambda: open_game(self), controls, size, crop=self.crop, backend=backend)
 
     def _ask(self, question: Callable[[Any], Any]) -> Any:
         """Return what a game answers that is made for this question."""
@@ -108,44 +98,35 @@ class GymConfig(GameConfig):
 
 
 class GymEnv:
-    """B Gymnasium environments in lock-step; a ``BatchEnv``. The objects of dropped lanes serve the next ``start``."""
+    """B Gymnasium environments in lock-step; a ``BatchEnv``. The objects of dropped lanes serve the next ``start``.
+
+    Args:
+        game: the rules.
+        make: returns one ``gymnasium.Env``.
+        controls: maps an action, (A,) in [-1, 1], to what that takes.
+        action_size: A.
+        crop: shares of the picture cut off at the top, bottom, left, right.
+        backend: what simulates the game; Gymnasium if it is not given.
+    """
 
     def __init__(
         self,
+        game: GameConfig,
         make: Callable[[], Any],
         controls: Controls,
         action_size: int,
         *,
-        limit: int,
-        rules: str,
-        crop: tuple[float, float, float, float] = (0, 0, 0, 0),
-        frame_skip: int = 1,
-        pay: Pay = "events",
+        crop: tuple[float, float, float, float],
         backend: str = "",
     ) -> None:
-        """Make the environment; games start with the first lanes.
-
-        Args:
-            make: returns one ``gymnasium.Env``.
-            controls: maps an action, (A,) in [-1, 1], to what that takes.
-            action_size: A.
-            limit: game steps after which an episode is truncated.
-            rules: name of the rules.
-            crop: shares of the picture cut off at the top, bottom, left, right.
-            frame_skip: game steps for which an action is held; their rewards are summed.
-            pay: ``events`` for the game's own rewards; see ``GymConfig.reward``.
-            backend: what simulates the game; Gymnasium if it is not given.
-        """
-        self.action_size = action_size
-        self.rules = rules
+        self.action_size, self.rules = action_size, game.rules
         self.backend = backend or f"gymnasium-{version('gymnasium')}"
-        self._make, self._controls, self._crop, self._pay = make, controls, crop, pay
-        self._clock = LaneClock(limit, frame_skip)
+        self._make, self._controls, self._crop, self._pay = make, controls, crop, game.pay
+        self._clock = LaneClock(game.limit, game.frame_skip)
         self._games: list[Any] = []
         self._free: list[Any] = []
 
     def start(self, seeds: Sequence[int]) -> np.ndarray:
-        """Append a lane for every seed; return their first frames, (len(seeds), 64, 64, 3) uint8."""
         pictures = []
         for seed in seeds:
             game = self._free.pop() if self._free else self._make()
@@ -159,7 +140,6 @@ class GymEnv:
         return _frames(pictures)
 
     def step(self, actions: np.ndarray) -> EnvStep:
-        """Advance all lanes by one step. ``actions``: (B, A) float32 in [-1, 1]."""
         self._clock.check(actions, self.action_size)
         lanes = len(self._games)
         rewards, terminal, cut = np.zeros(lanes, np.float32), np.zeros(lanes, bool), np.zeros(lanes, bool)
@@ -178,14 +158,12 @@ class GymEnv:
         return EnvStep(_frames(pictures), rewards, terminal, self._clock.advance(terminal, cut))
 
     def keep(self, lanes: np.ndarray) -> None:
-        """Keep these lanes only, in this order."""
         kept = set(lanes.tolist())
         self._free += [game for lane, game in enumerate(self._games) if lane not in kept]
         self._games = [self._games[lane] for lane in lanes]
         self._clock.keep(lanes)
 
     def close(self) -> None:
-        """Close all games."""
         for game in self._games + self._free:
             game.close()
         self._games, self._free = [], []
@@ -194,11 +172,12 @@ class GymEnv:
         raise EnvironmentFault(f"{self.rules}, lane {lane} (seed {seed}): {type(error).__name__}: {error}") from error
 
     def _look(self, game: Any, observation: Any) -> np.ndarray:
-        picture = as_picture(observation if is_image(game.observation_space) else game.render())
+        picture = observation if is_image(game.observation_space) else game.render()
         top, bottom, left, right = self._crop
         height, width = picture.shape[:2]
+        colours = np.broadcast_to(picture.reshape(height, width, -1), (height, width, 3))  # from grey too
         rows = slice(round(top * height), round((1 - bottom) * height))
-        return picture[rows, round(left * width) : round((1 - right) * width)]
+        return colours[rows, round(left * width) : round((1 - right) * width)]
 
 
 def _frames(pictures: list[np.ndarray]) -> np.ndarray:
@@ -231,15 +210,11 @@ def make_quietly(name: "str | EnvSpec", steps: int, kwargs: dict[str, Any]) -> A
             warnings.simplefilter("ignore")
             return gymnasium.make(name, max_episode_steps=steps, disable_env_checker=True, **kwargs)
     except (gymnasium.error.Error, ImportError, TypeError) as error:
-        raise ParamsError(f"the Gymnasium environment `{name}` cannot be made: {error}{_hint(name)}") from error
-
-
-def _hint(name: "str | EnvSpec") -> str:
-    """Say how an environment of a plugin is named, if this one may be such."""
-    if not isinstance(name, str) or ":" in name:
-        return ""
-    module = "ale_py" if name.startswith("ALE/") else "MODULE"
-    return f" If a package other than Gymnasium has it, name that one's module too: `{module}:{name}`."
+        hint = ""
+        if isinstance(name, str) and ":" not in name:
+            module = "ale_py" if name.startswith("ALE/") else "MODULE"
+            hint = f" If a package other than Gymnasium has it, name that one's module too: `{module}:{name}`."
+        raise ParamsError(f"the Gymnasium environment `{name}` cannot be made: {error}{hint}") from error
 
 
 def backend_of(spec: Any) -> str:
@@ -253,8 +228,8 @@ def backend_of(spec: Any) -> str:
 
 def is_image(space: Any) -> bool:
     """Return whether an observation space holds pictures."""
-    shape: tuple[int, ...] = space.shape or ()
-    return bool(space.dtype == np.uint8) and (len(shape) == 2 or (len(shape) == 3 and shape[2] in {1, 3}))
+    shape = space.shape or ()
+    return bool(space.dtype == np.uint8 and len(shape) in (2, 3) and shape[2:] in ((), (1,), (3,)))
 
 
 def action_map(space: Any, config: GymConfig) -> tuple[Controls, int]:

@@ -7,23 +7,15 @@ from typing import Annotated, ClassVar, Literal, NamedTuple, Protocol, Self
 import numpy as np
 from pydantic import Field
 
-from worldmodels.games.blind import Blind, RandomPolicyConfig, ScriptedConfig, uniform
+from worldmodels.games.blind import Blind, RandomPolicyConfig, ScriptedConfig
 from worldmodels.params import Config
 
 Pay = Literal["survival", "events", "none"]
 GameSteps = Annotated[int, Field(ge=1, le=10_000_000)]
-FrameSkip = Annotated[int, Field(ge=1, le=1000)]
 
 
 class Reference(NamedTuple):
-    """A published mean return.
-
-    Attributes:
-        mean: mean return.
-        std: standard deviation over the episodes.
-        n: episodes.
-        label: what to write beside the line; says whose figure it is.
-    """
+    """A published score: mean return, its standard deviation over n episodes, and a label that says whose it is."""
 
     mean: float
     std: float
@@ -48,7 +40,7 @@ class GameConfig(Config):
     """
 
     limit: GameSteps
-    frame_skip: FrameSkip = 1
+    frame_skip: int = Field(default=1, ge=1, le=1000)
     patience: int = Field(default=0, ge=0, le=1_000_000)
     goal: float = Field(default=0.0, ge=0, le=1e9)
 
@@ -85,7 +77,7 @@ class GameConfig(Config):
             threads: cores to use.
 
         Raises:
-            ParamsError: if the game cannot be made with these params.
+            ParamsError: the game cannot be made with these params.
         """
 
     @property
@@ -111,7 +103,8 @@ class GameConfig(Config):
     @property
     def baseline(self) -> RandomPolicyConfig:
         """The policy that scores are compared with: a uniform action at every step."""
-        return uniform(self.action_size)
+        size = self.action_size
+        return RandomPolicyConfig(mean=[0.0] * size, scale=[1.0] * size, bias=[0.0] * size)
 
     @property
     def random(self) -> RandomPolicyConfig:
@@ -128,11 +121,6 @@ class GameConfig(Config):
     def policies(self) -> dict[str, Blind]:
         """All policies that do not look, by name, the baseline ``random`` first."""
         return {"random": self.baseline, **{policy.name: policy for policy in self.blind}}
-
-    @property
-    def references(self) -> tuple[Reference, ...]:
-        """Published scores that stand beside ours under these rules."""
-        return self.published.get(self.rules, ())
 
     def steps_of(self, game_steps: int) -> int:
         """Return how many steps last so many game steps, at least 1."""
@@ -162,13 +150,12 @@ class EnvStep(NamedTuple):
 class BatchEnv(Protocol):
     """Games in lock-step lanes. It has no lanes when made; ``start`` appends lanes, ``keep`` drops them.
 
-    An episode depends on its seed and its actions alone: not on the lane, on what was played before, or on the other
-    lanes. A lane whose episode ended must be dropped before the next ``step``. Implementations keep the books with a
-    ``LaneClock``.
+    An episode depends on its seed and its actions alone. A lane whose episode ended must be dropped before the next ``step``.
+    Implementations keep the books with a ``LaneClock``.
 
     Attributes:
         action_size: A, how many numbers in [-1, 1] one action has.
-        rules: name of the rules (game, skill, limit in game steps); scores are comparable only if it is the same.
+        rules: ``GameConfig.rules``.
         backend: what simulates the game, for example ``gymnasium-1.4.0``.
     """
 
@@ -178,16 +165,12 @@ class BatchEnv(Protocol):
 
     def start(self, seeds: Sequence[int]) -> np.ndarray:
         """Append a lane for every seed; return their first frames, (len(seeds), 64, 64, 3) uint8."""
-        ...
 
     def step(self, actions: np.ndarray) -> EnvStep:
         """Advance all lanes by one step. ``actions``: (B, A) float32 in [-1, 1]."""
-        ...
 
     def keep(self, lanes: np.ndarray) -> None:
         """Keep these lanes only, in this order. ``lanes``: int64 indices into the present lanes, increasing."""
-        ...
 
     def close(self) -> None:
         """Free the games. Closing twice is harmless."""
-        ...

@@ -7,7 +7,6 @@ from pydantic import Field, model_validator
 from worldmodels.params import Config
 
 Number = Annotated[float, Field(ge=-100, le=100)]
-Hold = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
 class RandomPolicyConfig(Config):
@@ -24,7 +23,7 @@ class RandomPolicyConfig(Config):
         bias: half width of an offset that an episode keeps, one for each action component.
     """
 
-    holds: list[Hold] = Field(default=[1], min_length=1)
+    holds: list[Annotated[int, Field(ge=1, le=1_000_000)]] = Field(default=[1], min_length=1)
     walks: list[Annotated[float, Field(ge=0, lt=1)]] = Field(default=[0.0], min_length=1)
     mean: list[Number] = Field(min_length=1)
     scale: list[Number] = Field(min_length=1)
@@ -59,8 +58,3 @@ class ScriptedConfig(Config):
 
 
 Blind = RandomPolicyConfig | ScriptedConfig
-
-
-def uniform(components: int) -> RandomPolicyConfig:
-    """Return the policy that draws a uniform action at every step: the baseline of every game."""
-    return RandomPolicyConfig(mean=[0.0] * components, scale=[1.0] * components, bias=[0.0] * components)

@@ -7,8 +7,7 @@ End: all tiles touched, or the field left (terminal); the limit, 1000 game steps
 steps, 1 in the paper.
 
 Gymnasium documents that a lap ends at 95% of the tiles. In its code (to 1.4) that share is looked at only when the *first* tile
-is first touched, and the car starts on it: so a lap ends at 100%. EnvPool divides two whole numbers there, with the same
-outcome. A test fails if Gymnasium's rule changes, since the scores would not compare.
+is first touched, and the car starts on it: so a lap ends at 100%, in EnvPool too. A test fails if that changes.
 
 Two back ends play by these rules. ``gymnasium`` is the reference, and the one that scores. ``envpool`` is its C++ twin,
 several times as fast, for training; its frames are not anti-aliased, and the same seed is another track.
@@ -31,7 +30,6 @@ from worldmodels.games.frames import resize
 
 GAME = "CarRacing-v3"
 ROWS, ROWS_KEPT = 96, 84
-ACTION_SIZE = 3
 
 
 class CarRacingConfig(GameConfig):
@@ -39,9 +37,8 @@ class CarRacingConfig(GameConfig):
 
     Attributes:
         backend: what simulates the game in training; scoring always takes gymnasium.
-        patience: as of all games. A car that is paid no more has left the road; what follows is long, and forgives it in M's
-            eyes. The paper's runs have none: 0.
-        goal: as of all games. M does not count tiles: without a goal it would pay for driving on after a lap is done.
+        patience: a car that is paid no more has left the road; what follows is long, and forgives it in M's eyes. Paper: 0.
+        goal: M does not count tiles: without a goal it would pay for driving on after a lap is done.
     """
 
     kind: Literal["carracing"] = "carracing"
@@ -54,22 +51,13 @@ class CarRacingConfig(GameConfig):
     """Ha & Schmidhuber 2018, table 1; theirs was CarRacing-v0, whose rules v3 keeps."""
     won: ClassVar[float] = 850.0
     aftermath: ClassVar[int] = 25
+    action_size: ClassVar[int] = 3
+    pay: ClassVar[Pay] = "events"
+    game_steps_a_second: ClassVar[float] = 50.0
 
     @property
     def rules(self) -> str:
         return f"carracing-v3-limit{self.limit}"
-
-    @property
-    def action_size(self) -> int:
-        return ACTION_SIZE
-
-    @property
-    def pay(self) -> Pay:
-        return "events"
-
-    @property
-    def game_steps_a_second(self) -> float:
-        return 50.0
 
     @property
     def random(self) -> RandomPolicyConfig:
@@ -86,30 +74,20 @@ class CarRacingConfig(GameConfig):
         return [ScriptedConfig(name=name, first=action, second=action) for name, action in actions.items()]
 
     def make(self, *, scoring: bool = False, threads: int = 1) -> BatchEnv:
-        if scoring or self.backend == "gymnasium":
-            return gymnasium_carracing(self)
-        return EnvPoolCarRacing(self, threads)
+        if not scoring and self.backend == "envpool":
+            return EnvPoolCarRacing(self, threads)
+        from worldmodels.games.carracing_drawing import quick_spec  # here and not above: it imports Gymnasium and Box2D
+
+        def make() -> Any:
+            return make_quietly(quick_spec(GAME, ROWS_KEPT), self.limit, {})
+
+        return GymEnv(self, make, car_controls, self.action_size, crop=(0, 1 - ROWS_KEPT / ROWS, 0, 0))
 
 
 def car_controls(actions: np.ndarray) -> np.ndarray:
     """Map actions in [-1, 1], (..., 3), to steering in [-1, 1], gas in [0, 1] and brake in [0, 1], float32."""
     steer, gas, brake = np.moveaxis(np.clip(actions, -1, 1), -1, 0)
     return np.stack([steer, (gas + 1) / 2, np.maximum(brake, 0)], axis=-1).astype(np.float32)
-
-
-def gymnasium_carracing(config: CarRacingConfig) -> GymEnv:
-    """Make the reference back end."""
-    from worldmodels.games.carracing_drawing import quick_spec  # here and not above: it imports Gymnasium and Box2D
-
-    return GymEnv(
-        lambda: make_quietly(quick_spec(GAME, ROWS_KEPT), config.limit, {}),
-        car_controls,
-        ACTION_SIZE,
-        limit=config.limit,
-        rules=config.rules,
-        crop=(0, 1 - ROWS_KEPT / ROWS, 0, 0),
-        frame_skip=config.frame_skip,
-    )
 
 
 class EnvPoolCarRacing:
@@ -119,15 +97,9 @@ class EnvPoolCarRacing:
     makes a pool (5 ms and 2.5 MB a game), a game plays one episode, and a pool goes with its last lane.
     """
 
-    action_size = ACTION_SIZE
+    action_size = CarRacingConfig.action_size
 
-    def __init__(self, config: CarRacingConfig, threads: int = 1) -> None:
-        """Make the environment; games start with the first lanes.
-
-        Args:
-            config: the rules.
-            threads: cores to use.
-        """
+    def __init__(self, config: CarRacingConfig, threads: int) -> None:
         self.rules = config.rules
         self.backend = f"envpool-{version('envpool')}"
         self._limit, self._threads = config.limit, threads
@@ -138,7 +110,6 @@ class EnvPoolCarRacing:
         self._index = np.zeros(0, np.int32)  # (B,) its index there
 
     def start(self, seeds: Sequence[int]) -> np.ndarray:
-        """Append a lane for every seed; return their first frames, (len(seeds), 64, 64, 3) uint8."""
         if not seeds:
             return resize(np.zeros((0, ROWS_KEPT, ROWS, 3), np.uint8))
         pool = make_pool([int(seed) for seed in seeds], self._limit, min(self._threads, len(seeds)))
@@ -151,7 +122,6 @@ class EnvPoolCarRacing:
         return resize(pictures[np.argsort(info["env_id"])][:, :ROWS_KEPT])
 
     def step(self, actions: np.ndarray) -> EnvStep:
-        """Advance all lanes by one step. ``actions``: (B, 3) float32 in [-1, 1]."""
         self._clock.check(actions, self.action_size)
         controls = car_controls(actions)
         pictures = np.empty((len(actions), ROWS_KEPT, ROWS, 3), np.uint8)
@@ -172,14 +142,12 @@ class EnvPoolCarRacing:
         return EnvStep(resize(pictures), rewards, terminal, self._clock.advance(terminal))
 
     def keep(self, lanes: np.ndarray) -> None:
-        """Keep these lanes only, in this order."""
         self._pool, self._index = self._pool[lanes], self._index[lanes]
         self._clock.keep(lanes)
         for number in set(self._pools) - set(self._pool.tolist()):
             self._pools.pop(number).close()
 
     def close(self) -> None:
-        """Free all games."""
         for pool in self._pools.values():
             pool.close()
         self._pools.clear()
@@ -194,11 +162,5 @@ def make_pool(seeds: list[int], limit: int, threads: int) -> Any:
         os.environ.pop("MPLCONFIGDIR", None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return envpool.make(
-            GAME,
-            env_type="gymnasium",
-            num_envs=len(seeds),
-            num_threads=threads,
-            env_seed=seeds,
-            max_episode_steps=limit,
-        )
+        how = {"num_envs": len(seeds), "num_threads": threads, "env_seed": seeds, "max_episode_steps": limit}
+        return envpool.make(GAME, env_type="gymnasium", **how)

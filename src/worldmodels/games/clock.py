@@ -8,7 +8,7 @@ from worldmodels.errors import EnvironmentFault
 
 
 class LaneClock:
-    """Counts each lane's steps against the limit, for a ``BatchEnv``.
+    """Counts each lane's steps against the limit, for a ``BatchEnv``. It has no lanes when made.
 
     Attributes:
         limit: game steps after which a lane is truncated.
@@ -19,22 +19,17 @@ class LaneClock:
     """
 
     def __init__(self, limit: int, frame_skip: int = 1) -> None:
-        """Make a clock without lanes."""
         self.limit, self.frame_skip = limit, frame_skip
-        self.seeds = np.zeros(0, np.int64)
-        self.elapsed = np.zeros(0, np.int64)
-        self.ended = np.zeros(0, bool)
+        self.seeds, self.elapsed, self.ended = np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, bool)
 
     def __len__(self) -> int:
-        """Return B."""
         return len(self.seeds)
 
     def start(self, seeds: Sequence[int]) -> None:
         """Append a lane for every seed."""
-        count = len(seeds)
         self.seeds = np.concatenate([self.seeds, np.asarray(seeds, np.int64)])
-        self.elapsed = np.concatenate([self.elapsed, np.zeros(count, np.int64)])
-        self.ended = np.concatenate([self.ended, np.zeros(count, bool)])
+        self.elapsed = np.concatenate([self.elapsed, np.zeros(len(seeds), np.int64)])
+        self.ended = np.concatenate([self.ended, np.zeros(len(seeds), bool)])
 
     def keep(self, lanes: np.ndarray) -> None:
         """Keep these lanes only."""
@@ -63,18 +58,14 @@ class LaneClock:
                 "diverged: look at the loss curves, and lower the learning rate in params.yaml."
             )
 
-    def advance(self, terminal: np.ndarray, cut: np.ndarray | None = None) -> np.ndarray:
-        """Count one step of every lane.
+    def advance(self, terminal: np.ndarray, cut: np.ndarray | bool = False) -> np.ndarray:
+        """Count one step of every lane; return the lanes that are truncated, (B,) bool.
 
         Args:
             terminal: (B,) bool, the lanes whose game ended.
             cut: (B,) bool, the lanes that a limit of the game's own stopped, if it has one.
-
-        Returns:
-            The lanes that are truncated, (B,) bool.
         """
         self.elapsed = self.elapsed + 1
-        over: np.ndarray = self.elapsed * self.frame_skip >= self.limit
-        truncated: np.ndarray = (over if cut is None else over | cut) & ~terminal
+        truncated: np.ndarray = ((self.elapsed * self.frame_skip >= self.limit) | cut) & ~terminal
         self.ended = terminal | truncated
         return truncated

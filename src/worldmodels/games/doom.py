@@ -13,6 +13,7 @@ plays the same actions again: the episode goes on as if nothing had been.
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -33,8 +34,6 @@ ANSWER_SECONDS = 60.0
 """That an engine may take for one step; it takes a fraction of a millisecond a tic on an idle machine."""
 REPLACEMENTS = 3
 """Engines in a row that may die at the same step of a lane."""
-SWEEPS = (20, 36, 48, 72, 100)
-"""Tics."""
 LEFT, STAY, RIGHT = [True, False], [False, False], [False, True]
 
 
@@ -60,22 +59,13 @@ class DoomConfig(GameConfig):
         ),
     }
     """Ha & Schmidhuber 2018, table 2."""
+    action_size: ClassVar[int] = 1
+    pay: ClassVar[Pay] = "survival"
+    game_steps_a_second: ClassVar[float] = 35.0
 
     @property
     def rules(self) -> str:
         return f"takecover-skill{self.skill}-limit{self.limit}"
-
-    @property
-    def action_size(self) -> int:
-        return DoomEnv.action_size
-
-    @property
-    def pay(self) -> Pay:
-        return "survival"
-
-    @property
-    def game_steps_a_second(self) -> float:
-        return 35.0
 
     @property
     def random(self) -> RandomPolicyConfig:
@@ -87,10 +77,8 @@ class DoomConfig(GameConfig):
         """Standing still, running into a wall, and running to and fro, so many tics each way."""
         still = ScriptedConfig(name="still", first=[0.0], second=[0.0])
         hold = ScriptedConfig(name="hold", first=[1.0], second=[1.0])
-        sweeps = [
-            ScriptedConfig(name=f"sweep {tics}", first=[1.0], second=[-1.0], period=self.steps_of(tics)) for tics in SWEEPS
-        ]
-        return [still, hold, *sweeps]
+        sweep = partial(ScriptedConfig, first=[1.0], second=[-1.0])
+        return [still, hold, *(sweep(name=f"sweep {tics}", period=self.steps_of(tics)) for tics in (20, 36, 48, 72, 100))]
 
     def make(self, *, scoring: bool = False, threads: int = 1) -> BatchEnv:
         return DoomEnv(self, threads)
@@ -99,15 +87,9 @@ class DoomConfig(GameConfig):
 class DoomEnv:
     """B games of Take Cover in lock-step; a ``BatchEnv``. The engines of dropped lanes serve the next ``start``."""
 
-    action_size = 1
+    action_size = DoomConfig.action_size
 
-    def __init__(self, config: DoomConfig, threads: int = 1) -> None:
-        """Make the environment; engines start with the first lanes.
-
-        Args:
-            config: the rules.
-            threads: cores to use.
-        """
+    def __init__(self, config: DoomConfig, threads: int) -> None:
         self.rules = config.rules
         self.backend = f"vizdoom-{version('vizdoom')}"
         self._config = config
@@ -122,7 +104,6 @@ class DoomEnv:
         self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="doom")
 
     def start(self, seeds: Sequence[int]) -> np.ndarray:
-        """Append a lane for every seed; return their first frames, (len(seeds), 64, 64, 3) uint8."""
         present = len(self._clock)
         missing = max(0, len(seeds) - len(self._free))
         if missing:
@@ -134,17 +115,14 @@ class DoomEnv:
         self._free += [future.result() for future in started if future.exception() is None]
         for future in started:
             future.result()  # raises; the engines that did start are in the free list, to be closed
-        for _ in seeds:
-            self._engines.append(self._free.pop())
-            self._played.append([])
+        self._engines += [self._free.pop() for _ in seeds]
+        self._played += [[] for _ in seeds]
         self._clock.start(seeds)
         self._pictures = np.concatenate([self._pictures, np.zeros((len(seeds), *self._pictures.shape[1:]), np.uint8)])
-        new = range(present, len(self._clock))
-        self._each_lane(new, self._begin)
+        self._each_lane(range(present, len(self._clock)), self._begin)
         return resize(self._pictures[present:])
 
     def step(self, actions: np.ndarray) -> EnvStep:
-        """Advance all lanes by one step. ``actions``: (B, 1) float32 in [-1, 1]."""
         self._clock.check(actions, self.action_size)
         survived, terminal = np.zeros(len(self._clock), np.float32), np.zeros(len(self._clock), bool)
         pressed, left = [buttons(action) for action in actions[:, 0]], self._clock.left()
@@ -162,7 +140,6 @@ class DoomEnv:
         return EnvStep(resize(self._pictures), survived, terminal, self._clock.advance(terminal))
 
     def keep(self, lanes: np.ndarray) -> None:
-        """Keep these lanes only, in this order."""
         kept = set(lanes.tolist())
         self._free += [game for lane, game in enumerate(self._engines) if lane not in kept]
         self._engines = [self._engines[lane] for lane in lanes]
@@ -171,7 +148,6 @@ class DoomEnv:
         self._clock.keep(lanes)
 
     def close(self) -> None:
-        """End all engines."""
         self._pool.shutdown(wait=True)  # no thread may be inside a game that is being closed
         for game in self._engines + self._free:
             game.close()

@@ -17,24 +17,30 @@ from worldmodels.errors import EnvironmentFault
 if TYPE_CHECKING:
     import vizdoom
 
-START_TIC = 1
 START_SECONDS = 30.0
 """That an engine may take to start; it takes 0.1 to 0.3 s on an idle machine."""
 START_TRIES = 3
 
 
-def start_surely(skill: int, resolution: str, tries: int = START_TRIES) -> "vizdoom.DoomGame":
+def start_surely(skill: int, resolution: str) -> "vizdoom.DoomGame":
     """Start one engine; one that does not answer within ``START_SECONDS`` is given up, and another is started.
 
     An engine that cannot be forked, or dies while it starts, leaves ViZDoom waiting for ever, where nothing can reach it. So
     the wait is in a daemon thread, which can be left behind: it holds no lock and ends with this process.
 
     Raises:
-        EnvironmentFault: if the engine will not start, or ``tries`` of them did not answer.
+        EnvironmentFault: if the engine will not start, or ``START_TRIES`` of them did not answer.
     """
-    for attempt in range(1, tries + 1):
+
+    def start(answer: "queue.SimpleQueue[vizdoom.DoomGame | Exception]") -> None:
+        try:
+            answer.put(start_engine(skill, resolution))
+        except Exception as error:
+            answer.put(error)
+
+    for attempt in range(1, START_TRIES + 1):
         answer: queue.SimpleQueue[vizdoom.DoomGame | Exception] = queue.SimpleQueue()
-        threading.Thread(target=_answer, args=(skill, resolution, answer), daemon=True, name=f"doom start {attempt}").start()
+        threading.Thread(target=start, args=(answer,), daemon=True, name=f"doom start {attempt}").start()
         try:
             game = answer.get(timeout=START_SECONDS)
         except queue.Empty:
@@ -44,16 +50,9 @@ def start_surely(skill: int, resolution: str, tries: int = START_TRIES) -> "vizd
             raise game
         return game
     raise EnvironmentFault(
-        f"{tries} ViZDoom engines did not start within {START_SECONDS:g} s each. Run `wm doctor`; a game needs 10 MB of free "
-        "space in /dev/shm."
+        f"{START_TRIES} ViZDoom engines did not start within {START_SECONDS:g} s each. Run `wm doctor`; a game needs 10 MB of "
+        "free space in /dev/shm."
     )
-
-
-def _answer(skill: int, resolution: str, answer: "queue.SimpleQueue[vizdoom.DoomGame | Exception]") -> None:
-    try:
-        answer.put(start_engine(skill, resolution))
-    except Exception as error:
-        answer.put(error)
 
 
 def start_engine(skill: int = 4, resolution: str = "160x120") -> "vizdoom.DoomGame":
@@ -69,7 +68,7 @@ def start_engine(skill: int = 4, resolution: str = "160x120") -> "vizdoom.DoomGa
     game = vizdoom.DoomGame()
     game.load_config(str(Path(vizdoom.scenarios_path) / "take_cover.cfg"))  # scenario, map, buttons, no HUD
     game.set_doom_skill(skill)
-    game.set_episode_start_time(START_TIC)
+    game.set_episode_start_time(1)
     game.set_episode_timeout(0)  # the limit is counted here, so that a death is told from a time-out
     game.set_living_reward(1)
     game.set_mode(vizdoom.Mode.PLAYER)

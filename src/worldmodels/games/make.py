@@ -5,16 +5,11 @@ from typing import Annotated, get_args
 from pydantic import Field
 
 from worldmodels.games.any_gym import GymConfig
-from worldmodels.games.base import BatchEnv, GameConfig, Reference
+from worldmodels.games.base import Reference
 from worldmodels.games.carracing import CarRacingConfig
 from worldmodels.games.doom import DoomConfig
 
 Game = Annotated[DoomConfig | CarRacingConfig | GymConfig, Field(discriminator="kind")]
-
-
-def make_env(game: GameConfig, *, scoring: bool = False, threads: int = 1) -> BatchEnv:
-    """Make a game's lanes; see ``GameConfig.make``."""
-    return game.make(scoring=scoring, threads=threads)
 
 
 def references(rules: str) -> tuple[Reference, ...]:

@@ -1,5 +1,7 @@
 """Do frames show a game? Rendering that is black or frozen is found before anything is learned from it."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from worldmodels.errors import EnvironmentFault
@@ -8,6 +10,7 @@ FEWEST_FRAMES = 10
 """That are needed to say that a game does not advance."""
 
 
+@dataclass
 class Sight:
     """Whether a game shows anything: judged by all its episodes, since in a single one nothing may happen for a while.
 
@@ -17,9 +20,10 @@ class Sight:
         frames, episodes: how many were seen.
     """
 
-    def __init__(self, pictured: bool = False, moved: bool = False, frames: int = 0, episodes: int = 0) -> None:
-        """Begin, or go on with what another one has seen (``state``)."""
-        self.pictured, self.moved, self.frames, self.episodes = pictured, moved, frames, episodes
+    pictured: bool = False
+    moved: bool = False
+    frames: int = 0
+    episodes: int = 0
 
     def see(self, frames: np.ndarray) -> None:
         """Look at an episode, (T, 64, 64, 3) uint8."""
@@ -30,10 +34,6 @@ class Sight:
             self.pictured = bool((flat != flat[:, :1]).any())
         if not self.moved:
             self.moved = bool((frames != frames[:1]).any())
-
-    def state(self) -> dict[str, bool | int]:
-        """Return the arguments with which another one goes on from here."""
-        return {"pictured": self.pictured, "moved": self.moved, "frames": self.frames, "episodes": self.episodes}
 
     def check(self, source: str) -> None:
         """Refuse a game that showed nothing; ``source`` is named in the message.

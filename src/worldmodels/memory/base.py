@@ -29,9 +29,9 @@ class MemoryShape(Config):
     reward: Literal["none", "event"] = "none"
     ending: Literal["sampled", "threshold"] = "sampled"
 
+    @abstractmethod
     def build(self, latent: int, action: int) -> "Memory":
         """Return an M of this shape for Z ``latent`` and A ``action``, with zeros for weights."""
-        raise NotImplementedError
 
 
 class Memory(nn.Module, ABC):
@@ -138,14 +138,7 @@ class Memory(nn.Module, ABC):
     ) -> tuple[Tensor, Tensor, Prediction]:
         """Take one step on what M itself predicts.
 
-        Args:
-            z: (B, Z).
-            action: (B, A).
-            restart: (B,) bool.
-            state: (B, S).
-            uniform: (B, Z) in [0, 1), chooses the components.
-            normal: (B, Z) standard normal, for the Gaussians.
-            temperature: tau > 0.
+        What ``forward`` reads has no axis T here; ``uniform``, ``normal`` and ``temperature`` are those of ``Mixture.sample``.
 
         Returns:
             z' (B, Z), the state after the step, and what M predicted for it, without the axis T.

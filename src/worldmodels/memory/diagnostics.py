@@ -12,30 +12,19 @@ from worldmodels.memory.prediction import Prediction
 
 
 def coverage(latent: Mixture, z: Tensor, counted: Tensor, share: float = 0.9) -> float:
-    """Return how often z falls into the central ``share`` of its predicted distribution: ``share``, if that is calibrated.
+    """Return how often z (B, T, Z) falls into the central ``share`` of its predicted distribution: ``share``, if calibrated.
 
-    Args:
-        latent: fields (B, T, K, Z).
-        z: (B, T, Z).
-        counted: (B, T) bool.
-        share: in (0, 1).
+    ``latent``: fields (B, T, K, Z); ``counted``: (B, T) bool.
     """
     below = latent.cdf(z)[counted]
     return float(((below - 0.5).abs() < share / 2).float().mean())
 
 
 def event_figures(name: str, logit: Tensor, happened: Tensor, counted: Tensor) -> dict[str, float]:
-    """Return how well events are foreseen; NaN if a figure has no cases.
+    """Return how well events are foreseen by ``logit``, of what ``happened`` and is ``counted``, (B, T) each.
 
-    Args:
-        name: begins the names of the figures.
-        logit: (B, T).
-        happened: (B, T) bool.
-        counted: (B, T) bool.
-
-    Returns:
-        ``precision`` and ``recall`` of "more likely than not", and ``ratio``, events predicted (the sum of the probabilities)
-        over events that came: 1 if the probability is calibrated.
+    The figures, whose names begin with ``name``: ``precision`` and ``recall`` of "more likely than not", and ``ratio``, events
+    predicted (the sum of the probabilities) over events that came: 1 if calibrated. NaN if a figure has no cases.
     """
     logit, happened = logit[counted], happened[counted]
     foretold = logit > 0
@@ -56,8 +45,7 @@ def open_loop_error(
 
     Args:
         model: M.
-        z: (B, T + 1, Z), latents of stretches within one episode.
-        action: (B, T, A).
+        z, action: (B, T + 1, Z) and (B, T, A), stretches within one episode.
         state: M's before the first of them, (B, S).
         warm_up: real steps, at least 1.
         horizons: k, each at most T - warm_up + 1; others are left out.
@@ -81,12 +69,7 @@ def memory_figures(
 ) -> dict[str, float]:
     """Return the figures of one-step predictions: ``coverage_90``, ``event_figures`` of ends and rewards, ``reward_r2``.
 
-    Args:
-        prediction: for B sequences of T steps.
-        z: (B, T, Z), the next latents.
-        happened: ``reward`` and ``terminal``, (B, T).
-        valid: (B, T) bool, steps that were taken.
-        alive: (B, T) bool, steps after which there was a next frame.
+    Args as of ``memory_loss``; ``alive``: (B, T) bool, steps after which there was a next frame.
     """
     figures = {"coverage_90": coverage(prediction.latent, z, alive)}
     if prediction.done is not None:

@@ -59,13 +59,12 @@ class MemoryLoss(NamedTuple):
 def memory_loss(
     prediction: Prediction, z: Tensor, reward: Tensor, terminal: Tensor, valid: Tensor, config: MemoryLossConfig
 ) -> MemoryLoss:
-    """Return the loss of predictions against what happened.
+    """Return the loss of predictions against what happened in B sequences of T steps.
 
     Args:
-        prediction: for B sequences of T steps.
+        prediction: what M said.
         z: (B, T, Z), the next latents. Steps that end an episode have none: they do not count in the latent term.
-        reward: (B, T), the rewards of the steps.
-        terminal: (B, T) bool, True if the game ended with the step.
+        reward, terminal: (B, T), the rewards of the steps, and whether the game ended with them.
         valid: (B, T) bool, False if no step was taken (between two episodes): nothing counts there.
         config: weights of the terms.
     """

@@ -18,8 +18,7 @@ def recur(
         drive: what the inputs add to the gates i, g, f, o, (B, T, 4H).
         keep: (B, T, 1), 0 where the state is zeroed before a step, else 1.
         weight: recurrent weights (4H, H).
-        h: the state before the first step, (B, H).
-        c: the same, (B, H).
+        h, c: the state before the first step, (B, H) each.
         kind: type of the products.
     """
     recurrent = weight.to(kind).T
@@ -69,13 +68,8 @@ class Recurrence(torch.autograd.Function):
         ):
             back = back + here
             carried = carried + back * o * (1 - squashed * squashed)
-            parts = (
-                carried * g * i * (1 - i),
-                carried * i * (1 - g * g),
-                carried * c * f * (1 - f),
-                back * squashed * o * (1 - o),
-            )
-            gates.append(torch.cat(parts, 1).to(ctx.kind))
+            inner = carried * g * i * (1 - i), carried * i * (1 - g * g), carried * c * f * (1 - f)
+            gates.append(torch.cat((*inner, back * squashed * o * (1 - o)), 1).to(ctx.kind))
             carried = carried * f * kept
             back = (gates[-1] @ recurrent).to(kept.dtype) * kept
         drive = torch.stack(gates[::-1], 1)

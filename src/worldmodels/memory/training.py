@@ -53,17 +53,10 @@ def train_memory(
     observe: Observe,
     checkpoint: Checkpoint | None = None,
 ) -> list[Row]:
-    """Train M in place; return the curve.
+    """Train M in place; return the curve. ``updates``, ``observe`` and ``checkpoint``: see ``fit``.
 
-    Args:
-        model: M.
-        rows: one row a frame, episodes one after the other: mean, log_variance (N, Z), action (N, A), reward, terminal,
-            first (N,).
-        config: the section.
-        seed: batches and noise depend on it and on the number of the update alone.
-        updates: 0 .. updates - 1, possibly wrapped to show progress.
-        observe: called with each row of the curve.
-        checkpoint: see ``fit``.
+    Batches and noise depend on ``seed`` and on the number of the update alone. ``rows``: one row a frame, episodes one after
+    the other: mean, log_variance (N, Z), action (N, A), reward, terminal, first (N,).
     """
     rows = {name: tensor.to(model.device) for name, tensor in rows.items()}
     elapsed = steps_so_far(rows["first"])
@@ -122,14 +115,8 @@ def train_memory(
         figures |= memory_figures(prediction, z[:, 1:], happened, valid, alive)
         whole = alive.all(1)  # stretches within one episode
         if whole.any():
-            figures |= open_loop_error(
-                model,
-                z[whole],
-                happened["action"][whole],
-                state[whole],
-                max(1, config.sequence // 2),
-                HORIZONS,
-            )
+            warm_up = max(1, config.sequence // 2)
+            figures |= open_loop_error(model, z[whole], happened["action"][whole], state[whole], warm_up, HORIZONS)
         return figures
 
     return fit(

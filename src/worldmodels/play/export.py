@@ -9,7 +9,6 @@ import subprocess
 import tarfile
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +18,7 @@ from worldmodels.controller.model import act
 from worldmodels.errors import WorldModelsError
 from worldmodels.memory.features import select_features
 from worldmodels.play.server import PAGE
-from worldmodels.play.session import widest_latents
+from worldmodels.play.session import about
 
 RUNTIME = "onnxruntime-web"
 RUNTIME_VERSION = "1.30.0"
@@ -94,20 +93,11 @@ def export_web(out: Path, agent: Agent, *, name: str, temperature: float, rate: 
     for file in RUNTIME_FILES:
         shutil.copy(runtime / file, out)
     write_graphs(out, agent)
-    (out / "about.json").write_text(json.dumps(about(agent, name=name, temperature=temperature, rate=rate)))
+    starts = {name: tensor[:MOST_STARTS].tolist() for name, tensor in agent.starts._asdict().items()}
+    told = about(agent, name=name, temperature=temperature, rate=rate) | {"real": False, "starts": starts}
+    told |= {"goal": agent.game.goal, "usual": agent.memory.usual_reward, "state": agent.memory.state_size}
+    (out / "about.json").write_text(json.dumps(told))
     return sum(path.stat().st_size for path in out.iterdir() if path.is_file())
-
-
-def about(agent: Agent, *, name: str, temperature: float, rate: float) -> dict[str, Any]:
-    """Return what the page needs to know besides the graphs."""
-    starts = agent.starts
-    return {
-        "goal": agent.game.goal, "usual": agent.memory.usual_reward,
-        "name": name, "environment": agent.card.environment, "temperature": temperature, "rate": rate,
-        "actions": agent.memory.action, "state": agent.memory.state_size, "latents": widest_latents(agent),
-        "reward": agent.memory.config.reward != "none", "done": agent.memory.config.done, "real": False,
-        "starts": {"mean": starts.mean[:MOST_STARTS].tolist(), "log_variance": starts.log_variance[:MOST_STARTS].tolist()},
-    }  # fmt: skip
 
 
 @torch.no_grad()
@@ -133,14 +123,8 @@ def write_graphs(out: Path, agent: Agent) -> None:
         "controller": (Act(agent), ["z", "state"], ["action"]),
     }
     for name, (module, inputs, outputs) in graphs.items():
-        program = torch.onnx.export(
-            module.eval(),
-            tuple(step[each] for each in inputs),
-            input_names=inputs,
-            output_names=outputs,
-            dynamo=True,
-            verbose=False,
-        )
+        given = tuple(step[each] for each in inputs)
+        program = torch.onnx.export(module.eval(), given, input_names=inputs, output_names=outputs, dynamo=True, verbose=False)
         assert program is not None
         onnx.save_model(program.model_proto, out / f"{name}.onnx")
 

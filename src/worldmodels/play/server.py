@@ -29,7 +29,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from worldmodels.agent.agent import Agent
 from worldmodels.errors import WorldModelsError
 from worldmodels.games.base import BatchEnv
-from worldmodels.play.session import Moment, Session, widest_latents
+from worldmodels.play.session import Moment, Session, about
 
 PAGE = Path(__file__).with_name("page")
 MOST_VISITORS = 16
@@ -41,27 +41,16 @@ LOOPBACK = ("127.0.0.1", "localhost")
 
 @dataclass
 class Visitor:
-    """A dream, and how it is played.
-
-    Attributes:
-        session: the dream.
-        rate: steps a second.
-        paused: whether it waits.
-        driven: by the visitor, not by the agent.
-        held: the visitor's action.
-        watching: which moment of a replayed dream is shown; None while it is dreamt.
-        connected: sockets.
-        lock: held by who uses the session.
-    """
+    """A dream, and how it is played."""
 
     session: Session
-    rate: float
+    rate: float  # steps a second
+    held: list[float]  # the visitor's action
     paused: bool = False
-    driven: bool = False
-    held: list[float] = field(default_factory=list)
-    watching: int | None = None
-    connected: int = 0
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    driven: bool = False  # by the visitor, not by the agent
+    watching: int | None = None  # which moment of a replayed dream is shown; None while it is dreamt
+    connected: int = 0  # sockets
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)  # held by who uses the session
 
     @property
     def shown(self) -> Moment:
@@ -101,9 +90,9 @@ class Stage:
     """
 
     def __init__(self, name: str, agent: Agent, *, temperature: float, rate: float, open_game: Callable[[], BatchEnv]) -> None:
-        self.name, self.agent, self.temperature, self.rate, self.open_game = name, agent, temperature, rate, open_game
+        self.agent, self.temperature, self.rate, self.open_game = agent, temperature, rate, open_game
         self.visitors: OrderedDict[str, Visitor] = OrderedDict()
-        self.latents = widest_latents(agent)
+        self.about = about(agent, name=name, temperature=temperature, rate=rate) | {"real": True}
 
     def visit(self, key: str) -> tuple[str, Visitor]:
         """Return the visitor of this key, who comes back, or a new one under a new key."""
@@ -115,7 +104,7 @@ class Stage:
                 self.close(left)
             key, seed = secrets.token_urlsafe(12), secrets.randbelow(2**31)
             session = Session(self.agent, temperature=self.temperature, seed=seed)
-            self.visitors[key] = Visitor(session, self.rate, held=[0.0] * self.agent.memory.action)
+            self.visitors[key] = Visitor(session, self.rate, [0.0] * self.agent.memory.action)
         self.visitors.move_to_end(key)
         return key, self.visitors[key]
 
@@ -125,18 +114,9 @@ class Stage:
         if game is not None:
             game.close()
 
-    def about(self) -> dict[str, Any]:
-        """Return what a page needs to know before anything is dreamt."""
-        return {"name": self.name, "environment": self.agent.card.environment, "temperature": self.temperature,
-                "rate": self.rate, "actions": self.agent.memory.action, "latents": self.latents, "real": True,
-                "reward": self.agent.memory.config.reward != "none", "done": self.agent.memory.config.done}  # fmt: skip
-
 
 def make_app(stage: Stage, hosts: tuple[str, ...] = LOOPBACK) -> Starlette:
     """Return the app. It answers requests to these hosts only, and sockets of its own pages only."""
-
-    async def about(_: Any) -> JSONResponse:
-        return JSONResponse(stage.about())
 
     async def dream(socket: WebSocket) -> None:
         origin = socket.headers.get("origin")
@@ -158,7 +138,7 @@ def make_app(stage: Stage, hosts: tuple[str, ...] = LOOPBACK) -> Starlette:
             visitor.connected -= 1
 
     routes = [
-        Route("/about", about),
+        Route("/about", lambda _: JSONResponse(stage.about)),
         WebSocketRoute("/dream", dream),
         Mount("/", StaticFiles(directory=PAGE, html=True)),
     ]
@@ -263,10 +243,6 @@ def _hold(_: Stage, visitor: Visitor, action: list[float]) -> None:
     visitor.held, visitor.driven = held, True
 
 
-def _pause(_: Stage, visitor: Visitor, on: bool) -> None:
-    visitor.paused = bool(on)
-
-
 def _step(_: Stage, visitor: Visitor) -> None:
     visitor.paused = True
     visitor.advance()
@@ -293,12 +269,8 @@ def _beside(stage: Stage, visitor: Visitor, on: bool) -> None:
         game.close()
 
 
-def _file(kind: str, content: bytes) -> bytes:
-    return pack({"kind": "file", "name": f"dream.{kind}"}, content)
-
-
 def _save(_: Stage, visitor: Visitor) -> bytes:
-    return _file("json", json.dumps(visitor.session.recording()).encode())
+    return pack({"kind": "file", "name": "dream.json"}, json.dumps(visitor.session.recording()).encode())
 
 
 def _film(_: Stage, visitor: Visitor) -> bytes:
@@ -306,16 +278,16 @@ def _film(_: Stage, visitor: Visitor) -> bytes:
 
     from worldmodels.report.video import write_video
 
-    session = visitor.session
-    frames = session.frames(session.moments)
-    blank = np.zeros_like(frames[0])
-    beside = [frame if m.real is None else m.real for frame, m in zip([blank] * len(frames), session.moments, strict=True)]
-    if any(moment.real is not None for moment in session.moments):
-        frames = np.concatenate([frames, np.stack(beside)], 2)
+    moments = visitor.session.moments
+    frames = visitor.session.frames(moments)
+    if any(moment.real is not None for moment in moments):
+        blank = np.zeros_like(frames[0])
+        beside = np.stack([blank if moment.real is None else moment.real for moment in moments])
+        frames = np.concatenate([frames, beside], 2)
     with TemporaryDirectory(prefix="worldmodels-film-") as folder:
         path = Path(folder) / "dream.mp4"
         write_video(path, iter(frames), fps=visitor.rate)
-        return _file("mp4", path.read_bytes())
+        return pack({"kind": "file", "name": path.name}, path.read_bytes())
 
 
 def _replay(_: Stage, visitor: Visitor, recording: dict[str, Any]) -> None:
@@ -329,15 +301,15 @@ def _replay(_: Stage, visitor: Visitor, recording: dict[str, Any]) -> None:
 _ORDERS: dict[str, Callable[..., bytes | None]] = {
     "hold": _hold,
     "agent": lambda _, visitor: setattr(visitor, "driven", False),
-    "pause": _pause,
+    "pause": lambda _, visitor, on: setattr(visitor, "paused", bool(on)),
     "step": _step,
     "back": _back,
     "start": _start,
     "temperature": lambda _, visitor, value: visitor.session.set_temperature(_number(value, -1e9, 1e9)),
-    "latent": lambda _, visitor, index, value: visitor.session.set_latent(int(index), _number(value, -1e9, 1e9)) and None,
+    "latent": lambda _, visitor, index, value: visitor.session.set_latent(int(index), _number(value, -1e9, 1e9)),
     "rate": lambda _, visitor, value: setattr(visitor, "rate", _number(value, SLOWEST, FASTEST)),
     "beside": _beside,
-    "wake": lambda _, visitor: visitor.session.wake() and None,
+    "wake": lambda _, visitor: visitor.session.wake(),
     "save": _save,
     "film": _film,
     "replay": _replay,

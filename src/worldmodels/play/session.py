@@ -30,35 +30,20 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class Moment:
-    """A dream at one step: all that is needed to show it, and to go on from it.
+    """A dream at one step: all that is needed to show it, and to go on from it."""
 
-    Attributes:
-        step: since the start.
-        z: (1, Z).
-        state: M's, before it reads ``z``; (1, S).
-        action: that led here, (A,); None at the start.
-        total: return so far.
-        earned: the same without what every step costs, which is what the goal of a dream counts.
-        reward: of the last step.
-        hazard: probability with which M ended the dream in the last step; None if M has no such head.
-        spread: mean standard deviation of what M predicted for the last step, over the latent's dimensions.
-        ended: whether the dream is over: M ended it, or it has earned its goal.
-        real: the game's frame beside it, (64, 64, 3) uint8; None without a game, or if it is over.
-        seen: z and M's state in that game, (1, Z) and (1, S).
-    """
-
-    step: int
-    z: Tensor
-    state: Tensor
-    action: np.ndarray | None = None
-    total: float = 0.0
-    earned: float = 0.0
-    reward: float = 0.0
-    hazard: float | None = None
-    spread: float = 0.0
-    ended: bool = False
-    real: np.ndarray | None = None
-    seen: tuple[Tensor, Tensor] | None = None
+    step: int  # since the start
+    z: Tensor  # (1, Z)
+    state: Tensor  # M's, before it reads z, (1, S)
+    action: np.ndarray | None = None  # that led here, (A,); None at the start
+    total: float = 0.0  # return so far
+    earned: float = 0.0  # the same without what every step costs: what the goal of a dream counts
+    reward: float = 0.0  # of the last step
+    hazard: float | None = None  # probability with which M ended the dream in the last step; None if M foretells none
+    spread: float = 0.0  # mean standard deviation of what M predicted for the last step, over the latent's dimensions
+    ended: bool = False  # M ended it, or it has earned its goal
+    real: np.ndarray | None = None  # the game's frame beside it, (64, 64, 3) uint8; None without a game, or if it is over
+    seen: tuple[Tensor, Tensor] | None = None  # z and M's state in that game, (1, Z) and (1, S)
 
 
 class Session:
@@ -85,22 +70,21 @@ class Session:
         return self.moments[-1]
 
     @torch.inference_mode()
-    def start(self, seed: int) -> Moment:
+    def start(self, seed: int) -> None:
         """Begin another dream, where the episode of this seed begins; with a game, on its first frame."""
         self.seed = seed
         self._changes: dict[int, dict[str, Any]] = {0: {"temperature": self.temperature}}
+        state = self.agent.initial_state(1)
         if self.game is not None:
             self.game.keep(np.zeros(0, np.int64))
             frame = self.game.start([seed])[0]
             z = self._look(frame)
-            first = Moment(0, z, self.agent.initial_state(1), real=frame, seen=(z, self.agent.initial_state(1)))
+            self.moments = [Moment(0, z, state, real=frame, seen=(z, state))]
         else:
             world = DreamWorld(self.agent.memory, self.agent.starts, "z", temperature=self.temperature, limit=1)
             world.start([seed])
-            first = Moment(0, world.latents(), self.agent.initial_state(1))
-        self._first = first.z
-        self.moments = [first]
-        return first
+            self.moments = [Moment(0, world.latents(), state)]
+        self._first = self.now.z
 
     def put_beside(self, game: BatchEnv | None) -> None:
         """Play a game on the same actions from the next start on; None plays none. The game stays its owner's."""
@@ -117,19 +101,17 @@ class Session:
         Raises:
             ParamsError: the action has another size or is no number.
         """
-        before = self.now
+        before, memory = self.now, self.agent.memory
         if before.ended:
             return before
-        action_size = self.agent.memory.action
         if action is None:
-            chosen = act(select_features(self.agent.config.features, before.z, self.agent.memory, before.state), self._layers)
+            chosen = act(select_features(self.agent.config.features, before.z, memory, before.state), self._layers)
         else:
             chosen = torch.tensor([action], dtype=torch.float32)
-            if chosen.shape != (1, action_size) or not bool(chosen.isfinite().all()):
-                raise ParamsError(f"action: must be {action_size} numbers in [-1, 1]")
+            if chosen.shape != (1, memory.action) or not bool(chosen.isfinite().all()):
+                raise ParamsError(f"action: must be {memory.action} numbers in [-1, 1]")
             chosen = chosen.clamp(-1, 1)
-        memory = self.agent.memory
-        noise = self._noise(before.step + 1)
+        noise = EpisodeNoise("dream", 2 * memory.latent + 1).at(self.seed, before.step + 1)  # as ``DreamWorld`` draws it
         uniform, normal = torch.special.ndtr(noise[:, memory.latent :]), noise[:, : memory.latent]
         first = torch.tensor([before.step == 0])
         z, acted, first, state, chance, normal = pad_lanes(before.z, chosen, first, before.state, uniform[:, :-1], normal)
@@ -141,22 +123,13 @@ class Session:
         reward = self._game.worth if told.reward is None else float(told.reward[0])
         earned = float(np.float32(before.earned) + (np.float32(reward) - np.float32(memory.usual_reward)))  # as ``GoalWorld``
         ended |= before.step + 1 >= LONGEST or (bool(self._game.goal) and earned >= self._game.goal)
-        moment = Moment(
-            step=before.step + 1,
-            z=z[:1],
-            state=state[:1],
-            action=chosen[0].numpy(),
-            total=before.total + reward,
-            earned=earned,
-            reward=reward,
-            hazard=hazard,
-            spread=float(told.latent.mean_and_std()[1][0].mean()),
-            ended=ended,
-        )
+        spread = float(told.latent.mean_and_std()[1][0].mean())
+        total, taken = before.total + reward, chosen[0].numpy()
+        moment = Moment(before.step + 1, z[:1], state[:1], taken, total, earned, reward, hazard, spread, ended)
         self.moments.append(self._play_beside(before, moment, chosen))
         return self.now
 
-    def back(self, steps: int) -> Moment:
+    def back(self, steps: int) -> None:
         """Take the dream back. The game beside it cannot be, and leaves until the next start.
 
         What follows is the same again, unless something is changed.
@@ -165,8 +138,7 @@ class Session:
         if steps:
             del self.moments[len(self.moments) - steps :]
             self._changes = {step: change for step, change in self._changes.items() if step <= self.now.step}
-            self.moments[-1] = replace(self.now, real=None, seen=None)
-        return self.now
+            self._change(real=None, seen=None)
 
     def set_temperature(self, temperature: float) -> None:
         """Dream on at another temperature; ParamsError out of [0.01, 10]."""
@@ -175,7 +147,7 @@ class Session:
         self.temperature = temperature
         self._changes.setdefault(self.now.step, {})["temperature"] = temperature
 
-    def set_latent(self, index: int, value: float) -> Moment:
+    def set_latent(self, index: int, value: float) -> None:
         """Bend the dream: it goes on from here with another value in one dimension of z."""
         if not 0 <= index < self.agent.memory.latent:
             raise ParamsError(f"latent: must be from 0 to {self.agent.memory.latent - 1}")
@@ -183,11 +155,10 @@ class Session:
             raise ParamsError(f"value: must be from {-FURTHEST:g} to {FURTHEST:g}")
         z = self.now.z.clone()
         z[0, index] = value
-        self.moments[-1] = replace(self.now, z=z)
+        self._change(z=z)
         self._changes.setdefault(self.now.step, {}).setdefault("latents", {})[str(index)] = value
-        return self.now
 
-    def wake(self) -> Moment:
+    def wake(self) -> None:
         """Set the dream to what is real now: z and M's state of the game beside it.
 
         Raises:
@@ -195,10 +166,7 @@ class Session:
         """
         if self.now.seen is None:
             raise ParamsError("there is no game beside this dream, or it is over: start again with one")
-        z, state = self.now.seen
-        self.moments[-1] = replace(self.now, z=z, state=state, ended=False)
-        self._changes.setdefault(self.now.step, {})["wake"] = [z[0].tolist(), state[0].tolist()]
-        return self.now
+        self._wake_at(*self.now.seen)
 
     def recording(self) -> dict[str, Any]:
         """Return what ``replay`` needs to dream the same again, as JSON values."""
@@ -207,7 +175,7 @@ class Session:
         return {"seed": self.seed, "first": self._first[0].tolist(), "actions": actions, "changes": changes}
 
     @torch.inference_mode()
-    def replay(self, recording: Mapping[str, Any]) -> Moment:
+    def replay(self, recording: Mapping[str, Any]) -> None:
         """Dream a recorded episode again, without a game, to its end.
 
         Raises:
@@ -228,31 +196,28 @@ class Session:
                     self.step(action)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
             raise ParamsError(f"this is no recording of a dream of this agent ({error})") from None
-        return self.now
 
     @torch.inference_mode()
     def frames(self, moments: Sequence[Moment]) -> np.ndarray:
         """Return what moments look like, (N, 64, 64, 3) uint8."""
-        parts = []
-        for begin in range(0, len(moments), BATCH):
-            batch = moments[begin : begin + BATCH]
-            z = torch.cat([moment.z for moment in batch])
-            parts.append(to_frames(self.agent.vision.decode(z)).numpy())
-        return np.concatenate(parts)
+        z = torch.cat([moment.z for moment in moments])
+        return np.concatenate([to_frames(self.agent.vision.decode(batch)).numpy() for batch in z.split(BATCH)])
 
     def _apply(self, change: Mapping[str, Any]) -> None:
         if "wake" in change:
-            z, state = (torch.tensor([part], dtype=torch.float32) for part in change["wake"])
-            self.moments[-1] = replace(self.now, z=z, state=state, ended=False)
-            self._changes.setdefault(self.now.step, {})["wake"] = change["wake"]
+            z, state = change["wake"]
+            self._wake_at(torch.tensor([z], dtype=torch.float32), torch.tensor([state], dtype=torch.float32))
         for index, value in change.get("latents", {}).items():
             self.set_latent(int(index), float(value))
         if "temperature" in change:
             self.set_temperature(float(change["temperature"]))
 
-    def _noise(self, step: int) -> Tensor:
-        """Return the dream's noise at a step, (1, 2Z + 1), as ``DreamWorld`` draws it."""
-        return EpisodeNoise("dream", 2 * self.agent.memory.latent + 1).at(self.seed, step)
+    def _change(self, **fields: Any) -> None:
+        self.moments[-1] = replace(self.now, **fields)
+
+    def _wake_at(self, z: Tensor, state: Tensor) -> None:
+        self._change(z=z, state=state, ended=False)
+        self._changes.setdefault(self.now.step, {})["wake"] = [z[0].tolist(), state[0].tolist()]
 
     def _look(self, frame: np.ndarray) -> Tensor:
         (padded,) = pad_lanes(torch.from_numpy(frame[None]))
@@ -268,6 +233,14 @@ class Session:
         _, state = self.agent.memory.observe(z[:, None], action[:, None], torch.tensor([[before.step == 0]]), state)
         frame = result.frames[0]
         return replace(moment, real=frame, seen=(self._look(frame), state))
+
+
+def about(agent: Agent, *, name: str, temperature: float, rate: float) -> dict[str, Any]:
+    """Return what any page needs to know before anything is dreamt."""
+    memory = agent.memory
+    return {"name": name, "environment": agent.card.environment, "temperature": temperature, "rate": rate,
+            "actions": memory.action, "latents": widest_latents(agent),
+            "reward": memory.config.reward != "none", "done": memory.config.done}  # fmt: skip
 
 
 def widest_latents(agent: Agent, *, lanes: int = 16, steps: int = 100) -> list[tuple[int, float, float]]:

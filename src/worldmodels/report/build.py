@@ -1,27 +1,50 @@
 """From the artifacts and scores of a run to ``reports/``: the page, the scores as a table, the figures."""
 
+import base64
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from worldmodels.report.comparisons import is_wide, standing_bars, study_bars
-from worldmodels.report.html import Film, GamePage, Picture, write_report
-from worldmodels.report.overview import rounds
-from worldmodels.report.parts import agent_part, world_model_part
-from worldmodels.report.pictures import png_bytes
-from worldmodels.report.run import GameRun, keep, read_run, readable
-from worldmodels.report.studies import variants
-from worldmodels.report.table import HEADINGS, NO_STUDY, cells, score_table, with_error
-from worldmodels.report.verdict import best_agent, details, headline, pays_nothing, rivals
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from worldmodels.games.make import Game
+from worldmodels.params import section
+from worldmodels.report import comparisons
+from worldmodels.report.parts import agent_part, readable, search_table, table, world_model_part
+from worldmodels.report.pictures import png_bytes, write_png
+from worldmodels.report.table import HEADINGS, NO_STUDY, cells, flat, read_scores, score_text
+from worldmodels.report.verdict import best_agent, chain, details, headline, pays_nothing, rivals, variants
 from worldmodels.report.video import picture_of
-from worldmodels.storage.layout import REPORTS, STAGES
+from worldmodels.storage.files import read_json, write_bytes
+from worldmodels.storage.layout import REPORTS, STAGES, AgentFiles, WorldModelFiles, require
+
+_ALIKE = 0.02  # rates that differ by less say nothing: a step pays the same, as in games of survival
+
+
+class _GameRun(NamedTuple):
+    """All that a run has of one game, in the order of params.yaml.
+
+    Attributes:
+        rules: of the game.
+        environments: sections of params.yaml that are this game.
+        agents: key -> files.
+        world_models: key -> files.
+        scores: of the agents.
+    """
+
+    rules: str
+    environments: list[str]
+    agents: dict[str, AgentFiles]
+    world_models: dict[str, WorldModelFiles]
+    scores: list[dict[str, Any]]
 
 
 def build_report(root: Path, params: Mapping[str, Any]) -> None:
     """Read ``metrics/`` and ``artifacts/`` of all agents and world models of the params, and write ``reports/``.
 
-    Writes index.html, scores.csv (columns of ``table.score_table``) and every figure of the page as a PNG file. The same
-    artifacts and params give the same bytes.
+    Writes index.html, which needs no other file; scores.csv, a row an agent, with the names of ``metrics/<key>.json``, such as
+    real.mean; and every figure of the page as a PNG file. The same artifacts and params give the same bytes.
 
     Args:
         root: the project's folder.
@@ -31,62 +54,109 @@ def build_report(root: Path, params: Mapping[str, Any]) -> None:
         ArtifactError: a file is missing or cannot be read, with the command that makes it.
         ParamsError: a section of a game is missing or wrong.
     """
-    runs = read_run(root, params)
-    reports = root / REPORTS
-    reports.mkdir(parents=True, exist_ok=True)
-    scores = [score for run in runs for score in run.scores.values()]
-    score_table(scores).to_csv(reports / "scores.csv", index=False, float_format="%.6g", lineterminator="\n")
-    write_report(reports / "index.html", list(STAGES), [_game_page(run, reports, params) for run in runs])
+    runs, reports = _read_run(root, params), root / REPORTS
+    scores = pd.DataFrame([flat(score) for run in runs for score in run.scores]).dropna(axis=1, how="all")
+    write_bytes(reports / "scores.csv", scores.to_csv(index=False, float_format="%.6g", lineterminator="\n").encode())
+    loader = PackageLoader("worldmodels.report", "")
+    pages = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, loader=loader)
+    pages.filters |= {"score": score_text, "base64": lambda content: base64.b64encode(content).decode()}
+    pages.filters["width"] = lambda png: int.from_bytes(png[16:20])
+    games = [_game(run, reports, params) for run in runs]
+    page = pages.get_template("page.html.jinja").render(stages=list(STAGES), games=games, headings=HEADINGS)
+    write_bytes(reports / "index.html", page.encode())
 
 
-def _game_page(run: GameRun, reports: Path, params: Mapping[str, Any]) -> GamePage:
-    scores = list(run.scores.values())
-    best = best_agent(scores)
-    backends = ", ".join(dict.fromkeys(score["backend"] for score in scores))
-    return GamePage(
-        name=", ".join(run.environments),
-        rules=f"{run.rules}, scored on {backends}",
-        headline=headline(best),
-        details=details(best),
-        standing=None if pays_nothing(best) else _standing(best, reports),
-        film=_film(run, best),
-        headings=HEADINGS,
-        rows=cells(scores),
-        best=best["key"],
-        rounds=rounds(run, reports),
-        studies=_studies(run, reports),
-        agents=[agent_part(run, key, reports, params) for key in run.agents],
-        world_models=[world_model_part(run, key, reports, params) for key in run.world_models],
-    )
+def _read_run(root: Path, params: Mapping[str, Any]) -> list[_GameRun]:
+    """Return the games of a run that have agents. Environments with the same rules are one game: their scores compare.
+
+    Args:
+        root: the project's folder.
+        params: the params file as a mapping.
+
+    Raises:
+        ArtifactError: scores of an agent are missing or damaged.
+        ParamsError: a section of a game is missing or wrong.
+    """
+    rules: dict[str, list[str]] = {}
+    for name in params["environments"]:
+        rules.setdefault(section(dict(params), f"{name}.game", Game).rules, []).append(name)
+    runs = []
+    for each, names in rules.items():
+        keys = [key for name in names for key, entry in params["agents"].items() if entry["env"] == name]
+        agents = {key: AgentFiles(key, root) for key in keys}
+        models = {key: WorldModelFiles(key, root) for key, entry in params["world_models"].items() if entry["env"] in names}
+        runs.append(_GameRun(each, names, agents, models, [read_scores(files) for files in agents.values()]))
+    return [run for run in runs if run.agents]
 
 
-def _standing(best: Mapping[str, Any], reports: Path) -> Picture:
-    """Return the picture of the best agent beside random play, blind play and the paper's agent."""
-    found = rivals(best)
-    png = keep(reports / f"standing-{best['environment']}.png", png_bytes(standing_bars(found)))
-    named = (f"{rival.name}: {with_error(rival.mean, rival.stderr)}".replace("\n", " ") for rival in found)
-    return Picture(png, f"Mean returns in {best['environment']}. {'; '.join(named)}", "")
-
-
-def _film(run: GameRun, best: Mapping[str, Any]) -> Film:
-    path = run.agents[best["key"]].video
-    poster = png_bytes(readable(picture_of, path))
-    caption = (
-        f"{best['key']} plays an episode of its own. Left: the game. Middle: what V sees of it. Right: M's dream from the same "
-        "first frame with the same actions; it soon goes its own way."
-    )
-    return Film(path.read_bytes(), poster, caption)
-
-
-def _studies(run: GameRun, reports: Path) -> list[Picture]:
-    """Return a picture for every study of the game."""
-    found = []
-    for study in dict.fromkeys(score["study"] for score in run.scores.values() if score["study"] != NO_STUDY):
-        own = [score for score in run.scores.values() if score["study"] == study]
-        table = variants(own)
-        png = keep(reports / f"study-{run.environments[0]}-{study}.png", png_bytes(study_bars(study, table)))
-        alt = "Mean returns in the game. " + "; ".join(f"{row.name}: {row.mean:.0f}" for row in table)
+def _game(run: _GameRun, reports: Path, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the template shows of a game; its figures are written into ``reports``."""
+    name, scores, best = run.environments[0], run.scores, best_agent(run.scores)
+    shown, paid, video = chain(scores), not pays_nothing(best), run.agents[best["key"]].video
+    curves = {score["key"]: search_table(run.agents[score["key"]]) for score in shown}
+    films = {score["world_model"]: run.agents[score["key"]] for score in reversed(scores)}  # the first agent of each
+    found = collected(run.world_models)
+    errors = open_loop(run.world_models)
+    studies = []
+    for study in dict.fromkeys(score["study"] for score in scores if score["study"] != NO_STUDY):
+        own = [score for score in scores if score["study"] == study]
+        image = comparisons.study_bars(study, variants(own))
         models = ", ".join(dict.fromkeys(score["world_model"] for score in own))
-        caption = f"Study {study}: agents on {models}, a bar for each section of controllers, a dot for each seed."
-        found.append(Picture(png, alt, caption, is_wide(len(table))))
-    return found
+        studies.append({"name": study, "models": models, "png": write_png(reports / f"study-{name}-{study}.png", image)})
+    return {
+        "name": ", ".join(run.environments),
+        "rules": f"{run.rules}, scored on {', '.join(dict.fromkeys(score['backend'] for score in scores))}",
+        "headline": headline(best),
+        "details": details(best),
+        "paid": paid,
+        "standing": write_png(reports / f"standing-{name}.png", comparisons.standing_bars(rivals(best))) if paid else None,
+        "poster": png_bytes(readable(picture_of, video)),
+        "film": video.read_bytes(),
+        "rows": cells(scores),
+        "best": best["key"],
+        "bars": write_png(reports / f"agents-{name}.png", comparisons.agent_bars(shown)),
+        "searches": write_png(reports / f"search-{name}.png", comparisons.search_rounds(curves)),
+        "measure": found[0],
+        "collected": write_png(reports / f"collected-{name}.png", comparisons.collected_lines(*found)) if found[1] else None,
+        "horizon": write_png(reports / f"horizon-{name}.png", comparisons.open_loop_lines(errors)) if errors else None,
+        "studies": studies,
+        "agents": [agent_part(run.agents[score["key"]], score, reports, params) for score in scores],
+        "world_models": [world_model_part(files, films.get(key), reports, params) for key, files in run.world_models.items()],
+    }
+
+
+def collected(models: Mapping[str, WorldModelFiles]) -> tuple[str, dict[str, dict[str, float]]]:
+    """Return what the episodes of world models were worth: reward per step, or returns if every step pays alike.
+
+    Returns:
+        What is measured, and world model's key -> way of playing -> its worth.
+    """
+    played = {key: read_json(require(files.data))["policies"] for key, files in models.items()}
+    rates = [each["reward_per_step"] for ways in played.values() for each in ways.values()]
+    alike = bool(rates) and max(rates) - min(rates) < _ALIKE * abs(max(rates))
+    field, measure = ("mean_return", "mean return of an episode") if alike else ("reward_per_step", "reward per step")
+    return measure, {key: {_way(policy): each[field] for policy, each in ways.items()} for key, ways in played.items()}
+
+
+def open_loop(models: Mapping[str, WorldModelFiles]) -> dict[str, dict[int, float]]:
+    """Return the last errors of dreams on real actions: world model's key -> steps ahead -> error over the variance of z.
+
+    World models whose held-out episodes are too short to say are left out.
+    """
+    errors = {}
+    for key, files in models.items():
+        judged = table(files.memory_curve, "split").query("split == 'validation'").tail(1)
+        found = judged.filter(regex=r"^open_loop_\d+$").dropna(axis=1)
+        if len(found.columns):
+            errors[key] = {int(str(column).rpartition("_")[2]): float(found[column].iloc[0]) for column in found}
+    return errors
+
+
+def _way(policy: str) -> str:
+    """Return a way of playing without the name of the agent.
+
+    >>> _way("random, walk 0.9"), _way("doom-1, strength 0.2"), _way("doom-1 rejected, strength 0")
+    ('random, walk 0.9', 'agent, strength 0.2', 'rejected, strength 0')
+    """
+    who, _, how = policy.partition(", ")
+    return policy if who == "random" else f"{'rejected' if who.endswith(' rejected') else 'agent'}, {how}"

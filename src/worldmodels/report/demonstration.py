@@ -1,8 +1,9 @@
 """One episode to look at: reality, what V makes of it, and the dream on the same actions."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import closing
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,11 +11,10 @@ from torch import Tensor
 
 from worldmodels.agent.agent import Agent
 from worldmodels.games.base import BatchEnv
-from worldmodels.report.pictures import filmstrip, reconstruction_grid, write_png
+from worldmodels.report.pictures import filmstrip, write_png
 from worldmodels.report.video import side_by_side, write_video
-from worldmodels.rollout.loop import run_episodes
+from worldmodels.rollout.loop import EpisodeRecorder, run_episodes
 from worldmodels.rollout.policies import Policy, ReplayPolicy
-from worldmodels.rollout.recorders import EpisodeRecorder
 from worldmodels.shapes import Episode
 from worldmodels.storage.layout import AgentFiles
 from worldmodels.vision.model import to_frames, to_images
@@ -25,8 +25,8 @@ TEMPERATURES = (0.1, 0.5, 1.0, 1.15, 1.3)
 """Of the dreams that are shown beside each other (the paper's, section 4.4)."""
 DREAM_STEPS = 300
 """Of each of these, at most."""
-PICTURES, RECONSTRUCTIONS = 12, 16
-"""Pictures of a filmstrip; frames beside what V makes of them."""
+PICTURES = 12
+"""Of a filmstrip."""
 FILM_STEPS = 350
 """Of the video, at most."""
 BATCH = 256
@@ -34,58 +34,39 @@ TRAVERSED, TRAVERSAL_STEPS, TRAVERSAL_REACH = 8, 9, 3.0
 """Dimensions of z that are traversed, in how many steps, and how many standard deviations to each side."""
 
 
-@dataclass(frozen=True)
-class Film:
-    """Frames (T+1, 64, 64, 3) uint8 of one episode, three times.
+class Demonstration(NamedTuple):
+    """All that is shown of an agent. Frames are (T+1, 64, 64, 3) uint8.
 
     Attributes:
-        real: what the game showed.
-        reconstruction: the same through V.
-        replayed: the dream from the same first frame with the same actions (open loop); it may end earlier.
-        mean: what V made of the frames, (T+1, Z).
-        log_variance: (T+1, Z).
-    """
-
-    real: Episode
-    reconstruction: np.ndarray
-    replayed: np.ndarray
-    mean: Tensor
-    log_variance: Tensor
-
-    def views(self) -> dict[str, np.ndarray]:
-        """Return the frames by what they are called in pictures."""
-        return {"real": self.real.frames, "real through V": self.reconstruction, "dream, same actions": self.replayed}
-
-
-@dataclass(frozen=True)
-class Demonstration:
-    """All that is shown of an agent.
-
-    Attributes:
-        film: an episode, real, through V, and dreamt on the same actions.
-        dreamt: the agent acting in its dream from the same first frame, as long as the film; frames (T+1, 64, 64, 3) uint8.
+        views: of ``film_episode``.
+        dreamt: the agent acting in its dream from the same first frame, as long as the episode.
         at: temperature -> the beginning of the same at that temperature.
         traversal: dimension of z -> frames (S, 64, 64, 3) as only that one changes, from three standard deviations below the
             episode's mean to three above; those that vary most in the episode, the widest first.
     """
 
-    film: Film
+    views: Mapping[str, np.ndarray]
     dreamt: np.ndarray
     at: Mapping[float, np.ndarray]
     traversal: Mapping[int, np.ndarray]
 
 
-def film_episode(agent: Agent, world: RealWorld, *, seed: int, temperature: float) -> Film:
-    """Play one real episode with the agent, and dream it on the same actions."""
+def film_episode(agent: Agent, world: RealWorld, *, seed: int, temperature: float) -> tuple[dict[str, np.ndarray], Starts]:
+    """Play one real episode with the agent, and dream it on the same actions.
+
+    Returns:
+        Frames (T+1, 64, 64, 3) uint8 by what they are called: what the game showed, the same through V, and the dream from the
+        same first frame, which may end earlier; and what V made of the real frames, (T+1, Z).
+    """
     real: list[Episode] = []
     run_episodes(world, agent.policy(), [seed], recorder=EpisodeRecorder(real.append))
+    frames, actions = real[0].frames, torch.from_numpy(real[0].actions)
     with torch.inference_mode():
-        parts = [agent.vision.encode(to_images(frames)) for frames in torch.from_numpy(real[0].frames).split(BATCH)]
-        mean, log_variance = (torch.cat(part) for part in zip(*parts, strict=True))
-        reconstruction = np.concatenate([to_frames(agent.vision.decode(z)).numpy() for z in mean.split(BATCH)])
-    actions = torch.from_numpy(real[0].actions)
-    dream = _dream(agent, ReplayPolicy(actions), mean, log_variance, seed, temperature, len(actions))
-    return Film(real[0], reconstruction, dream, mean, log_variance)
+        parts = [agent.vision.encode(to_images(part)) for part in torch.from_numpy(frames).split(BATCH)]
+        latents = Starts(*(torch.cat(part) for part in zip(*parts, strict=True)))
+        through = np.concatenate([to_frames(agent.vision.decode(z)).numpy() for z in latents.mean.split(BATCH)])
+    dream = _dream(agent, ReplayPolicy(actions), latents, seed, temperature, len(actions))
+    return {"real": frames, "real through V": through, "dream, same actions": dream}, latents
 
 
 def demonstrate(agent: Agent, env: BatchEnv, *, seed: int, temperature: float) -> Demonstration:
@@ -97,16 +78,12 @@ def demonstrate(agent: Agent, env: BatchEnv, *, seed: int, temperature: float) -
         seed: of the episode and of the dreams.
         temperature: tau of the dreams, but for those that are shown at several.
     """
-    world = agent.real_world(env)
-    try:
-        film = film_episode(agent, world, seed=seed, temperature=temperature)
-    finally:
-        world.close()
-    first = film.mean, film.log_variance, seed
-    steps = len(film.real.actions)
-    at = {tau: _dream(agent, agent.policy(), *first, tau, min(steps, DREAM_STEPS)) for tau in TEMPERATURES}
-    dreamt = _dream(agent, agent.policy(), *first, temperature, steps)
-    return Demonstration(film, dreamt, at, _traverse(agent, film.mean))
+    with closing(agent.real_world(env)) as world:
+        views, latents = film_episode(agent, world, seed=seed, temperature=temperature)
+    steps = len(latents.mean) - 1
+    at = {tau: _dream(agent, agent.policy(), latents, seed, tau, min(steps, DREAM_STEPS)) for tau in TEMPERATURES}
+    dreamt = _dream(agent, agent.policy(), latents, seed, temperature, steps)
+    return Demonstration(views, dreamt, at, _traverse(agent, latents.mean))
 
 
 def draw(seen: Demonstration, files: AgentFiles, fps: float) -> None:
@@ -117,16 +94,16 @@ def draw(seen: Demonstration, files: AgentFiles, fps: float) -> None:
         files: where ``reconstructions``, ``filmstrip``, ``temperatures``, ``traversal`` and ``video`` go.
         fps: steps of the game in a second.
     """
-    views = seen.film.views()
-    real = views["real"]
-    chosen = np.linspace(0, len(real) - 1, RECONSTRUCTIONS).astype(int)
-    write_png(files.reconstructions, reconstruction_grid(real[chosen], views["real through V"][chosen]))
-    _write_strip(files.filmstrip, views | {"dream, acting": seen.dreamt}, len(real))
+    real, through, _ = seen.views.values()
+    chosen = np.linspace(0, len(real) - 1, PICTURES).astype(int)
+    heads = [str(step) for step in chosen]
+    write_png(files.reconstructions, filmstrip({"real": real[chosen], "real through V": through[chosen]}, heads=heads))
+    _write_strip(files.filmstrip, {**seen.views, "dream, acting": seen.dreamt}, len(real))
     _write_strip(files.temperatures, {f"dream, tau {tau:g}": frames for tau, frames in seen.at.items()})
     heads = [f"{reach:+.2g}" for reach in np.linspace(-TRAVERSAL_REACH, TRAVERSAL_REACH, TRAVERSAL_STEPS)]
     traversed = {f"z{index}": frames for index, frames in seen.traversal.items()}
     write_png(files.traversal, filmstrip(traversed, heads=heads, corner="std"))
-    film = side_by_side({label: frames[:FILM_STEPS] for label, frames in views.items()})
+    film = side_by_side({label: frames[:FILM_STEPS] for label, frames in seen.views.items()})
     write_video(files.video, film, fps, scale=1)
 
 
@@ -136,11 +113,9 @@ def _write_strip(path: Path, rows: Mapping[str, np.ndarray], length: int = 0) ->
     write_png(path, filmstrip({label: frames[: every * PICTURES] for label, frames in rows.items()}, every))
 
 
-def _dream(
-    agent: Agent, policy: Policy, mean: Tensor, log_variance: Tensor, seed: int, temperature: float, steps: int
-) -> np.ndarray:
-    """Return the frames of a dream from the first of these latents, (T, Z)."""
-    starts = Starts(mean[:1].clone(), log_variance[:1].clone())
+def _dream(agent: Agent, policy: Policy, latents: Starts, seed: int, temperature: float, steps: int) -> np.ndarray:
+    """Return the frames of a dream from the first of these latents."""
+    starts = Starts(latents.mean[:1].clone(), latents.log_variance[:1].clone())
     world = agent.dream_world(temperature=temperature, limit=steps, starts=starts)
     episodes: list[Episode] = []
     run_episodes(world, policy, [seed], recorder=EpisodeRecorder(episodes.append))

@@ -3,31 +3,23 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from worldmodels.games.make import references
 from worldmodels.params import explain
 from worldmodels.storage.files import read_json
 from worldmodels.storage.layout import AgentFiles, damaged
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 HEADINGS = (
     "agent", "world model", "controller", "seed", "study", "dream", "real ± std. error", "n", "random", "best blind", "paper",
 )  # fmt: skip
-_RIGHT = tuple(range(HEADINGS.index("dream"), len(HEADINGS)))
 NO_STUDY = "none"
 """``study`` of an agent that is part of the chain."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(strict=True, extra="ignore")
-
-
-class _Mean(_Part):
+class _Mean(BaseModel, strict=True):
     mean: float
     stderr: float
     n: int
@@ -47,12 +39,12 @@ class _Blind(_Mean):
     policy: str
 
 
-class _Steps(_Part):
+class _Steps(BaseModel, strict=True):
     dream: int
     game: int
 
 
-class _AgentScores(_Part):
+class _Scores(BaseModel, strict=True):
     """What must be in the ``metrics/<key>.json`` of an agent. More may be."""
 
     key: str
@@ -87,27 +79,15 @@ def read_scores(where: AgentFiles | Path) -> dict[str, Any]:
     path = where.scores if isinstance(where, AgentFiles) else where
     scores = read_json(path)
     try:
-        _AgentScores.model_validate(scores)
+        _Scores.model_validate(scores)
     except ValidationError as error:
         raise damaged(path, " ".join(explain(error, scores))) from None
     return dict(scores)
 
 
-def score_table(scores: Sequence[Mapping[str, Any]]) -> "pd.DataFrame":
-    """Return one row an agent: by environment in the order first seen, then in the order given.
-
-    Columns: key, environment, world_model, controller, controller_seed, study, real, real_std, real_stderr, n, dream,
-    dream_stderr, temperature, gap, random, random_stderr, random_n, blind_policy, blind, blind_stderr, dream_steps, game_steps,
-    parameters, rules, backend, block, preset, seed. The dream's columns are NaN if no dream was played, those of the best
-    policy that does not look if there is none.
-    """
-    import pandas as pd
-
-    return pd.DataFrame([_row(score) for score in _ranked(scores)], columns=list(_COLUMNS))
-
-
 def cells(scores: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    """Return the table as text cells under ``HEADINGS``, one row an agent, in the order of ``score_table``."""
+    """Return text cells under ``HEADINGS``, one row an agent: by environment in the order first seen, then as given."""
+    order = list(dict.fromkeys(score["environment"] for score in scores))
     return [
         (
             score["key"],
@@ -122,25 +102,22 @@ def cells(scores: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
             score_text(score["blind"]),
             score_text(paper(score)),
         )
-        for score in _ranked(scores)
+        for score in sorted(scores, key=lambda score: order.index(score["environment"]))
     ]
 
 
 def render(scores: Sequence[Mapping[str, Any]]) -> str:
     """Return the table as text that stays aligned in a terminal, a log and a commit message."""
-    return align([HEADINGS, *cells(scores)], right=_RIGHT)
+    return align([HEADINGS, *cells(scores)], right=range(HEADINGS.index("dream"), len(HEADINGS)))
 
 
 def align(lines: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
     """Return rows of cells as text columns with a rule below the first row; ``right``: columns set flush right."""
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    sides = [">" if column in right else "<" for column in range(len(widths))]
 
     def text(line: Sequence[str]) -> str:
-        cells = (
-            cell.rjust(width) if column in right else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        return "  ".join(cells).rstrip()
+        return "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(line, sides, widths, strict=True)).rstrip()
 
     return "\n".join([text(lines[0]), "  ".join("-" * width for width in widths), *map(text, lines[1:])])
 
@@ -148,12 +125,12 @@ def align(lines: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
 def with_error(value: float, error: float) -> str:
     """Return a mean and its standard error, with a decimal only if the error is small enough to carry it.
 
-    >>> with_error(838.62, 52.6), with_error(-32.31, 1.94)
-    ('839 ± 53', '-32.3 ± 1.9')
+    >>> with_error(1185.5, 46.6), with_error(-32.31, 1.94), with_error(820, math.nan)
+    ('1,186 ± 47', '-32.3 ± 1.9', '820 ± ?')
     """
     known = not math.isnan(error)
     digits = 0 if abs(error if known else value) >= 10 else 1
-    return f"{value:.{digits}f} ± " + (f"{error:.{digits}f}" if known else "?")
+    return f"{value:,.{digits}f} ± " + (f"{error:.{digits}f}" if known else "?")
 
 
 def score_text(summary: Mapping[str, Any] | None) -> str:
@@ -167,35 +144,13 @@ def paper(score: Mapping[str, Any]) -> dict[str, float] | None:
     return {"mean": found[0].mean, "stderr": found[0].std / found[0].n ** 0.5} if found else None
 
 
-_COLUMNS = (
-    "key", "environment", "world_model", "controller", "controller_seed", "study", "real", "real_std", "real_stderr", "n",
-    "dream", "dream_stderr", "temperature", "gap", "random", "random_stderr", "random_n", "blind_policy", "blind",
-    "blind_stderr", "dream_steps", "game_steps", "parameters", "rules", "backend", "block", "preset", "seed",
-)  # fmt: skip
+def flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested values by their dotted names.
 
-
-def _ranked(scores: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    order = list(dict.fromkeys(score["environment"] for score in scores))
-    return sorted(scores, key=lambda score: order.index(score["environment"]))
-
-
-def _row(score: Mapping[str, Any]) -> dict[str, Any]:
-    real, random, dream = score["real"], score["random"], score["dream"] or {}
-    return {
-        **{name: score[name] for name in _COLUMNS if name in score},
-        "real": real["mean"],
-        "real_std": real["std"],
-        "real_stderr": real["stderr"],
-        "n": real["n"],
-        "dream": dream.get("mean"),
-        "dream_stderr": dream.get("stderr"),
-        "temperature": dream.get("temperature"),
-        "random": random["mean"],
-        "random_stderr": random["stderr"],
-        "random_n": random["n"],
-        "blind_policy": (score["blind"] or {}).get("policy", ""),
-        "blind": (score["blind"] or {}).get("mean"),
-        "blind_stderr": (score["blind"] or {}).get("stderr"),
-        "dream_steps": score["steps"]["dream"],
-        "game_steps": score["steps"]["game"],
-    }
+    >>> flat({"a": {"b": 1, "c": [2]}, "d": 3})
+    {'a.b': 1, 'a.c': [2], 'd': 3}
+    """
+    found: dict[str, Any] = {}
+    for name, value in node.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + str(name): value}
+    return found

@@ -1,8 +1,10 @@
-"""How well it went, in words: the best agent of a game against play that does not look, random play and the paper's agent."""
+"""How well it went: the best agent of a game against others, in words; the agents of a study, seeds taken together."""
 
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from worldmodels.report.table import NO_STUDY, paper, score_text
 
@@ -26,13 +28,44 @@ class Rival(NamedTuple):
     stderr: float
 
 
-def best_agent(scores: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Return the scores of the agent with the best mean return in the game.
+class Variant(NamedTuple):
+    """The agents of a study that differ in their seed alone.
 
-    Agents of a study count only if there are no others. ``scores``: of agents of one game, at least one.
+    Attributes:
+        name: of their controller, with their world model if the study has several.
+        mean: mean of the seeds' mean returns in the game.
+        stderr: of that mean, from the spread of the seeds; if there is one seed, over its episodes.
+        seeds: their mean returns.
     """
-    chain = [score for score in scores if score["study"] == NO_STUDY]
-    return max(chain or scores, key=lambda score: score["real"]["mean"])
+
+    name: str
+    mean: float
+    stderr: float
+    seeds: list[float]
+
+
+def variants(scores: Sequence[Mapping[str, Any]]) -> list[Variant]:
+    """Return the variants of one study, in the order in which they first appear. ``scores``: of its agents."""
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for score in scores:
+        groups.setdefault((score["controller"], score["world_model"]), []).append(score["real"])
+    several = len({world_model for _, world_model in groups}) > 1
+    found = []
+    for (controller, world_model), own in groups.items():
+        means = [float(real["mean"]) for real in own]
+        stderr = float(np.std(means, ddof=1)) / len(own) ** 0.5 if len(own) > 1 else float(own[0]["stderr"])
+        found.append(Variant(f"{controller}, {world_model}" if several else controller, float(np.mean(means)), stderr, means))
+    return found
+
+
+def chain(scores: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the scores of the agents that belong to no study; if all do, of all of them."""
+    return [score for score in scores if score["study"] == NO_STUDY] or list(scores)
+
+
+def best_agent(scores: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return the scores of the agent of the chain with the best mean return. ``scores``: of one game, at least one."""
+    return max(chain(scores), key=lambda score: score["real"]["mean"])
 
 
 def rivals(score: Mapping[str, Any]) -> list[Rival]:
@@ -52,11 +85,10 @@ def rivals(score: Mapping[str, Any]) -> list[Rival]:
 def errors_above(one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
     """Return by how many standard errors of the difference one score is above another; negative if it is below.
 
-    >>> round(errors_above({"mean": 900, "stderr": 30}, {"mean": 800, "stderr": 40}), 2)
+    >>> errors_above({"mean": 900, "stderr": 30}, {"mean": 800, "stderr": 40})
     2.0
     """
-    difference = one["mean"] - other["mean"]
-    error = math.hypot(one["stderr"], other["stderr"])
+    difference, error = one["mean"] - other["mean"], math.hypot(one["stderr"], other["stderr"])
     if error == 0:
         return math.copysign(math.inf, difference) if difference else 0.0
     return float(difference / error)
@@ -75,12 +107,11 @@ def headline(score: Mapping[str, Any]) -> str:
     rival = score["blind"] or score["random"]
     who = "the best policy that does not look" if score["blind"] else "random play"
     above = errors_above(real, rival)
-    if above >= CLEAR:
-        return f"{key} gets {score_text(real)} a game: better than {who}, by {_errors(above)}."
-    if above <= -CLEAR:
-        return f"{key} gets {score_text(real)} a game: worse than {who}, by {_errors(-above)}."
-    side = "above" if above >= 0 else "below"
-    return f"{key} gets {score_text(real)} a game: not clearly better than {who} ({_errors(abs(above))} {side} it)."
+    if abs(above) >= CLEAR:
+        stands = f"{'better' if above > 0 else 'worse'} than {who}, by {_errors(above)}"
+    else:
+        stands = f"not clearly better than {who} ({_errors(above)} {'above' if above >= 0 else 'below'} it)"
+    return f"{key} gets {score_text(real)} a game: {stands}."
 
 
 def details(score: Mapping[str, Any]) -> str:
@@ -93,10 +124,10 @@ def details(score: Mapping[str, Any]) -> str:
     published = paper(score)
     if published:
         above = errors_above(score["real"], published)
-        stands = "level with this one" if abs(above) < CLEAR else f"{_errors(abs(above))} {'lower' if above > 0 else 'higher'}"
+        stands = "level with this one" if abs(above) < CLEAR else f"{_errors(above)} {'lower' if above > 0 else 'higher'}"
         parts.append(f"The paper's agent has {score_text(published)}: {stands}.")
     return " ".join(parts)
 
 
 def _errors(number: float) -> str:
-    return "more than chance can explain" if math.isinf(number) else f"{number:.1f} standard errors"
+    return "more than chance can explain" if math.isinf(number) else f"{abs(number):.1f} standard errors"

@@ -9,23 +9,12 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from worldmodels.errors import ParamsError
-from worldmodels.report.style import INK, PAPER_WHITE, WORLD_COLOURS, rgb
+from worldmodels.report.pictures import enlarge, world_colour
+from worldmodels.report.style import INK, PAPER_WHITE, rgb
 
 SCALE = 4
 BAR = 28
 """Height of the labels above the views, in pixels."""
-SUFFIXES = (".mp4", ".gif")
-
-
-def check_suffix(path: Path) -> None:
-    """Refuse a video file name that `write_video` cannot write, before anything is played.
-
-    Raises:
-        ParamsError: where the suffix is neither .mp4 nor .gif.
-    """
-    if path.suffix.lower() not in SUFFIXES:
-        suffix = path.suffix or "(none)"
-        raise ParamsError(f"{path}: cannot write a video with the suffix {suffix!r}. Use .mp4 or .gif.")
 
 
 def side_by_side(views: Mapping[str, np.ndarray]) -> Iterator[np.ndarray]:
@@ -35,16 +24,20 @@ def side_by_side(views: Mapping[str, np.ndarray]) -> Iterator[np.ndarray]:
         views: label -> frames (T, 64, 64, 3) uint8. A view that ends early stays, darker, and says that it is
             over. A label that holds the word ``real`` or ``dream`` has that world's colour.
     """
-    width = SCALE * next(iter(views.values())).shape[2]
+    width, font = SCALE * next(iter(views.values())).shape[2], ImageFont.load_default(15)
     bar = Image.new("RGB", (width * len(views), BAR), PAPER_WHITE)
     draw = ImageDraw.Draw(bar)
     for column, label in enumerate(views):
-        colour = next((colour for world, colour in WORLD_COLOURS.items() if world in label), INK)
-        draw.rectangle((column * width, BAR - 4, (column + 1) * width - 1, BAR - 1), fill=rgb(colour))
-        draw.text((column * width + 8, BAR // 2 - 2), label, fill=INK, font=ImageFont.load_default(15), anchor="lm")
-    over = {label: _over(frames[-1]) for label, frames in views.items()}
+        ends = (column * width, BAR - 4, (column + 1) * width - 1, BAR - 1)
+        draw.rectangle(ends, fill=rgb(world_colour(label, INK)))
+        draw.text((column * width + 8, BAR // 2 - 2), label, fill=INK, font=font, anchor="lm")
+    over = {}
+    for label, frames in views.items():
+        last = Image.fromarray(enlarge(frames[-1], SCALE) // 3)
+        ImageDraw.Draw(last).text((8, 8), "over", fill=PAPER_WHITE, font=font)
+        over[label] = np.asarray(last)
     for step in range(max(map(len, views.values()))):
-        row = [_enlarge(frames[step]) if step < len(frames) else over[label] for label, frames in views.items()]
+        row = [enlarge(frames[step], SCALE) if step < len(frames) else over[label] for label, frames in views.items()]
         yield np.concatenate([np.asarray(bar), np.concatenate(row, 1)])
 
 
@@ -64,7 +57,11 @@ def write_video(path: Path, frames: Iterable[np.ndarray], fps: float = 35.0, *, 
         ParamsError: for another suffix, or a rate that is not above 0.
         ValueError: where there is no frame.
     """
-    check_suffix(path)
+    writers = {".mp4": _write_mp4, ".gif": _write_gif}
+    write = writers.get(path.suffix.lower())
+    if write is None:
+        suffix = path.suffix or "(none)"
+        raise ParamsError(f"{path}: cannot write a video with the suffix {suffix!r}. Use .mp4 or .gif.")
     if not fps > 0:
         raise ParamsError(f"fps = {fps}: must be above 0")
     frames = iter(frames)
@@ -72,8 +69,7 @@ def write_video(path: Path, frames: Iterable[np.ndarray], fps: float = 35.0, *, 
     if first is None:
         raise ValueError(f"{path}: there is no frame to write")
     path.parent.mkdir(parents=True, exist_ok=True)
-    enlarged = (_enlarge(frame, scale) for frame in chain([first], frames))
-    return _write_mp4(path, enlarged, fps) if path.suffix.lower() == ".mp4" else _write_gif(path, enlarged, fps)
+    return write(path, (enlarge(frame, scale) for frame in chain([first], frames)), fps)
 
 
 def picture_of(path: Path, second: float = 1.0) -> np.ndarray:
@@ -95,17 +91,6 @@ def picture_of(path: Path, second: float = 1.0) -> np.ndarray:
     if frame is None:
         raise ValueError("no video: it has no frame")
     return frame.to_ndarray(format="rgb24")
-
-
-def _over(frame: np.ndarray) -> np.ndarray:
-    """Return what stands where a view has ended, its last frame darkened, enlarged."""
-    image = Image.fromarray(_enlarge(frame) // 3)
-    ImageDraw.Draw(image).text((8, 8), "over", fill=PAPER_WHITE, font=ImageFont.load_default(15))
-    return np.asarray(image)
-
-
-def _enlarge(frame: np.ndarray, scale: int = SCALE) -> np.ndarray:
-    return np.ascontiguousarray(frame.repeat(scale, axis=0).repeat(scale, axis=1))
 
 
 def _write_mp4(path: Path, frames: Iterator[np.ndarray], fps: float) -> int:

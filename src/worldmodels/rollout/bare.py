@@ -1,13 +1,18 @@
-"""A real game without models: for policies that do not look (the random baseline, the first collection)."""
+"""A real game without models: for policies that do not look, which collect first, and which every score is held against."""
 
 from collections.abc import Sequence
+from contextlib import closing
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from worldmodels.games.base import BatchEnv
+from worldmodels.games.base import BatchEnv, GameConfig
+from worldmodels.games.blind import Blind
+from worldmodels.rollout.loop import run_episodes
+from worldmodels.rollout.policies import blind_policy
 from worldmodels.rollout.world import Step
+from worldmodels.shapes import Returns
 
 
 class BareWorld:
@@ -32,7 +37,7 @@ class BareWorld:
     def step(self, actions: Tensor) -> Step:
         result = self.env.step(actions.numpy())
         self._frames = result.frames
-        return Step(torch.from_numpy(result.rewards), torch.from_numpy(result.terminal), torch.from_numpy(result.truncated))
+        return Step(*map(torch.from_numpy, result[1:]))
 
     def keep(self, lanes: Tensor) -> None:
         self.env.keep(lanes.numpy())
@@ -40,3 +45,9 @@ class BareWorld:
 
     def close(self) -> None:
         self.env.close()
+
+
+def play_blind(game: GameConfig, policy: Blind, seeds: Sequence[int], lanes: int) -> Returns:
+    """Play episodes with a blind policy on the back end that scores. A task for a worker process."""
+    with closing(BareWorld(game.make(scoring=True))) as world:
+        return run_episodes(world, blind_policy(policy), seeds, lanes=lanes)

@@ -7,9 +7,8 @@ from pydantic import Field, model_validator
 from worldmodels.games.blind import RandomPolicyConfig
 from worldmodels.games.sight import Sight
 from worldmodels.params import Config
-from worldmodels.rollout.loop import run_episodes
+from worldmodels.rollout.loop import EpisodeRecorder, run_episodes
 from worldmodels.rollout.policies import Policy
-from worldmodels.rollout.recorders import EpisodeRecorder
 from worldmodels.rollout.world import World
 from worldmodels.shapes import Episode
 
@@ -62,18 +61,10 @@ def collect_episodes(
     keep: Callable[[Episode], object],
     lanes: int = NUM_ENVS,
 ) -> None:
-    """Play the episodes; hand them to ``keep`` in the order of ``seeds``, whichever ends first.
+    """Play the episodes, ``lanes`` at a time; hand them to ``keep`` in the order of ``seeds``, whichever ends first.
 
-    What has ended waits in memory for those before it: no more than ``lanes`` times the limit of frames.
-
-    Args:
-        world: plays.
-        policy: chooses the actions.
-        seeds: of the episodes.
-        sight: sees all episodes of the collection; its ``check`` says whether the game shows anything: here after ``ENOUGH`` of
-            them, else the caller asks it at the end.
-        keep: takes an episode.
-        lanes: games at a time.
+    What has ended waits in memory for those before it. ``sight`` sees all episodes of the collection, and is asked after
+    ``ENOUGH`` of them whether the game shows anything; at the end, the caller asks it.
 
     Raises:
         EnvironmentFault: if ``ENOUGH`` episodes showed nothing.

@@ -19,7 +19,7 @@ class EvaluationConfig(Config):
         temperature: tau of these dreams.
     """
 
-    episodes: int = Field(default=100, ge=2, le=100_000)
+    episodes: int = Field(ge=2, le=100_000)
     dreams: int = Field(default=100, ge=0, le=100_000)
     temperature: float = Field(default=1.0, gt=0, le=10)
 
@@ -27,8 +27,7 @@ class EvaluationConfig(Config):
 def shards(seeds: Sequence[int], lanes: int, workers: int) -> list[list[int]]:
     """Return seeds in tasks of equal size: one or more for each of the ``workers``, of up to four times the ``lanes``.
 
-    A task with more episodes than lanes starts the next one as soon as one has ended, so that the lanes stay full; what is done
-    of a task is lost if it is killed.
+    So lanes stay full, as an episode begins if another one ends, and not too much is lost if a task is killed.
 
     >>> shards(range(9), lanes=1, workers=2)
     [[0, 1, 2], [3, 4, 5], [6, 7, 8]]

@@ -1,7 +1,6 @@
-"""The only rollout loop of the project."""
+"""The only rollout loop of the project, and what keeps its frames."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -9,23 +8,36 @@ from torch import Tensor
 
 from worldmodels.rollout.policies import Policy
 from worldmodels.rollout.world import Step, World
-from worldmodels.shapes import Job, Returns
+from worldmodels.shapes import Episode, Job, Returns
 
 
-class Recorder(Protocol):
-    """Watches a rollout. Lanes come and go as in the ``World``."""
+class EpisodeRecorder:
+    """Hands every finished episode of a rollout, with its frames, to ``sink``, in the order of their ends."""
+
+    def __init__(self, sink: Callable[[Episode], object]) -> None:
+        self._sink = sink
+        self._lanes: list[tuple[int, list[np.ndarray], list[np.ndarray], list[float]]] = []  # seed, frames, actions, rewards
 
     def start(self, jobs: Sequence[Job], world: World) -> None:
         """Lanes were appended for these jobs; ``world.frames()`` holds their first frames."""
-        ...
+        frames = world.frames()[-len(jobs) :]
+        self._lanes += [(job.seed, [frame.copy()], [], []) for job, frame in zip(jobs, frames, strict=True)]
 
     def step(self, actions: Tensor, step: Step, world: World) -> None:
         """All lanes took these actions; the world is at the state after them."""
-        ...
+        rows = zip(self._lanes, world.frames(), actions.cpu().numpy(), step.reward.tolist(), strict=True)
+        for (_, frames, taken, rewards), frame, action, reward in rows:
+            frames.append(frame.copy())
+            taken.append(action.copy())
+            rewards.append(reward)
+        for index in (step.terminal | step.truncated).nonzero().flatten().tolist():
+            seed, frames, taken, rewards = self._lanes[index]
+            terminal = bool(step.terminal[index])
+            self._sink(Episode(np.stack(frames), np.stack(taken), np.array(rewards, np.float32), terminal, seed))
 
     def keep(self, lanes: Tensor) -> None:
         """Only these lanes stay."""
-        ...
+        self._lanes = [self._lanes[lane] for lane in lanes.tolist()]
 
 
 def run_episodes(
@@ -35,19 +47,16 @@ def run_episodes(
     *,
     candidates: int = 1,
     lanes: int | None = None,
-    recorder: Recorder | None = None,
-    on_steps: Callable[[int], object] | None = None,
+    recorder: EpisodeRecorder | None = None,
 ) -> Returns:
     """Play every seed with every candidate, as one batch, and return what each episode gave.
 
     Args:
-        world: real or dreamt; without lanes.
-        policy: chooses the actions; without lanes.
+        world, policy: without lanes.
         seeds: E episodes, the same for each candidate.
         candidates: P.
         lanes: most episodes at a time; when one ends, the next starts in its place. None: all at once.
-        recorder: watches.
-        on_steps: called after every step with the number of episode steps just played (for progress).
+        recorder: keeps the frames.
 
     Returns:
         Returns of shape (P, E). They do not depend on ``lanes``.
@@ -75,8 +84,6 @@ def run_episodes(
         length[playing] += 1
         if recorder is not None:
             recorder.step(actions, step, world)
-        if on_steps is not None:
-            on_steps(len(playing))
         over = step.terminal | step.truncated
         if bool(over.any()):
             ended[playing] = step.terminal.numpy()

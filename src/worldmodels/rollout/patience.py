@@ -1,7 +1,5 @@
 """Giving up on an episode that is no longer paid: what follows a crash costs steps, and hides from M that there was one."""
 
-from collections.abc import Callable, Sequence
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -11,39 +9,25 @@ from worldmodels.shapes import Episode
 
 
 class PatientWorld(WorldWrapper[W]):
-    """Another world, but an episode ends, as if the game had ended it, after so many steps without a reward above 0.
-
-    Args:
-        world: the other; this one owns it from now on.
-        patience: that many steps, at least 1.
-    """
+    """Another world, but an episode ends, as if the game had ended it, after ``patience`` steps without a reward above 0."""
 
     def __init__(self, world: W, patience: int) -> None:
         super().__init__(world)
         self._patience = patience
-        self._unpaid = torch.zeros(0, dtype=torch.int64)  # steps since a reward above 0
-
-    def start(self, seeds: Sequence[int]) -> None:
-        super().start(seeds)
-        self._unpaid = torch.cat([self._unpaid, torch.zeros(len(seeds), dtype=torch.int64)])
 
     def step(self, actions: Tensor) -> Step:
         step = super().step(actions)
-        self._unpaid = torch.where(step.reward > 0, 0, self._unpaid + 1)
-        stuck = self._unpaid >= self._patience
+        self.tally = torch.where(step.reward > 0, 0, self.tally + 1)  # steps since a reward above 0
+        stuck = self.tally >= self._patience
         return Step(step.reward, step.terminal | stuck, step.truncated & ~stuck)
-
-    def keep(self, lanes: Tensor) -> None:
-        super().keep(lanes)
-        self._unpaid = self._unpaid[lanes]
 
 
 def cut_when_decided(episode: Episode, patience: int, aftermath: int, won: float) -> Episode:
     """Return an episode of a ``PatientWorld`` up to where it was lost or won, and without what follows; others as they are.
 
-    Lost: patience ran out. Such an episode ends ``aftermath`` steps after its last reward, so that M learns what leads there
-    as it learns of any other end, and how it looks. Won: it earned ``won`` (0: none can). It is cut off at its last reward: M
-    cannot see that a lap is over, and if a tile was missed, the next lap on tiles that pay no more is nothing for M to learn.
+    Lost: patience ran out. Such an episode ends ``aftermath`` steps after its last reward, so that M learns what leads there,
+    and how it looks. Won: it earned ``won`` (0: none can). It ends at its last reward: M cannot see that a lap is over, and
+    another lap on tiles that pay no more is nothing for M to learn.
 
     >>> lost = Episode(np.arange(31), np.zeros((30, 1)), np.array([1.0] * 4 + [-0.1] * 26), terminal=True, seed=0)
     >>> [len(cut_when_decided(lost, patience, 5, won=0.0).rewards) for patience in (26, 27)]
@@ -60,11 +44,5 @@ def cut_when_decided(episode: Episode, patience: int, aftermath: int, won: float
         steps += min(aftermath, patience)
     else:
         return episode
-    return Episode(
-        episode.frames[: steps + 1], episode.actions[:steps], episode.rewards[:steps], terminal=terminal, seed=episode.seed
-    )
-
-
-def open_patient(open_world: Callable[[], W], patience: int) -> PatientWorld[W]:
-    """Return a patient world of the one that ``open_world`` opens."""
-    return PatientWorld(open_world(), patience)
+    kept = episode.frames[: steps + 1], episode.actions[:steps], episode.rewards[:steps]
+    return Episode(*kept, terminal=terminal, seed=episode.seed)

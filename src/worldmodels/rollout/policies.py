@@ -18,15 +18,12 @@ class Policy(Protocol):
 
     def start(self, jobs: Sequence[Job]) -> None:
         """Append a lane for every job."""
-        ...
 
     def act(self, features: Tensor) -> Tensor:
         """Return actions (B, A) in [-1, 1] for features (B, F)."""
-        ...
 
     def keep(self, lanes: Tensor) -> None:
         """Keep these lanes only. ``lanes``: (B',) int64, increasing."""
-        ...
 
 
 class ScriptedPolicy:

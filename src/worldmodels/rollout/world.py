@@ -7,8 +7,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-LANE_MULTIPLE = 16
-
 
 class Step(NamedTuple):
     """What one step gave to every lane: reward (B,) float32, terminal (B,) bool, truncated (B,) bool."""
@@ -35,50 +33,38 @@ class World(Protocol):
 
     def start(self, seeds: Sequence[int]) -> None:
         """Append a lane at the first step of the episode of every seed."""
-        ...
 
     def features(self) -> Tensor:
         """Return what a controller sees now, (B, F)."""
-        ...
 
     def frames(self) -> np.ndarray:
         """Return what a person would see now, (B, 64, 64, 3) uint8."""
-        ...
 
     def step(self, actions: Tensor) -> Step:
         """Advance all lanes by one step. ``actions``: (B, A) in [-1, 1]."""
-        ...
 
     def keep(self, lanes: Tensor) -> None:
         """Keep these lanes only, in this order. ``lanes``: (B',) int64 indices into the present lanes, increasing."""
-        ...
 
     def close(self) -> None:
         """Free what the world holds. Closing twice is harmless."""
-        ...
 
 
 class ModelWorld(World, Protocol):
-    """A world whose features come from V and M, and whose ends M foretells.
-
-    Attributes:
-        usual_reward: what M expects of a step in which nothing happens; 0 if it expects no rewards.
-    """
+    """A world whose features come from V and M, and whose ends M foretells."""
 
     @property
-    def usual_reward(self) -> float: ...
+    def usual_reward(self) -> float:
+        """What M expects of a step in which nothing happens; 0 if it expects no rewards."""
 
     def latents(self) -> Tensor:
         """Return z now, (B, Z)."""
-        ...
 
     def state(self) -> Tensor:
         """Return M's state now, before it reads z, (B, S)."""
-        ...
 
     def hazard(self) -> Tensor:
-        """Return the probability that M gave to an end of the episode in the last step, (B,)."""
-        ...
+        """Return the probability that M gave to an end of the episode in the last step, (B,); 0 in a dream if it gives none."""
 
     def spare(self) -> None:
         """End no episode by the hazard any more, as C is paid with the hazard itself: a dream goes on, a game is cut off.
@@ -86,25 +72,25 @@ class ModelWorld(World, Protocol):
         Raises:
             ValueError: no M foretells ends here.
         """
-        ...
 
 
 W = TypeVar("W", bound=World)
 
 
 class WorldWrapper(Generic[W]):
-    """Another world with something changed: what a subclass does not say is as there.
+    """Another world, which this one owns from now on, with something changed: what a subclass does not say is as there."""
 
-    Args:
-        world: the other; this one owns it from now on.
-    """
+    begin = 0.0
+    """The ``tally`` of a lane at its start."""
 
     def __init__(self, world: W) -> None:
         self.world = world
         self.feature_size, self.action_size = world.feature_size, world.action_size
+        self.tally = torch.zeros(0)  # (B,) what the subclass counts of each episode
 
     def start(self, seeds: Sequence[int]) -> None:
         self.world.start(seeds)
+        self.tally = torch.cat([self.tally, torch.full((len(seeds),), self.begin)])
 
     def features(self) -> Tensor:
         return self.world.features()
@@ -117,6 +103,7 @@ class WorldWrapper(Generic[W]):
 
     def keep(self, lanes: Tensor) -> None:
         self.world.keep(lanes)
+        self.tally = self.tally[lanes]
 
     def close(self) -> None:
         self.world.close()
@@ -142,10 +129,7 @@ def pad_lanes(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Pad (B, ...) tensors with zeros to a multiple of 16 lanes.
 
     BLAS takes other kernels for very small or odd batches, whose sums differ in the last bit. With whole blocks of lanes a
-    lane's numbers do not depend on how many others there are, so that a score does not depend on the lane layout.
+    lane's numbers do not depend on how many others there are.
     """
-    lanes = len(tensors[0])
-    missing = -lanes % LANE_MULTIPLE
-    if not missing:
-        return tensors
-    return tuple(torch.cat([t, t.new_zeros(missing, *t.shape[1:])]) for t in tensors)
+    missing = -len(tensors[0]) % 16
+    return tuple(torch.cat([t, t.new_zeros(missing, *t.shape[1:])]) if missing else t for t in tensors)

@@ -6,10 +6,10 @@ a reader takes any of them without touching the rest, so that a data set need no
 """
 
 import hashlib
+import io
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +95,7 @@ class EpisodeWriter:
         """Return what another writer needs to go on from here, beside the folder."""
         return {"rows": self.rows, "shards": self.shards, "open": self._open.state() if self._open else None}
 
-    def finish(self, manifest: Path, earlier: Path, target: Path | None = None) -> dict[str, Any]:
+    def finish(self, manifest: Path, earlier: Path, target: Path | None = None) -> None:
         """Close the files and write the manifest: this iteration's shards after those of the ``earlier`` manifest.
 
         With ``target``, the files are put there, and the folder keeps its own.
@@ -127,7 +127,6 @@ class EpisodeWriter:
             "shards": [*before, *mine],
         }
         write_json(manifest, summary)
-        return summary
 
     def _path(self) -> Path:
         return self.folder / f"shard-{len(self.shards):03d}.arrow"
@@ -152,32 +151,25 @@ class EpisodeWriter:
         self.rows = [row for row in state["rows"] if row["shard"] < there]
 
 
-class _HashedFile:
+class _HashedFile(io.FileIO):
     """A file that is being written, unbuffered, and knows its length and SHA-256 without being read again."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("wb", buffering=0)
-        self._length, self.digest = 0, hashlib.sha256()
+        super().__init__(path, "wb")
+        self.length, self.digest = 0, hashlib.sha256()
 
-    def write(self, content: Any) -> None:
+    def write(self, content: Any) -> int:
         left = memoryview(content)
         self.digest.update(left)
-        self._length += len(left)
+        self.length += len(left)
         while left:
-            left = left[self._file.write(left) :]
-
-    def tell(self) -> int:
-        return self._length
-
-    def flush(self) -> None:
-        os.fsync(self._file.fileno())
-
-    @property
-    def closed(self) -> bool:
-        return self._file.closed
+            left = left[super().write(left) :]
+        return len(content)
 
     def close(self) -> None:
-        self._file.close()
+        if not self.closed:
+            os.fsync(self.fileno())
+        super().close()
 
 
 class _OpenShard:
@@ -212,22 +204,15 @@ class _OpenShard:
         self.frames += len(batch)
 
     def state(self) -> dict[str, Any]:
-        return {"frames": self.frames, "bytes": self._file.tell(), "sha256": self._file.digest.hexdigest()}
+        return {"frames": self.frames, "bytes": self._file.length, "sha256": self._file.digest.hexdigest()}
 
     def close(self) -> None:
         self._writer.close()
-        self._file.flush()
         self._file.close()
 
 
-@dataclass(frozen=True)
-class _Chunk:
-    shard: int
-    batch: int
-
-
 class FrameReader:
-    """Random access to the chunks of all shards of a manifest; only the chunks asked for are in memory.
+    """Random access to the chunks of all shards of a manifest (its length); only the chunks asked for are in memory.
 
     Args:
         manifest: data.json.
@@ -238,36 +223,33 @@ class FrameReader:
     """
 
     def __init__(self, manifest: Path, *, verify: bool = True) -> None:
-        self._files: list[pa.ipc.RecordBatchFileReader] = []
-        self._frames_only: list[pa.ipc.RecordBatchFileReader] = []
-        self.chunks: list[_Chunk] = []
+        # Of every chunk: how to read its frames, how to read all of it, and which batch of its shard it is.
+        self.chunks: list[tuple[pa.ipc.RecordBatchFileReader, pa.ipc.RecordBatchFileReader, int]] = []
         self.total = 0  # frames
-        for index, shard in enumerate(read_json(manifest)["shards"]):
+        frames_only = pa.ipc.IpcReadOptions(included_fields=[0])
+        for shard in read_json(manifest)["shards"]:
             self.total += shard["frames"]
             path = require(Path(shard["path"]))
             if verify and sha256(path) != shard["sha256"]:
                 raise damaged(path, "its checksum is not the one in the manifest")
             try:
                 source = pa.memory_map(str(path))
-                self._files.append(pa.ipc.open_file(source))
-                options = pa.ipc.IpcReadOptions(included_fields=[0])
-                self._frames_only.append(pa.ipc.open_file(source, options=options))
+                frames, whole = pa.ipc.open_file(source, options=frames_only), pa.ipc.open_file(source)
             except pa.ArrowInvalid as error:
                 raise damaged(path, error) from None
-            self.chunks += [_Chunk(index, batch) for batch in range(self._files[-1].num_record_batches)]
+            self.chunks += [(frames, whole, batch) for batch in range(whole.num_record_batches)]
 
     def __len__(self) -> int:
-        """Chunks."""
         return len(self.chunks)
 
     def frames(self, chunks: Sequence[int]) -> np.ndarray:
         """Return the frames of these chunks, one after the other, (N, 64, 64, 3) uint8."""
-        batches = [self._frames_only[c.shard].get_batch(c.batch) for c in (self.chunks[i] for i in chunks)]
-        return np.concatenate([_frames(batch) for batch in batches])
+        return np.concatenate([_frames(frames.get_batch(batch)) for frames, _, batch in (self.chunks[i] for i in chunks)])
 
     def rows(self, chunk: int) -> dict[str, np.ndarray]:
         """Return everything in a chunk: frame (N, 64, 64, 3), action (N, A), reward, terminal, first (N,)."""
-        batch = self._files[self.chunks[chunk].shard].get_batch(self.chunks[chunk].batch)
+        _, whole, number = self.chunks[chunk]
+        batch = whole.get_batch(number)
         action = batch.column("action")
         return {
             "frame": _frames(batch),

@@ -27,47 +27,21 @@ STAGES = {
 }
 """Stage -> the section of params.yaml that it expands over, in the order in which the stages run."""
 
-PRIMARY = {
-    "initialise": "{key}.json",
-    "collect": "data.json",
-    "vision": "vision.safetensors",
-    "encode": "latents.safetensors",
-    "memory": "memory.safetensors",
-    "calibrate": "calibration.csv",
-    "controller": "rejected.safetensors",
-    "evaluate": "{key}.json",
-    "film": "film",
-    "report": "reports",
+_OUTS = {
+    "collect": ("data.json", "episodes"),
+    "vision": ("vision.safetensors", "vision.csv"),
+    "encode": ("latents.safetensors",),
+    "memory": ("memory.safetensors", "memory.csv"),
+    "calibrate": ("calibration.csv",),
+    "controller": ("rejected.safetensors", "controller.csv", "agent"),
+    "evaluate": ("returns.parquet",),
+    "film": ("film",),
 }
-"""Stage -> name of the output that stands for it."""
-
-_MAKERS = {
-    "world_models": {
-        "data.json": "collect",
-        "episodes": "collect",
-        "vision.safetensors": "vision",
-        "vision.csv": "vision",
-        "latents.safetensors": "encode",
-        "memory.safetensors": "memory",
-        "memory.csv": "memory",
-        "calibration.csv": "calibrate",
-    },
-    "agents": {
-        "agent": "controller",
-        "rejected.safetensors": "controller",
-        "controller.csv": "controller",
-        "returns.parquet": "evaluate",
-        "film": "film",
-    },
-}
+"""Stage -> what it puts into the folder of its world model or agent; the first one stands for the stage in most of them."""
 
 
 def check_key(key: str) -> str:
-    """Return a key of `world_models` or `agents` if it can be one.
-
-    Raises:
-        ParamsError: it holds something else than letters, digits, `_` and `-`.
-    """
+    """Return a key of `world_models` or `agents`; ParamsError if it holds something else than letters, digits, `_` and `-`."""
     if not re.fullmatch(KEY, key):
         raise ParamsError(f"{key!r} cannot be a key: use letters, digits, `_` and `-`, such as `doom-1`.")
     return key
@@ -94,11 +68,7 @@ class WorldModelFiles:
 
 
 class AgentFiles:
-    """The files of one agent. `<environment>-0` is the random policy.
-
-    Raises:
-        ParamsError: the key would lead out of the folder of artifacts.
-    """
+    """The files of one agent. `<environment>-0` is the random policy. ParamsError as in ``WorldModelFiles``."""
 
     def __init__(self, key: str, root: Path = Path()) -> None:
         self.key = check_key(key)
@@ -123,12 +93,11 @@ def primary_out(stage: str, key: str) -> Path:
     >>> primary_out("vision", "doom-2").as_posix(), primary_out("evaluate", "doom-2").as_posix()
     ('artifacts/world_models/doom-2/vision.safetensors', 'metrics/doom-2.json')
     """
-    name = PRIMARY[stage].format(key=key)
     if stage == "report":
         return REPORTS
     if stage in ("initialise", "evaluate"):
-        return METRICS / name
-    return (WorldModelFiles(key) if STAGES[stage] == "world_models" else AgentFiles(key)).folder / name
+        return METRICS / f"{key}.json"
+    return ARTIFACTS / STAGES[stage] / check_key(key) / _OUTS[stage][0]
 
 
 def command_for(path: Path) -> str:
@@ -145,7 +114,7 @@ def command_for(path: Path) -> str:
     if ARTIFACTS.name not in parts[:-3]:
         return "make repro"
     kind, key, name = parts[parts.index(ARTIFACTS.name) + 1 :][:3]
-    stage = _MAKERS.get(kind, {}).get(name)
+    stage = next((stage for stage, names in _OUTS.items() if name in names and STAGES[stage] == kind), None)
     return _command(stage, key) if stage or key.endswith("-0") else "make repro"
 
 
@@ -155,11 +124,7 @@ def _command(stage: str | None, key: str) -> str:
 
 
 def require(path: Path) -> Path:
-    """Return ``path`` if it exists.
-
-    Raises:
-        ArtifactError: naming the command that makes it.
-    """
+    """Return ``path`` if it exists; else ArtifactError, which names the command that makes it."""
     if not path.exists():
         raise ArtifactError(f"{path} does not exist. `{command_for(path)}` makes it; `dvc pull` fetches it from a remote.")
     return path

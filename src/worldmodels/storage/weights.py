@@ -28,29 +28,26 @@ CHECKSUM = "sha256"
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
-    """Write tensors with a description and a SHA-256 of both.
-
-    One metadata key only: the format does not keep the order of several.
-    """
+    """Write tensors with a description and a SHA-256 of both."""
     named = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     told = {**description, CHECKSUM: _checksum(named, description)}
-    write_bytes(path, save(named, {"description": json.dumps(told)}))
+    write_bytes(path, save(named, {"description": json.dumps(told)}))  # one key: the order of several would not be kept
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read tensors and their description.
 
     Raises:
-        ArtifactError: where the file is missing, truncated, not ours, or its checksum is another.
+        ArtifactError: if the file is missing, truncated, not ours, or its checksum is another.
     """
     try:
         with safe_open(require(path), framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             description = json.loads((file.metadata() or {})["description"])
-        expected = description.pop(CHECKSUM, None)  # files of before it was kept have none
+        expected = description.pop(CHECKSUM)
     except (SafetensorError, KeyError, ValueError, OSError, AttributeError, TypeError) as error:
         raise damaged(path, error) from None
-    if expected is not None and _checksum(tensors, description) != expected:
+    if _checksum(tensors, description) != expected:
         raise damaged(path, "its checksum is another")
     return tensors, description
 

@@ -1,6 +1,6 @@
 """A whole data set through V."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import torch
@@ -23,12 +23,18 @@ def encode_rows(
         chunks: which to encode, possibly wrapped to show progress: those after ``known``.
         known: rows of the first frames, of the same V.
     """
-    done = len(known["first"]) if known else 0
-    latents = {name: _room(tensor, reader.total) for name, tensor in known.items()} if known else {}
-    for chunk in chunks:
-        rows = reader.rows(chunk)
-        part = encode_chunk(model, rows.pop("frame"))
-        part |= {name: torch.from_numpy(column.copy()) for name, column in rows.items()}
+
+    def parts() -> Iterator[Mapping[str, Tensor]]:
+        if known:
+            yield known
+        for chunk in chunks:
+            rows = reader.rows(chunk)
+            frames = encode_chunk(model, rows.pop("frame"))
+            yield frames | {name: torch.from_numpy(column.copy()) for name, column in rows.items()}
+
+    latents: dict[str, Tensor] = {}
+    done = 0
+    for part in parts():
         for name, tensor in part.items():
             # Room for all at once: pieces that stay, between large ones that go, would keep the memory of those.
             if name not in latents:
@@ -46,9 +52,3 @@ def encode_chunk(model: Vision, frames: np.ndarray) -> dict[str, Tensor]:
     """Return V's ``mean`` and ``log_variance`` of frames (N, 64, 64, 3) uint8, (N, Z) float16 each, on the processor."""
     mean, log_variance = model.encode(to_images(torch.from_numpy(frames.copy()).to(model.device)))
     return {"mean": mean.half().cpu(), "log_variance": log_variance.half().cpu()}
-
-
-def _room(tensor: Tensor, total: int) -> Tensor:
-    grown = tensor.new_empty(total, *tensor.shape[1:])
-    grown[: len(tensor)] = tensor  # not by cat: autocast has no rule for float16
-    return grown

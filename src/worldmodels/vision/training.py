@@ -85,14 +85,13 @@ def train_vision(
 
     @torch.inference_mode()
     def validate() -> dict[str, float]:
-        size = config.optimiser.batch
-        parts = [torch.from_numpy(validation[i : i + size]) for i in range(0, len(validation), size)]
-        values = [
-            terms(to_images(part.to(model.device)), noise_of(f"validation {i}", len(part))) for i, part in enumerate(parts)
-        ]
+        parts = [part.to(model.device) for part in torch.from_numpy(validation).split(config.optimiser.batch)]
+        values = [terms(to_images(part), noise_of(f"validation {i}", len(part))) for i, part in enumerate(parts)]
         weights = np.array([len(part) for part in parts]) / len(validation)
         figures = {name: float(sum(w * v[name].item() for w, v in zip(weights, values, strict=True))) for name in values[0]}
-        return figures | {"active_dimensions": active_dimensions(encode_frames(model, validation)[0])}
+        return figures | {
+            "active_dimensions": active_dimensions(torch.cat([model.encode(to_images(part))[0] for part in parts]))
+        }
 
     return fit(
         model, loss, config.optimiser, updates=updates, observe=observe, validate=validate, clip=CLIP, checkpoint=checkpoint
@@ -101,22 +100,18 @@ def train_vision(
 
 @torch.inference_mode()
 def novelty(model: Vision, reader: FrameReader, earlier: int, frames: int = 1024) -> float:
-    """Return V's squared error on new frames over that on earlier ones: 1 where it sees nothing new.
+    """Return V's squared error on new frames over its error on earlier ones, on ``frames`` of either: 1 if nothing is new.
 
-    Args:
-        model: V.
-        reader: all frames, the earlier ones first.
-        earlier: how many chunks are earlier, at least 1, and not all.
-        frames: how many of either are looked at.
+    ``earlier``: how many of the reader's chunks come from earlier, at least 1, and not all.
     """
     before, after = (_spread(reader, list(chunks), frames) for chunks in (range(earlier), range(earlier, len(reader))))
     return _error(model, after) / max(_error(model, before), 1e-12)
 
 
-def _error(model: Vision, frames: np.ndarray, batch: int = 256) -> float:
+def _error(model: Vision, frames: np.ndarray) -> float:
     total = 0.0
-    for i in range(0, len(frames), batch):
-        images = to_images(torch.from_numpy(frames[i : i + batch]).to(model.device))
+    for part in torch.from_numpy(frames).split(256):
+        images = to_images(part.to(model.device))
         total += float((model.decode(model.encode(images)[0]) - images).square().sum())
     return total / len(frames)
 
@@ -124,14 +119,6 @@ def _error(model: Vision, frames: np.ndarray, batch: int = 256) -> float:
 def active_dimensions(mean: Tensor) -> int:
     """Return how many latent dimensions tell frames apart. ``mean``: (N, Z), V's means of N frames."""
     return int((mean.var(0) > ACTIVE_VARIANCE).sum())
-
-
-@torch.inference_mode()
-def encode_frames(model: Vision, frames: np.ndarray, batch: int = 256) -> tuple[Tensor, Tensor]:
-    """Return V's mean and log variance, (N, Z) each, of frames (N, 64, 64, 3) uint8."""
-    images = (to_images(torch.from_numpy(frames[i : i + batch]).to(model.device)) for i in range(0, len(frames), batch))
-    parts = [model.encode(each) for each in images]
-    return torch.cat([mean for mean, _ in parts]).cpu(), torch.cat([log_variance for _, log_variance in parts]).cpu()
 
 
 def _batches(reader: FrameReader, chunks: list[int], size: int, seed: int) -> Iterator[np.ndarray]:

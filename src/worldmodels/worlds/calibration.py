@@ -36,8 +36,7 @@ def calibrate(
     """Dream a blind policy, and compare.
 
     Returns may have any sign, so the dream's excess over the game is measured by the size of the game's returns: their mean
-    without its sign, or their standard deviation if that is larger. So a positive mean that is larger than the deviation may
-    be 1.5 times as high in the dream.
+    without its sign, or their standard deviation if that is larger.
 
     Args:
         world: the dream, without lanes.

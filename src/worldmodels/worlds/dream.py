@@ -1,7 +1,7 @@
 """The dream: M alone plays the game (paper, section 4.2)."""
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -31,33 +31,25 @@ class Starts(NamedTuple):
         first = latents["first"]
         return cls(latents["mean"][first].float(), latents["log_variance"][first].float())
 
-    def draw(self, seeds: Sequence[int]) -> Tensor:
-        """Return where the episodes of these seeds begin, (B,) int64: numbers that the other methods understand."""
-        return torch.tensor([stream_seed("start", seed) % len(self.mean) for seed in seeds])
+    def begin(self, memory: Memory, seeds: Sequence[int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return where the dreams of these seeds begin.
 
-    def seen(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        """Return V's mean and log variance there, (B, Z) each."""
-        return self.mean[chosen], self.log_variance[chosen]
-
-    def restart(self, chosen: Tensor) -> Tensor:
-        """Return whether an episode begins there, (B,) bool."""
-        return torch.ones_like(chosen, dtype=torch.bool)
-
-    def state(self, memory: Memory, chosen: Tensor) -> Tensor:
-        """Return M's state there, (B, S)."""
-        return memory.initial_state(len(chosen))
+        Returns:
+            V's mean and log variance (B, Z), whether an episode begins there, (B,) bool, and M's state before it, (B, S).
+        """
+        chosen = torch.tensor([stream_seed("start", seed) % len(self.mean) for seed in seeds])
+        restart = torch.ones_like(chosen, dtype=torch.bool)
+        return self.mean[chosen], self.log_variance[chosen], restart, memory.initial_state(len(chosen))
 
 
 class Replay(NamedTuple):
     """First frames, and moments of real play with what M remembers there: dreams from them see more of the game.
 
-    Its numbers of places are those of ``begins``, then those of ``rows``.
-
     Attributes:
         begins: rows of the recording where episodes begin, (F,) int64.
         share: of the dreams, those that begin at a moment.
         rows: where in the recording the moments are, (N,) int64.
-        elapsed: steps of their episodes before the moments, (N,) int64.
+        elapsed: steps of its episode before each row of the recording, (R,) int64.
         latents: the recording, as the ``encode`` stage's: ``mean``, ``log_variance`` (R, Z), ``action`` (R, A).
         context: T, steps that M reads before a moment.
     """
@@ -81,69 +73,39 @@ class Replay(NamedTuple):
         rows = old + torch.nonzero(elapsed[old:] >= context).flatten()
         if not len(rows):
             raise ParamsError(f"no episode has {context} steps before a dream could begin: lower `context` of the moments.")
-        return cls(torch.nonzero(latents["first"]).flatten(), share, rows, elapsed[rows], latents, context)
-
-    def draw(self, seeds: Sequence[int]) -> Tensor:
-        """Return where the episodes of these seeds begin, (B,) int64."""
-        begins, moments = len(self.begins), len(self.rows)
-        chosen = []
-        for seed in seeds:
-            number, inside = stream_seed("start", seed), stream_seed("moment", seed) < self.share * 2**63
-            chosen.append(begins + number % moments if inside else number % begins)
-        return torch.tensor(chosen)
-
-    def seen(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        """Return V's mean and log variance there, (B, Z) each."""
-        rows = torch.cat([self.begins, self.rows])[chosen]
-        return self.latents["mean"][rows].float(), self.latents["log_variance"][rows].float()
-
-    def restart(self, chosen: Tensor) -> Tensor:
-        """Return whether an episode begins there, (B,) bool."""
-        return chosen < len(self.begins)
+        return cls(torch.nonzero(latents["first"]).flatten(), share, rows, elapsed, latents, context)
 
     @torch.inference_mode()
-    def state(self, memory: Memory, chosen: Tensor) -> Tensor:
-        """Return M's state there, (B, S)."""
-        state = memory.initial_state(len(chosen))
-        inside = ~self.restart(chosen)
-        if not bool(inside.any()):
-            return state
-        unique, places = (chosen[inside] - len(self.begins)).unique(return_inverse=True)
-        past = self.rows[unique, None] + torch.arange(-self.context, 0)
-        seen = self.latents["mean"][past].float(), self.latents["action"][past], torch.zeros(past.shape, dtype=torch.bool)
-        z, action, restart = (each.to(memory.device) for each in pad_lanes(*seen))
-        (elapsed,) = pad_lanes(self.elapsed[unique] - self.context)
-        _, after = memory.observe(z, action, restart, memory.initial_state(len(z), elapsed.to(memory.device)))
-        state[inside.to(state.device)] = after[places.to(state.device)]
-        return state
-
-
-Imagined = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
+    def begin(self, memory: Memory, seeds: Sequence[int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return where the dreams of these seeds begin; see ``Starts.begin``."""
+        inside = torch.tensor([stream_seed("moment", seed) < self.share * 2**63 for seed in seeds])
+        places = [self.rows if moment else self.begins for moment in inside.tolist()]
+        rows = torch.stack([place[stream_seed("start", seed) % len(place)] for place, seed in zip(places, seeds, strict=True)])
+        state = memory.initial_state(len(rows))
+        if bool(inside.any()):
+            unique, which = rows[inside].unique(return_inverse=True)
+            past = unique[:, None] + torch.arange(-self.context, 0)
+            seen = self.latents["mean"][past].float(), self.latents["action"][past], torch.zeros(past.shape, dtype=torch.bool)
+            z, action, restart = (each.to(memory.device) for each in pad_lanes(*seen))
+            (elapsed,) = pad_lanes(self.elapsed[unique] - self.context)
+            _, after = memory.observe(z, action, restart, memory.initial_state(len(z), elapsed.to(memory.device)))
+            state[inside.to(state.device)] = after[which.to(state.device)]
+        return self.latents["mean"][rows].float(), self.latents["log_variance"][rows].float(), ~inside, state
 
 
 def imagine(
     memory: Memory, z: Tensor, action: Tensor, restart: Tensor, noise: Tensor, state: Tensor, temperature: float
-) -> Imagined:
-    """Return one step of a dream: z' (B, Z), M's state after it (B, S), the expected reward and the done logit, (B,) or None.
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """Return ``Memory.dream`` as z' (B, Z), the state after it (B, S), the expected reward and the done logit, (B,) or None.
 
-    Args:
-        memory: M.
-        z: (B, Z).
-        action: (B, A).
-        restart: (B,) bool.
-        noise: (B, 2 Z + 1) standard normal: the first Z for the Gaussians, the next to choose among them.
-        state: M's, (B, S).
-        temperature: tau.
+    ``noise``, (B, 2 Z + 1) standard normal: the first Z for the Gaussians, the next to choose among them.
     """
     uniform = torch.special.ndtr(noise[:, z.shape[1] : 2 * z.shape[1]])
     z, state, told = memory.dream(z, action, restart, state, uniform, noise[:, : z.shape[1]], temperature)
     return z, state, told.reward, told.done
 
 
-@functools.cache
-def compiled_imagine() -> Callable[..., Imagined]:
-    """Return ``imagine`` compiled, once for all dreams of this process."""
-    return compiled(imagine)
+_fused = functools.cache(compiled)  # once for all dreams of this process
 
 
 class DreamWorld:
@@ -176,7 +138,7 @@ class DreamWorld:
         fused: bool = False,
     ) -> None:
         self.memory, self.starts, self.kind = memory, starts, features
-        self._imagine = compiled_imagine() if fused else imagine
+        self._imagine = _fused(imagine) if fused else imagine
         self.temperature, self.limit, self.vision = temperature, limit, vision
         self._worth, self._spared = float(worth), False
         self.feature_size = feature_size(features, memory.latent, memory)
@@ -194,13 +156,13 @@ class DreamWorld:
     def start(self, seeds: Sequence[int]) -> None:
         before = len(self._z)
         self._noise.start(seeds)
-        chosen = self.starts.draw(seeds)
-        z = sample_latent(*self.starts.seen(chosen), self._noise.draw(before)[:, : self.memory.latent])
+        mean, log_variance, restart, state = self.starts.begin(self.memory, seeds)
+        z = sample_latent(mean, log_variance, self._noise.draw(before)[:, : self.memory.latent])
         self._z = torch.cat([self._z, z.to(self._device)])
-        self._step = torch.cat([self._step, torch.zeros_like(chosen)])
+        self._step = torch.cat([self._step, self._step.new_zeros(len(seeds))])
         self._hazard = torch.cat([self._hazard, self._hazard.new_zeros(len(seeds))])
-        self._restart = torch.cat([self._restart, self.starts.restart(chosen).to(self._device)])
-        self._state = torch.cat([self._state, self.starts.state(self.memory, chosen)])
+        self._restart = torch.cat([self._restart, restart.to(self._device)])
+        self._state = torch.cat([self._state, state])
 
     def features(self) -> Tensor:
         return select_features(self.kind, self._z, self.memory, self._state)
@@ -212,7 +174,6 @@ class DreamWorld:
         return self._state
 
     def hazard(self) -> Tensor:
-        """Return the probability with which the dream was to end in the last step, (B,); 0 if M foretells no ends."""
         return self._hazard
 
     def spare(self) -> None:

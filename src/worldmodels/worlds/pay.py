@@ -1,6 +1,6 @@
 """What C is paid with: wrappers of worlds that change the rewards, or what ends an episode."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -19,38 +19,24 @@ FLOOR = 0.05
 class SurvivalPay(WorldWrapper[ModelWorld]):
     """Each reward is weighted by the probability that the episode gets to it; no episode ends by chance.
 
-    An episode ends if that probability falls below ``FLOOR``. The return is the expected one, given the latents: the same mean
-    (but for what is cut off) with a fraction of the variance.
-
-    Args:
-        world: the other; this one owns it from now on.
-        floor: see ``FLOOR``.
-
-    Raises:
-        ValueError: no M foretells ends in that world.
+    An episode ends if that probability falls below ``floor``. The return is the expected one, given the latents: the same mean
+    (but for what is cut off) with a fraction of the variance. ValueError if no M foretells ends in that world.
     """
+
+    begin = 1.0
 
     def __init__(self, world: ModelWorld, floor: float = FLOOR) -> None:
         super().__init__(world)
         world.spare()
         self._floor = floor
-        self._alive = torch.zeros(0)  # probability that an episode has got to this step
-
-    def start(self, seeds: Sequence[int]) -> None:
-        super().start(seeds)
-        self._alive = torch.cat([self._alive, torch.ones(len(seeds))])
 
     @torch.inference_mode()
     def step(self, actions: Tensor) -> Step:
         step = super().step(actions)
-        reward = step.reward * self._alive
-        self._alive = self._alive * (1 - self.hazard().cpu())
-        gone = self._alive < self._floor
+        reward = step.reward * self.tally
+        self.tally = self.tally * (1 - self.hazard().cpu())  # probability that an episode gets to the next step
+        gone = self.tally < self._floor
         return Step(reward, step.terminal | gone, step.truncated & ~gone)
-
-    def keep(self, lanes: Tensor) -> None:
-        super().keep(lanes)
-        self._alive = self._alive[lanes]
 
 
 class HazardPay(WorldWrapper[ModelWorld]):
@@ -58,13 +44,7 @@ class HazardPay(WorldWrapper[ModelWorld]):
 
     So what was done wrong shows where it was done, and not in all that never comes. If M is calibrated, the mean is what ends
     would cost, with a fraction of the variance. No dream ends by chance; a game that ends is cut off, with nothing more to pay.
-
-    Args:
-        world: the other; this one owns it from now on.
-        cost: of a certain end, above 0.
-
-    Raises:
-        ValueError: no M foretells ends in that world, or the cost is not above 0.
+    ValueError if no M foretells ends in that world, or the cost is not above 0.
     """
 
     def __init__(self, world: ModelWorld, cost: float) -> None:
@@ -83,39 +63,27 @@ class GoalWorld(WorldWrapper[ModelWorld]):
     """An episode is over if the sum of its rewards, without what every step costs, gets to a goal.
 
     So a lap is over when its tiles are paid: M does not count tiles and would pay for driving on, and C would learn to drive
-    faster than a lap ever needs. What a step costs still counts in the return: a lap in fewer steps is worth more.
-
-    Args:
-        world: the other; this one owns it from now on. It pays the rewards themselves, not what a wrapper makes of them.
-        goal: that sum, above 0.
+    faster than a lap ever needs. What a step costs still counts in the return: a lap in fewer steps is worth more. The world
+    must pay the rewards themselves, not what another wrapper makes of them.
     """
 
     def __init__(self, world: ModelWorld, goal: float) -> None:
         super().__init__(world)
         self._goal, self._usual = goal, world.usual_reward
-        self._earned = torch.zeros(0)  # sum of rewards so far, without what every step costs
-
-    def start(self, seeds: Sequence[int]) -> None:
-        super().start(seeds)
-        self._earned = torch.cat([self._earned, torch.zeros(len(seeds))])
 
     @torch.inference_mode()
     def step(self, actions: Tensor) -> Step:
         step = super().step(actions)
-        self._earned = self._earned + (step.reward - self._usual)
-        won = self._earned >= self._goal
+        self.tally = self.tally + (step.reward - self._usual)  # sum of rewards so far, without what every step costs
+        won = self.tally >= self._goal
         return Step(step.reward, step.terminal | won, step.truncated & ~won)
-
-    def keep(self, lanes: Tensor) -> None:
-        super().keep(lanes)
-        self._earned = self._earned[lanes]
 
 
 def paid(world: ModelWorld, pay: Pay, *, hazard_cost: float = 0.0, goal: float = 0.0) -> ModelWorld:
     """Return a world that pays C in a way.
 
     Args:
-        world: a dream, or the game as V and M know it; the returned one owns it from now on.
+        world: a dream, or the game as V and M know it.
         pay: see ``Pay``.
         hazard_cost: what a certain end costs, above 0 with ``hazard``.
         goal: sum of rewards, without what every step costs, that ends an episode (``GoalWorld``); 0: none does.

@@ -54,12 +54,10 @@ class RealWorld:
         return self._z
 
     def state(self) -> Tensor:
-        """Return M's state now, before it reads z, (B, S); S is 0 without M."""
         return self._state
 
     @torch.inference_mode()
     def hazard(self) -> Tensor:
-        """Return the probability, as M reads the game, that it ended in the last step, (B,)."""
         assert self.memory is not None, "no M is read here"
         (padded,) = pad_lanes(self._state)
         done = self.memory.predict(self.memory.outputs(padded)[:, None].contiguous()).done  # the bits of ``forward``
@@ -77,8 +75,7 @@ class RealWorld:
     @torch.inference_mode()
     def step(self, actions: Tensor) -> Step:
         result = self.env.step(actions.cpu().numpy())
-        reward, terminal = torch.from_numpy(result.rewards), torch.from_numpy(result.terminal)
-        truncated = torch.from_numpy(result.truncated)
+        reward, terminal, truncated = map(torch.from_numpy, result[1:])
         if self.memory is not None:
             z, action, restart, state = pad_lanes(self._z, actions.to(self._z), self._restart, self._state)
             _, state = self.memory.observe(z[:, None], action[:, None], restart[:, None], state)

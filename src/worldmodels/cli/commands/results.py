@@ -1,14 +1,11 @@
 """Commands that say what exists, and on what machine."""
 
-import math
-import subprocess
 from typing import Annotated
 
 import typer
 
 from worldmodels.cli.folder import find_root, project_folder
 from worldmodels.cli.options import Json, print_json
-from worldmodels.errors import ParamsError
 
 commands = typer.Typer()
 ledger = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The ledger of scores that the pages are made from.")
@@ -63,37 +60,14 @@ def ledger_add(
     \b
     wm ledger add --run my-laptop --hardware "AMD EPYC, 2 cores, bf16" --minutes doom-4=67
     """
-    from worldmodels.report.ledger import LEDGER, add_rows
+    from worldmodels.cli.ledger import add
 
-    root = project_folder()
-    if run.split() != [run] or "," in run:
-        raise ParamsError(f"{run!r} is no name of a run: write one word, such as my-laptop.")
-    try:
-        asked = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True, check=True)
-        commit = asked.stdout.strip()
-    except (OSError, subprocess.CalledProcessError):  # outside of git
-        commit = ""
-    known = dict(map(_agent_minutes, minutes or []))
-    agents = add_rows(root, run, hardware=hardware, commit=commit, minutes=known)
-    typer.echo(f"{LEDGER} has the rows of {run}: {', '.join(agents)}. `wm ledger write` writes the pages anew.")
+    typer.echo(add(project_folder(), run, hardware=hardware, minutes=minutes or []))
 
 
 @ledger.command("write", short_help="Write the tables of README and docs anew.")
 def ledger_write() -> None:
     """Write docs/results.md, its figure and the table in README from results/ledger.csv."""
-    from worldmodels.report.ledger import LEDGER
-    from worldmodels.report.results_page import PAGE, README, write_results_page
+    from worldmodels.cli.ledger import write
 
-    write_results_page(project_folder())
-    typer.echo(f"{README} and {PAGE} hold what {LEDGER} says.")
-
-
-def _agent_minutes(text: str) -> tuple[str, float]:
-    agent, _, number = text.partition("=")
-    try:
-        minutes = float(number)
-    except ValueError:
-        minutes = math.nan
-    if not agent or not 0 <= minutes < math.inf:
-        raise ParamsError(f"--minutes {text!r}: write AGENT=MINUTES, such as doom-4=67.")
-    return agent, minutes
+    typer.echo(write(project_folder()))

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from worldmodels.controller.perceptron import perceptron
+from worldmodels.controller.model import perceptron
 
 UNITS, BATCH, RATE, SWEEPS = 128, 1024, 1e-3, 2
 """Units of its two layers, steps of an update, Adam's learning rate, and how often targets are made anew."""

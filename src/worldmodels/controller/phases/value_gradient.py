@@ -20,8 +20,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from worldmodels.controller.model import first_layer
-from worldmodels.controller.perceptron import perceptron
+from worldmodels.controller.model import first_layer, perceptron
 from worldmodels.controller.phases.base import Context, Generation, Given, LearnerConfig
 from worldmodels.controller.phases.critic import Critic, Lesson
 from worldmodels.controller.whitening import Whitening
