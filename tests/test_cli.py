@@ -88,6 +88,19 @@ def write_lock(root: Path, **outs: str) -> None:
     (root / "dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": stages}))
 
 
+def commit_all() -> None:
+    """Make the current folder a git repository with one commit."""
+    for command in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "one"]):
+        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b.c", *command], check=True)
+
+
+def python(code: str, *arguments: str, **env: str) -> "subprocess.CompletedProcess[str]":
+    """Run code, or a module (``-m``), in a process of its own."""
+    options = ["-m", code, *arguments] if arguments else ["-c", code]
+    path = {"PYTHONPATH": str(REPOSITORY / "src")}
+    return subprocess.run([sys.executable, *options], capture_output=True, text=True, check=False, env=os.environ | path | env)
+
+
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project's folder with params, presets, a finished agent, and the current folder in it."""
@@ -112,27 +125,17 @@ class TestStart:
             "loaded = sorted(heavy & set(sys.modules))\n"
             "assert not loaded, loaded"
         )
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        done = python(code)
         assert done.returncode == 0, done.stderr
         for command in ("evaluate", "dream", "show", "preset", "check", "doctor", "track"):
             assert f"\n  {command} " in done.stdout
 
     @pytest.mark.parametrize(
         "command",
-        [
-            "evaluate",
-            "dream",
-            "show",
-            "preset",
-            "check",
-            "sweep",
-            "doctor",
-            "track sync",
-            "track ui",
-            "ledger add",
-            "ledger write",
-        ],
-    )
+        ["evaluate", "dream", "play", "export web", "export weights", "show", "doctor", "ledger add", "ledger write", "preset",
+         "check", "sweep", "track sync", "track ui", "registry list", "registry compare", "registry promote",
+         "registry rollback", "registry history"],
+    )  # fmt: skip
     def test_every_command_explains_itself(self, command: str) -> None:
         result = wm(*command.split(), "--help")
         assert result.exit_code == 0
@@ -146,9 +149,7 @@ class TestStart:
 
     def test_exit_codes_of_the_real_process_and_no_traceback(self, project: Path) -> None:
         for arguments, code in ((["show"], 0), (["evaluate", "doom-2"], 1), (["evaluate", "dom-1"], 2)):
-            command = [sys.executable, "-m", "worldmodels.cli.main", *arguments]
-            env = os.environ | {"PYTHONPATH": str(REPOSITORY / "src")}
-            done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+            done = python("worldmodels.cli.main", *arguments)
             assert done.returncode == code, done.stderr
             assert "Traceback" not in done.stderr
             assert bool(done.stderr) == bool(code)
@@ -177,8 +178,7 @@ class TestStart:
         write_card(project / "artifacts/agents/doom-0/agent", AgentCard(kind="random", environment="doom", game=DOOM))
         words = {"_WM_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
         code = "import sys; from worldmodels.cli.main import main\ntry: main()\nfinally: assert 'torch' not in sys.modules"
-        env = os.environ | {"PYTHONPATH": str(REPOSITORY / "src")} | words
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=env)
+        done = python(code, **words)
         assert done.stdout.split() == offered, done.stderr
 
     def test_completion_is_silent_if_params_are_broken(self, project: Path) -> None:
@@ -632,9 +632,7 @@ class TestParams:
 class TestSweep:
     @pytest.fixture(autouse=True)
     def _committed(self, project: Path) -> None:
-        git = ["git", "-c", "user.name=a", "-c", "user.email=a@b.c"]
-        for command in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "one"]):
-            subprocess.run([*git, *command], check=True)
+        commit_all()
 
     @pytest.mark.parametrize(
         ("assignment", "values"),
@@ -706,12 +704,12 @@ class TestSweep:
 class TestDoctor:
     @pytest.mark.parametrize("game", [{"kind": "vizdoom"}, {"kind": "carracing", "backend": "gymnasium"}])
     def test_rendering_is_tried_with_the_real_game(self, game: dict[str, str]) -> None:
-        (verdict,) = doctor.check_rendering("game", game)
+        verdict = doctor.check_rendering("game", game)
         assert verdict.status == "ok", verdict
         assert "steps/s" in verdict.detail
 
     def test_an_engine_that_fails_is_a_failure_with_its_reason(self) -> None:
-        (verdict,) = doctor.check_rendering("game", {"kind": "vizdoom", "skill": "nine"})
+        verdict = doctor.check_rendering("game", {"kind": "vizdoom", "skill": "nine"})
         assert verdict.status == "fail"
         assert verdict.advice
         assert verdict.detail
@@ -736,7 +734,7 @@ class TestDoctor:
 
     def test_bad_params_and_a_folder_without_a_pipeline_are_failures(self, project: Path) -> None:
         Path("params.yaml").write_text("preset: 3\n")
-        assert [verdict.status for verdict in doctor.check_params(Path())] == ["fail"]
+        assert doctor.check_params(Path()).status == "fail"
         assert [verdict.status for verdict in doctor.check_dvc(Path())] == ["fail"]
 
     def test_a_download_without_git_fails_and_an_odd_folder_is_a_warning(self, tmp_path: Path) -> None:
@@ -757,13 +755,13 @@ class TestDoctor:
         self, monkeypatch: pytest.MonkeyPatch, version: tuple[int, int], status: str
     ) -> None:
         monkeypatch.setattr(sys, "version_info", (*version, 0))
-        (verdict,) = doctor.check_python()
+        verdict = doctor.check_python()
         assert verdict.status == status
         assert status == "ok" or "3.11 to 3.13" in verdict.advice
 
     def test_the_way_to_make_room_keeps_experiments(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 10**6))
-        (verdict,) = doctor.check_disk(Path())
+        verdict = doctor.check_disk(Path())
         assert verdict.status == "fail"
         assert "dvc gc -w --all-experiments" in verdict.advice
 
@@ -771,14 +769,14 @@ class TestDoctor:
         self, project: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        (verdict,) = doctor.check_store(project)
+        verdict = doctor.check_store(project)
         assert verdict.status == "ok", verdict
         assert not Path("mlflow.db").exists()
 
     def test_a_store_that_is_no_database_is_a_warning_with_advice(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         Path("mlflow.db").write_bytes(b"not a database" * 100)
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project}/mlflow.db")
-        (verdict,) = doctor.check_store(project)
+        verdict = doctor.check_store(project)
         assert verdict.status == "warn"
         assert "wm track sync" in verdict.advice
 

@@ -4,7 +4,6 @@ import copy
 import json
 import os
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from test_cli import make_agent, scores_of, write_scores
+from test_cli import commit_all, make_agent, scores_of, write_scores
 from tiny import ROOT
 from typer.testing import CliRunner
 
@@ -39,6 +38,20 @@ def wm(*arguments: str) -> tuple[int, str]:
         raise result.exception
     assert "Traceback" not in result.output
     return result.exit_code, result.output
+
+
+def check(params: Any) -> tuple[int, str]:
+    Path("params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    return wm("check")
+
+
+def opened(key: str) -> tuple[Any, Any, str]:
+    """Return a copy of quick's params, what holds a dotted key in it, and the key's last part."""
+    params = node = copy.deepcopy(QUICK)
+    *path, last = key.split(".")
+    for part in path:
+        node = node[part]
+    return params, node, last
 
 
 def places(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -91,8 +104,7 @@ def changed(draw: st.DrawFn, original: Any, most: int = 3) -> tuple[Any, list[tu
 @example((QUICK | {"environments": ["seed", "carracing"]}, [("environments", 0)]))
 def test_any_change_of_params_is_accepted_or_refused_with_a_message_that_says_where(project, change):
     params, paths = change
-    Path("params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-    code, said = wm("check")
+    code, said = check(params)
     assert code in (0, 2), said
     assert len(said) < 20_000, "a value that is long is cut"
     if code == 2:
@@ -148,14 +160,9 @@ def test_any_bytes_in_params_are_refused_with_a_message(project, content):
     ],
 )
 def test_lines_that_loop_or_name_what_is_not_there_are_refused_before_anything_runs(project, key, value, message):
-    params = copy.deepcopy(QUICK)
-    *path, last = key.split(".")
-    node = params
-    for part in path:
-        node = node[part]
+    params, node, last = opened(key)
     node[last] = value
-    Path("params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-    code, said = wm("check")
+    code, said = check(params)
     assert code == 2
     assert message in said
     assert sorted(path.name for path in project.iterdir()) == ["params.yaml", "presets"]
@@ -180,11 +187,7 @@ HOSTILE = [
     "where", ["world_models", "agents", "doom.controllers", "doom.controllers.dream.phases", "environments"]
 )
 def test_no_key_that_reaches_a_command_or_a_path_can_do_harm(project, where, name):
-    params = copy.deepcopy(QUICK)
-    *path, last = where.split(".")
-    node = params
-    for part in path:
-        node = node[part]
+    params, node, last = opened(where)
     if where == "environments":
         node[last].append(name)
         node[name] = node["doom"]
@@ -192,8 +195,7 @@ def test_no_key_that_reaches_a_command_or_a_path_can_do_harm(project, where, nam
         node[last] = {**node[last], name: next(iter(node[last].values()))}
     if last == "phases":
         node["order"] = [*node["order"], name]
-    Path("params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-    code, said = wm("check")
+    code, said = check(params)
     assert code == 2, said
     assert wm("show")[0] == 0
     assert not Path("hacked").exists()
@@ -249,65 +251,17 @@ def test_any_sweep_is_accepted_or_refused_with_a_message(repository, key, value)
 
 @pytest.fixture
 def repository(project):
-    for command in (
-        ["init", "-q"],
-        ["add", "-A"],
-        ["-c", "user.name=a", "-c", "user.email=a@b.c", "commit", "-q", "-m", "one"],
-    ):
-        subprocess.run(["git", *command], check=True)
+    commit_all()
     return project
 
 
 WORDS = [
-    "evaluate",
-    "dream",
-    "show",
-    "preset",
-    "check",
-    "sweep",
-    "--dry",
-    "--target",
-    "seed=1,2",
-    "doom=[1",
-    "ledger",
-    "add",
-    "write",
-    "--run",
-    "--study",
-    "ablation",
-    "track",
-    "sync",
-    "--json",
-    "--episodes",
-    "--seed",
-    "--steps",
-    "--out",
-    "--video",
-    "--world",
-    "dream",
-    "--temperature",
-    "--force",
-    "--help",
-    "-h",
-    "doom-1",
-    "doom-0",
-    "doom-9",
-    "doom-2-game",
-    "../doom-1",
-    "quick",
-    "models:/x@y",
-    "models:/",
-    "0",
-    "-1",
-    "1",
-    "1e400",
-    "nan",
-    "99999999999999999999",
-    "a.png",
-    "a.mp4",
-    "/nowhere/a.gif",
-    ".",
-]
+    "evaluate", "dream", "show", "preset", "check", "sweep", "--dry", "--target", "seed=1,2", "doom=[1", "ledger",
+    "add", "write", "--run", "--study", "ablation", "track", "sync", "--json", "--episodes", "--seed", "--steps",
+    "--out", "--video", "--world", "dream", "--temperature", "--force", "--help", "-h", "doom-1", "doom-0", "doom-9",
+    "doom-2-game", "../doom-1", "quick", "models:/x@y", "models:/", "0", "-1", "1", "1e400", "nan",
+    "99999999999999999999", "a.png", "a.mp4", "/nowhere/a.gif", ".",
+]  # fmt: skip
 SLOW_OR_ENDLESS = ("ui", "doctor", "--debug")
 
 

@@ -10,10 +10,8 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from worldmodels.errors import ParamsError
 
 PARAMS_FILE = Path("params.yaml")
-MOST_VALUES = 100_000
-"""That a params file may hold, its aliases written out."""
-MOST_PROBLEMS = 20
-"""That one message tells of."""
+MOST_VALUES = 100_000  # that a params file may hold, its aliases written out
+MOST_PROBLEMS = 20  # that one message tells of
 _SHOWN = reprlib.Repr()
 _SHOWN.maxlevel, _SHOWN.maxstring, _SHOWN.maxother = 3, 100, 100
 
@@ -92,12 +90,9 @@ def section(data: dict[str, Any], key: str, kind: Any) -> Any:
         ParamsError: with one line for every problem: the key path, the value, what is allowed.
     """
     node: Any = data
-    for i, part in enumerate(key.split(".")):
+    for part in key.split("."):
         if not isinstance(node, dict) or part not in node:
-            where = ".".join(key.split(".")[: i + 1])
-            near = difflib.get_close_matches(part, map(str, node) if isinstance(node, dict) else [], n=1)
-            hint = f" Did you mean a key near `{near[0]}`?" if near else ""
-            raise ParamsError(f"{PARAMS_FILE}: the section `{where}` is missing.{hint}")
+            raise ParamsError(f"{PARAMS_FILE}: `{key}` is missing. `wm check` says more.")
         node = node[part]
     return validate(node, key, kind)
 
@@ -118,31 +113,24 @@ def explain(error: ValidationError, node: Any, key: str = "") -> list[str]:
 
 
 def _explain(detail: Any, node: Any, key: str) -> str:
-    parts = _path(node, detail["loc"])
-    path = ".".join([part for part in (key, *parts) if part])
+    # pydantic puts a union's tag into a problem's location, which is no key of the file.
+    parts: list[str] = [key] if key else []
+    location = detail["loc"]
+    for part in location[:-1]:
+        if part in node if isinstance(node, dict) else isinstance(node, list) and isinstance(part, int):
+            parts.append(str(part))
+            node = node[part]
+    path = ".".join([*parts, *map(str, location[-1:])])
+    if detail["type"] == "missing":
+        return f"`{path}` is missing."
     if detail["type"] == "extra_forbidden":
         known = sorted({name for cls in _all_configs(Config) for name in cls.model_fields})
-        near = difflib.get_close_matches(parts[-1], known, n=1)
+        near = difflib.get_close_matches(str(location[-1]), known, n=1)
         hint = f" Did you mean `{near[0]}`?" if near else ""
         if "." not in path and isinstance(detail["input"], dict):
             hint += " The section of an environment must be named in `environments`."
         return f"unknown key `{path}`.{hint}"
-    message = detail["msg"].removeprefix("Value error, ")
-    if detail["type"] == "missing":
-        return f"`{path}` is missing."
-    return f"`{path}` = {_SHOWN.repr(detail['input'])}: {message}."
-
-
-def _path(node: Any, location: tuple[Any, ...]) -> list[str]:
-    """Return the keys of a problem's location. pydantic puts a union's tag among them, which is no key of the file."""
-    path = []
-    for i, part in enumerate(location):
-        last = i == len(location) - 1
-        inside = part in node if isinstance(node, dict) else isinstance(node, list) and isinstance(part, int)
-        if inside or last:
-            path.append(str(part))
-            node = node[part] if inside and not (isinstance(part, int) and part >= len(node)) else None
-    return path
+    return f"`{path}` = {_SHOWN.repr(detail['input'])}: {detail['msg'].removeprefix('Value error, ')}."
 
 
 def _all_configs(cls: type[Config]) -> set[type[Config]]:

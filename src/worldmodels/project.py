@@ -1,6 +1,7 @@
 """The whole of params.yaml, checked before anything runs."""
 
 import re
+from collections.abc import Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -26,37 +27,22 @@ NO_STUDY = "none"
 
 
 class WorldModelEntry(Config):
-    """A line of ``world_models``.
+    """A line of ``world_models``."""
 
-    Attributes:
-        env: its environment.
-        after: the world model whose data, V and M it goes on from.
-        player: the agent that collects for it.
-    """
-
-    env: str
-    after: str
-    player: str
+    env: str  # its environment
+    after: str  # the world model whose data, V and M it goes on from
+    player: str  # the agent that collects for it
 
 
 class AgentEntry(Config):
-    """A line of ``agents``.
+    """A line of ``agents``."""
 
-    Attributes:
-        env: its environment.
-        world_model: its V and M.
-        begin: the agent at whose C the search begins; ``<env>-0``, the random policy, for a C that has learned nothing.
-        controller: section of ``controllers``.
-        seed: of the search alone.
-        study: the comparison that it belongs to, or ``none``.
-    """
-
-    env: str
-    world_model: str
-    begin: str
-    controller: str
-    seed: int = Field(ge=0, lt=2**31)
-    study: str = Field(pattern=r"^[a-z0-9-]+$")
+    env: str  # its environment
+    world_model: str  # its V and M
+    begin: str  # the agent at whose C the search begins; <env>-0, the random policy, for a C that has learned nothing
+    controller: str  # section of `controllers`
+    seed: int = Field(ge=0, lt=2**31)  # of the search alone
+    study: str = Field(pattern=r"^[a-z0-9-]+$")  # the comparison that it belongs to, or `none`
 
 
 class EnvironmentSection(Config):
@@ -72,41 +58,24 @@ class EnvironmentSection(Config):
 
 
 class Measured(Config):
-    """How long a preset took, by part, where it was measured.
-
-    Attributes:
-        hardware: on which machine.
-        minutes: part of the run -> minutes.
-    """
+    """How long a preset took on a machine."""
 
     hardware: str
-    minutes: dict[str, float]
+    minutes: dict[str, float]  # by part of the run
 
 
 class Project(Config):
-    """params.yaml.
+    """params.yaml."""
 
-    Attributes:
-        preset: name of the parameter set, reported with every score.
-        seed: of everything random in training.
-        compute: this machine.
-        cluster: other machines.
-        measured: how long the preset took; empty if nobody has measured it.
-        environments: names of the sections below.
-        world_models: V, M and the data behind them, by key.
-        agents: by key.
-        sections: settings by environment.
-    """
-
-    preset: str
-    seed: int = Field(ge=0, lt=2**31)
-    compute: ComputeConfig
-    cluster: ClusterConfig
+    preset: str  # name of the parameter set, reported with every score
+    seed: int = Field(ge=0, lt=2**31)  # of everything random in training
+    compute: ComputeConfig  # this machine
+    cluster: ClusterConfig  # other machines
     measured: list[Measured] = Field(default=[])
-    environments: list[str] = Field(min_length=1)
-    world_models: dict[str, WorldModelEntry] = Field(min_length=1)
-    agents: dict[str, AgentEntry] = Field(min_length=1)
-    sections: dict[str, EnvironmentSection]
+    environments: list[str] = Field(min_length=1)  # names of `sections`
+    world_models: dict[str, WorldModelEntry] = Field(min_length=1)  # V, M and the data behind them, by key
+    agents: dict[str, AgentEntry] = Field(min_length=1)  # by key
+    sections: dict[str, EnvironmentSection]  # settings by environment; in the file, they stand beside the keys above
 
 
 def load_project(path: Path = PARAMS_FILE) -> Project:
@@ -116,32 +85,22 @@ def load_project(path: Path = PARAMS_FILE) -> Project:
         ParamsError: one line for every problem found.
     """
     data = load_yaml(path)
-    names = data.get("environments")
-    names = [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
-    taken = [name for name in names if name in Project.model_fields]
-    if taken:
-        raise ParamsError(f"{path}: `environments`: {taken[0]!r} needs another name: params.yaml uses this one.")
-    sections = {name: data.pop(name) for name in names if name in data}
-    missing = [name for name in names if name not in sections]
-    if missing:
-        raise ParamsError(f"{path}: `environments` names {missing[0]!r}, but there is no section `{missing[0]}`.")
-    problems = []
-    for name, content in sections.items():
+    named = data.get("environments")
+    names = dict.fromkeys(name for name in named if isinstance(name, str)) if isinstance(named, list) else {}
+    for name in names:
+        if name in Project.model_fields:
+            raise ParamsError(f"{path}: `environments`: {name!r} needs another name: params.yaml uses this one.")
+        if name not in data:
+            raise ParamsError(f"{path}: `environments` names {name!r}, but there is no section `{name}`.")
         if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
             raise ParamsError(f"{path}: `environments`: {name!r} needs another name: lower-case letters, digits, underscores.")
-        try:
-            validate(content, name, EnvironmentSection)
-        except ParamsError as error:
-            problems.append(str(error))
-    if problems:
-        raise ParamsError("\n".join(problems))
-    project: Project = validate({**data, "sections": sections}, "", Project)
-    problems = [
-        *_keys(project),
-        *_links(project),
-        *_controllers(project),
-        *(problem for name, section in project.sections.items() for problem in _section(name, section)),
-    ]
+    sections = {name: data.pop(name) for name in names}
+    try:
+        project: Project = validate({**data, "sections": sections}, "", Project)
+    except ParamsError as error:
+        raise ParamsError(str(error).replace("`sections.", "`")) from None
+    problems = [*_keys(project), *_links(project), *_controllers(project)]
+    problems += [problem for name, section in project.sections.items() for problem in _section(name, section)]
     if problems:
         raise ParamsError("\n".join(f"{path}: {problem}" for problem in problems))
     check_cluster(project.cluster, project.compute)
@@ -150,23 +109,18 @@ def load_project(path: Path = PARAMS_FILE) -> Project:
 
 def _keys(project: Project) -> list[str]:
     """Return what is wrong with the names that DVC puts into commands and paths."""
-    named: list[tuple[str, str]] = [("world_models", key) for key in project.world_models]
-    named += [("agents", key) for key in project.agents]
+    named: dict[str, Iterable[str]] = {"world_models": project.world_models, "agents": project.agents}
     for name, section in project.sections.items():
-        named += [(f"{name}.controllers", key) for key in section.controllers]
-        named += [(f"{name}.controllers.{key}.phases", phase) for key, c in section.controllers.items() for phase in c.phases]
-    wrong = [
-        f"`{where}`: the key {key!r} must consist of letters, digits, `_` and `-`."
-        for where, key in named
-        if not re.fullmatch(KEY, key)
-    ]
-    random = ", ".join(f"{name}-0" for name in project.environments)
-    wrong += [
-        f"`{where}.{key}`: `-0` at the end is for the random policies ({random})."
-        for where, key in named
-        if where in ("world_models", "agents") and key.endswith("-0")
-    ]
-    wrong += [f"`{where}.selection`: a phase cannot be called `selection`." for where, key in named if key == "selection"]
+        named[f"{name}.controllers"] = section.controllers
+        named |= {f"{name}.controllers.{key}.phases": each.phases for key, each in section.controllers.items()}
+    random, wrong = ", ".join(f"{name}-0" for name in project.environments), []
+    for where, key in ((where, key) for where, keys in named.items() for key in keys):
+        if not re.fullmatch(KEY, key):
+            wrong.append(f"`{where}`: the key {key!r} must consist of letters, digits, `_` and `-`.")
+        if where in ("world_models", "agents") and key.endswith("-0"):
+            wrong.append(f"`{where}.{key}`: `-0` at the end is for the random policies ({random}).")
+        if where.endswith(".phases") and key == "selection":
+            wrong.append(f"`{where}.selection`: a phase cannot be called `selection`.")
     return wrong
 
 
@@ -179,18 +133,18 @@ _LINKS = {
 
 def _links(project: Project) -> list[str]:
     """Return what is wrong with the entries that name each other."""
-    wrong = []
-    sections: dict[str, dict[str, Any]] = {"world_models": dict(project.world_models), "agents": dict(project.agents)}
+    wrong, rules = [], {name: section.game.rules for name, section in project.sections.items()}
+    sections: dict[str, Mapping[str, Any]] = {"world_models": project.world_models, "agents": project.agents}
     needs: dict[str, list[str]] = {}
     for section, links in _LINKS.items():
         for key, entry in sections[section].items():
             where = f"`{section}.{key}`"
-            if entry.env not in project.sections:
-                wrong.append(f"{where}: env = {entry.env!r} is not one of `environments`: {', '.join(project.environments)}.")
+            if entry.env not in rules:
+                wrong.append(f"{where}: env = {entry.env!r} is not one of `environments`: {', '.join(rules)}.")
                 continue
             for name, other in links.items():
                 named, known = getattr(entry, name), sections[other]
-                if named in known and _same_game(project, known[named].env, entry.env):
+                if named in known and rules.get(known[named].env) == rules[entry.env]:
                     needs.setdefault(f"{section}.{key}", []).append(f"{other}.{named}")
                 elif named in known:
                     wrong.append(f"{where}: {name} = {named!r} is of another game ({known[named].env}, not {entry.env}).")
@@ -206,37 +160,27 @@ def _links(project: Project) -> list[str]:
 
 def _controllers(project: Project) -> list[str]:
     """Return what is wrong with how agents are searched for."""
-    wrong = []
+    wrong, controllers = [], {name: section.controllers for name, section in project.sections.items()}
     for key, entry in project.agents.items():
-        where, section = f"`agents.{key}`", project.sections.get(entry.env)
-        if section is None:
-            continue
-        controller = section.controllers.get(entry.controller)
-        if controller is None:
-            known = ", ".join(section.controllers)
-            wrong.append(f"{where}: controller = {entry.controller!r} is not one of `{entry.env}.controllers`: {known}.")
-            continue
-        begin = project.agents.get(entry.begin)
-        if begin is None or begin.env not in project.sections:
+        where, begin = f"`agents.{key}`", project.agents.get(entry.begin)
+        known = controllers.get(entry.env, {})
+        controller = known.get(entry.controller)
+        if known and controller is None:
+            names = ", ".join(known)
+            wrong.append(f"{where}: controller = {entry.controller!r} is not one of `{entry.env}.controllers`: {names}.")
+        if controller is None or begin is None:
             continue
         if controller.memory == "untrained":
             wrong.append(f"{where}: with memory: untrained, C begins from nothing: set begin: {entry.env}-0.")
-        theirs = project.sections[begin.env].controllers.get(begin.controller)
+        theirs = controllers.get(begin.env, {}).get(begin.controller)
         if theirs is not None and theirs.model != controller.model and not controller.model.bias:
             wrong.append(f"{where}: begin = {entry.begin!r} has a C of another shape: to imitate it, set model.bias: true.")
     return wrong
 
 
-def _same_game(project: Project, one: str, other: str) -> bool:
-    sections = project.sections
-    return one in sections and other in sections and sections[one].game.rules == sections[other].game.rules
-
-
 def _section(name: str, section: EnvironmentSection) -> list[str]:
     """Return what of a section does not fit together, and would be found after hours of training otherwise."""
-    wrong = []
-    game, memory = section.game, section.memory.model
-    dreams = bool(section.evaluate.dreams)
+    wrong, game, memory, dreams = [], section.game, section.memory.model, bool(section.evaluate.dreams)
     for key, controller in section.controllers.items():
         where = f"`{name}.controllers.{key}"
         latent, features = section.vision.model.latent, controller.model.features
@@ -254,7 +198,7 @@ def _section(name: str, section: EnvironmentSection) -> list[str]:
         wrong.append(f"`{name}.memory.model.reward` must be `event`: a dream of {name} has no reward without it.")
     if dreams and game.survival and not memory.done:
         wrong.append(f"`{name}.memory.model.done` must be true: nothing else ends a dream of {name}.")
-    random: Any = section.collect.random
+    random = section.collect.random
     if random is not None and len(random.mean) != game.action_size:
         wrong.append(f"`{name}.collect.random` has {len(random.mean)} action components, the game has {game.action_size}.")
     return wrong

@@ -5,23 +5,21 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-Status = Literal["ok", "warn", "fail"]
+from worldmodels.errors import ParamsError
 
 REQUIRED = (
     "torch", "numpy", "pandas", "pyarrow", "pydantic", "ruamel.yaml", "safetensors", "cma", "gymnasium", "Box2D",
     "pygame-ce", "vizdoom", "matplotlib", "pillow", "Jinja2", "av", "tqdm", "typer", "dvc", "mlflow",
 )  # fmt: skip
-OPTIONAL = {"envpool": "CarRacing eight times as fast in training"}
-PYTHONS = ((3, 11), (3, 13))
-"""First and last version of Python that the games have packages for."""
+OPTIONAL = "envpool"
+PYTHONS = ((3, 11), (3, 13))  # first and last version that the games have packages for
 DISK_NEEDED, DISK_WANTED = 2, 10  # GB: preset quick; laptop and the DVC cache of several runs
 PROBE_SECONDS = 120
-GC = "`dvc gc -w --all-experiments` drops what no run and no experiment uses"
 
 
 class Verdict(NamedTuple):
@@ -35,7 +33,7 @@ class Verdict(NamedTuple):
     """
 
     name: str
-    status: Status
+    status: Literal["ok", "warn", "fail"]
     detail: str
     advice: str = ""
 
@@ -47,79 +45,66 @@ class Verdict(NamedTuple):
 
 def examine(root: Path) -> Iterator[Verdict]:
     """Run every check, and yield each verdict as soon as it is known."""
-    checks: list[Callable[[], Iterable[Verdict]]] = [
-        check_python,
-        check_packages,
-        lambda: check_params(root),
-        lambda: check_rendering("ViZDoom", {"kind": "vizdoom"}),
-        lambda: check_rendering("CarRacing", {"kind": "carracing", "backend": "gymnasium"}),
-        check_gpu,
-        lambda: check_disk(root),
-        lambda: check_store(root),
-        lambda: check_dvc(root),
-    ]
-    for check in checks:
-        yield from check()
+    yield check_python()
+    yield from check_packages()
+    yield check_params(root)
+    yield check_rendering("ViZDoom", {"kind": "vizdoom"})
+    yield check_rendering("CarRacing", {"kind": "carracing", "backend": "gymnasium"})
+    yield check_gpu()
+    yield check_disk(root)
+    yield check_store(root)
+    yield from check_dvc(root)
 
 
-def failed(verdicts: Sequence[Verdict]) -> bool:
-    """Return whether something required does not work."""
-    return any(verdict.status == "fail" for verdict in verdicts)
-
-
-def check_python() -> Iterator[Verdict]:
+def check_python() -> Verdict:
     """Python's version."""
     found = sys.version.split()[0]
-    first, last = (f"{major}.{minor}" for major, minor in PYTHONS)
     if PYTHONS[0] <= sys.version_info[:2] <= PYTHONS[1]:
-        yield Verdict("Python", "ok", f"{found}, {os.cpu_count()} cores")
-    else:
-        yield Verdict("Python", "fail", found, f"install Python {first} to {last}: the games have packages for these")
+        return Verdict("Python", "ok", f"{found}, {os.cpu_count()} cores")
+    first, last = (f"{major}.{minor}" for major, minor in PYTHONS)
+    return Verdict("Python", "fail", found, f"install Python {first} to {last}: the games have packages for these")
 
 
 def check_packages() -> Iterator[Verdict]:
-    """The packages of the lock: all required ones in one line, the optional ones in a line each."""
-    versions = {name: _version(name) for name in REQUIRED}
+    """The packages of the lock: all required ones in one line, the optional one in another."""
+    versions = {name: _version(name) for name in (*REQUIRED, OPTIONAL)}
+    optional, use = versions.pop(OPTIONAL), "optional: CarRacing eight times as fast in training"
     missing = [name for name, version in versions.items() if version is None]
     if missing:
         yield Verdict("packages", "fail", f"missing: {', '.join(missing)}", "`make setup` installs what the lock names")
     else:
         yield Verdict("packages", "ok", ", ".join(f"{name} {version}" for name, version in versions.items()))
-    for name, use in OPTIONAL.items():
-        version = _version(name)
-        if version:
-            yield Verdict(name, "ok", f"{version} (optional: {use})")
-        else:
-            yield Verdict(name, "warn", f"not installed (optional: {use})", f"pip install {name}, if you want it")
+    if optional:
+        yield Verdict(OPTIONAL, "ok", f"{optional} ({use})")
+    else:
+        yield Verdict(OPTIONAL, "warn", f"not installed ({use})", f"pip install {OPTIONAL}, if you want it")
 
 
-def check_params(root: Path) -> Iterator[Verdict]:
+def check_params(root: Path) -> Verdict:
     """The params file."""
-    from worldmodels.cli.presets import check_params
-    from worldmodels.errors import ParamsError
+    from worldmodels.cli import presets
 
     try:
-        yield Verdict("params", "ok", check_params(root).splitlines()[0])
+        return Verdict("params", "ok", presets.check_params(root).splitlines()[0])
     except ParamsError as error:
         first, *rest = str(error).splitlines()
-        yield Verdict("params", "fail", first + (f" (and {len(rest)} more)" if rest else ""), "`wm check` shows them all")
+        more = f" (and {len(rest)} more)" if rest else ""
+        return Verdict("params", "fail", first + more, "`wm check` shows them all")
 
 
-def check_rendering(name: str, game: dict[str, str]) -> Iterator[Verdict]:
+def check_rendering(name: str, game: dict[str, str]) -> Verdict:
     """Play a few steps of a game and look at its frames; in a process of its own, since engines can crash or hang."""
     code = f"from worldmodels.cli.doctor import probe; probe({json.dumps(game)})"
     try:
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PROBE_SECONDS, check=False)
     except subprocess.TimeoutExpired:
-        yield Verdict(name, "fail", f"no frame after {PROBE_SECONDS} s", "the engine hangs: is the machine out of memory?")
-        return
-    lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()
-    if done.returncode == 0 and lines:
-        yield Verdict(name, "ok", lines[-1])
-        return
-    reason = lines[-1] if lines else f"the engine died with exit status {done.returncode}"
+        return Verdict(name, "fail", f"no frame after {PROBE_SECONDS} s", "the engine hangs: is the machine out of memory?")
+    said = (done.stderr if done.returncode else done.stdout).strip().splitlines()
+    if done.returncode == 0 and said:
+        return Verdict(name, "ok", said[-1])
+    reason = said[-1] if said else f"the engine died with exit status {done.returncode}"
     advice = "`make setup` installs the games; on a bare Linux, ViZDoom and SDL may want `libgl1 libopenal1 libsdl2-2.0-0`"
-    yield Verdict(name, "fail", reason, advice)
+    return Verdict(name, "fail", reason, advice)
 
 
 def probe(game: dict[str, str]) -> None:
@@ -151,49 +136,45 @@ def probe(game: dict[str, str]) -> None:
     print(f"{env.backend}: frames show a picture (brightness {np.mean(frames):.0f}/255), {rate:.0f} steps/s in one game")
 
 
-def check_gpu() -> Iterator[Verdict]:
+def check_gpu() -> Verdict:
     """A GPU that torch can use. None is no failure."""
     try:
         import torch
     except ImportError as error:
-        yield Verdict("GPU", "fail", f"torch does not load: {error}", "`make setup`")
-        return
+        return Verdict("GPU", "fail", f"torch does not load: {error}", "`make setup`")
     if torch.cuda.is_available():
-        yield Verdict("GPU", "ok", f"{torch.cuda.get_device_name(0)}, CUDA {torch.version.cuda}")
-    else:
-        yield Verdict("GPU", "ok", "none; presets quick and laptop are made for the CPU, paper takes days without one")
+        return Verdict("GPU", "ok", f"{torch.cuda.get_device_name(0)}, CUDA {torch.version.cuda}")
+    return Verdict("GPU", "ok", "none; presets quick and laptop are made for the CPU, paper takes days without one")
 
 
-def check_disk(root: Path) -> Iterator[Verdict]:
+def check_disk(root: Path) -> Verdict:
     """Free space on the project's disk."""
     free = shutil.disk_usage(root).free / 1e9
-    detail = f"{free:.1f} GB free"
+    detail, room = f"{free:.1f} GB free", "`dvc gc -w --all-experiments` drops what no run and no experiment uses"
     if free < DISK_NEEDED:
-        yield Verdict("disk", "fail", detail, f"free {DISK_NEEDED} GB at least; {GC}")
-    elif free < DISK_WANTED:
-        yield Verdict("disk", "warn", detail, f"enough for quick; laptop wants {DISK_WANTED} GB; {GC}")
-    else:
-        yield Verdict("disk", "ok", detail)
+        return Verdict("disk", "fail", detail, f"free {DISK_NEEDED} GB at least; {room}")
+    if free < DISK_WANTED:
+        return Verdict("disk", "warn", detail, f"enough for quick; laptop wants {DISK_WANTED} GB; {room}")
+    return Verdict("disk", "ok", detail)
 
 
-def check_store(root: Path) -> Iterator[Verdict]:
+def check_store(root: Path) -> Verdict:
     """MLflow's store answers."""
     from worldmodels.tracking.store import sqlite_file, tracking_uri
 
     uri = tracking_uri(root)
     file = sqlite_file(uri)
     if file is not None and not file.exists():
-        yield Verdict("MLflow store", "ok", f"{file.name} is not made yet; the first run makes it")
-        return
+        return Verdict("MLflow store", "ok", f"{file.name} is not made yet; the first run makes it")
     try:
         from mlflow import MlflowClient
 
-        names = [experiment.name for experiment in MlflowClient(uri).search_experiments(max_results=100)]
-        yield Verdict("MLflow store", "ok", f"{file.name if file else uri} answers: {len(names)} experiments")
+        count = len(MlflowClient(uri).search_experiments(max_results=100))
+        return Verdict("MLflow store", "ok", f"{file.name if file else uri} answers: {count} experiments")
     except Exception as error:  # whatever a server or a database throws: the verdict names it
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
         advice = "results do not depend on MLflow; move mlflow.db away and run `wm track sync`, or check MLFLOW_TRACKING_URI"
-        yield Verdict("MLflow store", "warn", reason, advice)
+        return Verdict("MLflow store", "warn", reason, advice)
 
 
 def check_dvc(root: Path) -> Iterator[Verdict]:

@@ -1,14 +1,11 @@
 """``wm evaluate`` and ``wm dream``: an agent put to the test, and filmed."""
 
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from worldmodels.cli.agents import find_agent
-from worldmodels.errors import ParamsError
+from worldmodels.cli.agents import Found
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,177 +18,109 @@ LANES = 16
 STRIP = 12  # pictures in a filmstrip
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """What ``wm evaluate`` reports.
+def evaluate(found: Found, world: str, episodes: int, start: int) -> dict[str, Any]:
+    """Play test episodes ``start`` to ``start + episodes - 1`` in the game, ``real``, or in the agent's ``dream``.
 
-    Attributes:
-        temperature: of the dream; None in the game.
-        summary: mean, std, stderr, n, min, max, mean_length, seeds.
-        returns: of every episode, in the order of the seeds.
+    Returns:
+        As JSON values: agent, environment, world, rules, backend, temperature (None in the game), summary (mean, std, stderr,
+        n, min, max, mean_length, seeds), and the returns in the order of the seeds.
     """
-
-    agent: str
-    environment: str
-    world: Literal["real", "dream"]
-    rules: str
-    backend: str
-    temperature: float | None
-    summary: dict[str, Any]
-    returns: list[float]
-
-    def as_dict(self) -> dict[str, Any]:
-        """As JSON values."""
-        return dict(vars(self))
-
-    def as_text(self) -> str:
-        """As lines for a person."""
-        from worldmodels.report.table import with_error
-
-        own, error = self.summary, self.summary["stderr"] if self.summary["n"] > 1 else float("nan")
-        tau = "" if self.temperature is None else f", temperature {self.temperature:g}"
-        lines = [
-            f"{self.agent} in the {self.world} {self.environment}{tau}",
-            f"return   {with_error(own['mean'], error)} (mean ± standard error of {own['n']} episodes)",
-            f"spread   std {own['std']:.0f}, {own['min']:.0f} to {own['max']:.0f}",
-            f"length   {own['mean_length']:.0f} steps on average",
-            f"rules    {self.rules}",
-            f"backend  {self.backend}",
-        ]
-        return "\n".join(lines)
-
-
-class Match:
-    """Test episodes ``start`` to ``start + episodes - 1`` of an agent, in the game or in its dream."""
-
-    def __init__(
-        self, root: Path, text: str, *, world: Literal["real", "dream"], temperature: float | None, episodes: int, start: int
-    ) -> None:
-        self._found = find_agent(root, text)
-        import torch
-
-        from worldmodels.seeds import episode_seeds
-
-        torch.set_num_threads(1)  # as in the evaluate stage: other counts can change the last bits
-        self._world = world
-        self._agent = self._found.load()
-        self._temperature = self._found.temperature(temperature)
-        if world == "dream":
-            self._seeds = episode_seeds("dream", episodes, stream="test", start=start)  # those of the evaluate stage
-        else:
-            self._seeds = episode_seeds("test", episodes, start=start)
-
-    def play(self) -> Evaluation:
-        """Play all episodes."""
-        from worldmodels.rollout.scores import summarise
-
-        game = self._agent.game
-        if self._world == "dream":
-            backend, returns = "dream", self._play_dream()
-        else:
-            with closing(game.make(scoring=True)) as env:
-                backend = env.backend
-            returns = self._play_game()
-        return Evaluation(
-            agent=self._found.name,
-            environment=self._agent.card.environment,
-            world=self._world,
-            rules=game.rules,
-            backend=backend,
-            temperature=self._temperature if self._world == "dream" else None,
-            summary=summarise(returns),
-            returns=[float(total) for total in returns.total[0]],
-        )
-
-    def film(self, path: Path) -> None:
-        """Play the first episode again, which gives the same, and film it."""
-        if self._world == "dream":
-            dream = self._agent.dream_world(temperature=self._temperature)
-            _write_video(path, {"dream": _record(dream, self._agent, self._seeds[0]).frames}, self._agent)
-            return
-        from worldmodels.report.demonstration import film_episode
-
-        with closing(self._agent.game.make(scoring=True)) as env:
-            world = self._agent.real_world(env)
-            views, _ = film_episode(self._agent, world, seed=self._seeds[0], temperature=self._temperature)
-        _write_video(path, views, self._agent)
-
-    def _play_dream(self) -> "Returns":
-        from worldmodels.agent.play import play_dream
-
-        return play_dream(self._agent, self._temperature, self._seeds)
-
-    def _play_game(self) -> "Returns":
-        """Play on all cores, with a progress bar if a person is looking."""
-        from tqdm import tqdm
-
-        from worldmodels.agent.play import play_real
-        from worldmodels.compute.cores import cores
-        from worldmodels.compute.local import run_tasks
-        from worldmodels.rollout.evaluation import shards
-        from worldmodels.rollout.scores import join
-
-        workers = cores()
-        size = max(1, min(LANES, -(-len(self._seeds) // workers)))
-        tasks = [(self._agent, self._agent.game, part, size) for part in shards(self._seeds, size, workers)]
-        done: dict[int, Returns] = {}
-        with tqdm(total=len(self._seeds), desc="real", unit="episode", leave=False, disable=None) as bar:
-            for index, result in run_tasks(play_real, tasks, workers):
-                done[index] = result
-                bar.update(result.total.size)
-        return join([done[index] for index in range(len(tasks))])
-
-
-def film_dream(root: Path, text: str, *, steps: int | None, temperature: float | None, start: int, out: Path) -> str:
-    """Let an agent act in its own dream, draw it to ``out`` (.png, .mp4 or .gif), and say how it went."""
-    found = find_agent(root, text)
-    import torch
-
+    from worldmodels.agent.play import play_dream
+    from worldmodels.rollout.scores import summarise
     from worldmodels.seeds import episode_seeds
 
-    torch.set_num_threads(1)
-    agent, tau = found.load(), found.temperature(temperature)
-    seed = episode_seeds("demonstration", 1, start=start)[0]
-    episode = _record(agent.dream_world(temperature=tau, limit=steps), agent, seed)
-    played = len(episode.actions)
-    if out.suffix.lower() == ".png":
-        from worldmodels.report.pictures import filmstrip, write_png
-
-        note = f"{found.name}, temperature {tau:g}, dream {start}"
-        write_png(out, filmstrip({"dream": episode.frames}, every=max(1, -(-len(episode.frames) // STRIP)), note=note))
+    agent, dreamt = found.agent, world == "dream"
+    if dreamt:
+        seeds = episode_seeds("dream", episodes, stream="test", start=start)  # those of the evaluate stage
+        backend, returns = "dream", play_dream(agent, found.temperature, seeds)
     else:
-        _write_video(out, {"dream": episode.frames}, agent)
+        with closing(agent.game.make(scoring=True)) as env:
+            backend = env.backend
+        returns = _play_game(agent, episode_seeds("test", episodes, start=start))
+    return {
+        "agent": found.name,
+        "environment": agent.card.environment,
+        "world": world,
+        "rules": agent.game.rules,
+        "backend": backend,
+        "temperature": found.temperature if dreamt else None,
+        "summary": summarise(returns),
+        "returns": [float(total) for total in returns.total[0]],
+    }
+
+
+def evaluation_text(result: Mapping[str, Any]) -> str:
+    """Return what ``evaluate`` found as lines for a person."""
+    from worldmodels.report.table import with_error
+
+    own, tau = result["summary"], result["temperature"]
+    error = own["stderr"] if own["n"] > 1 else float("nan")
+    lines = [
+        f"{result['agent']} in the {result['world']} {result['environment']}"
+        + ("" if tau is None else f", temperature {tau:g}"),
+        f"return   {with_error(own['mean'], error)} (mean ± standard error of {own['n']} episodes)",
+        f"spread   std {own['std']:.0f}, {own['min']:.0f} to {own['max']:.0f}",
+        f"length   {own['mean_length']:.0f} steps on average",
+        f"rules    {result['rules']}",
+        f"backend  {result['backend']}",
+    ]
+    return "\n".join(lines)
+
+
+def film_test(found: Found, world: str, start: int, path: Path) -> None:
+    """Play the first episode of ``evaluate`` again, which gives the same, and film it."""
+    from worldmodels.report.demonstration import film_episode
+    from worldmodels.seeds import episode_seeds
+
+    agent = found.agent
+    if world == "dream":
+        (seed,) = episode_seeds("dream", 1, stream="test", start=start)
+        views = {"dream": _record(agent.dream_world(temperature=found.temperature), agent, seed).frames}
+    else:
+        (seed,) = episode_seeds("test", 1, start=start)
+        with closing(agent.game.make(scoring=True)) as env:
+            views, _ = film_episode(agent, agent.real_world(env), seed=seed, temperature=found.temperature)
+    _write_video(path, views, agent)
+
+
+def draw_dream(found: Found, *, steps: int | None, start: int, out: Path) -> str:
+    """Let an agent act in its own dream, draw it to ``out`` (.png, .mp4 or .gif), and say how it went."""
+    from worldmodels.report.pictures import filmstrip, write_png
+    from worldmodels.seeds import episode_seeds
+
+    name, agent, tau = found
+    (seed,) = episode_seeds("demonstration", 1, start=start)
+    episode = _record(agent.dream_world(temperature=tau, limit=steps), agent, seed)
+    views = {"dream": episode.frames}
+    if out.suffix.lower() == ".png":
+        note = f"{name}, temperature {tau:g}, dream {start}"
+        write_png(out, filmstrip(views, every=max(1, -(-len(episode.frames) // STRIP)), note=note))
+    else:
+        _write_video(out, views, agent)
     end = "until it was over" if episode.terminal else "as long as it was let"
-    return f"{out}: {found.name} dreamt {played} steps at temperature {tau:g}, {end}; return {episode.rewards.sum():.0f}."
+    played = f"{len(episode.actions)} steps at temperature {tau:g}, {end}"
+    return f"{out}: {name} dreamt {played}; return {episode.rewards.sum():.0f}."
 
 
-def check_output(path: Path, suffixes: Sequence[str]) -> None:
-    """Refuse a file that cannot be written, before anything is played.
+def _play_game(agent: "Agent", seeds: Sequence[int]) -> "Returns":
+    """Play on all cores, with a progress bar if a person is looking."""
+    from tqdm import tqdm
 
-    Raises:
-        ParamsError: the suffix is another, the path is a folder, or its folder can be neither used nor made.
-    """
-    if path.suffix.lower() not in suffixes:
-        *most, last = suffixes
-        allowed = f"{', '.join(most)} or {last}" if most else last
-        raise ParamsError(f"{path}: cannot write a file with the suffix {path.suffix or '(none)'!r}. Use {allowed}.")
-    if os.path.isdir(path):
-        raise ParamsError(f"{path} is a folder: name a file in it.")
-    place = next(folder for folder in path.absolute().parents if os.path.exists(folder))
-    if not os.path.isdir(place) or not os.access(place, os.W_OK | os.X_OK):
-        raise ParamsError(f"{path}: files cannot be written below {place}.")
+    from worldmodels.agent.play import play_real
+    from worldmodels.compute.cores import cores
+    from worldmodels.compute.local import run_tasks
+    from worldmodels.rollout.evaluation import shards
+    from worldmodels.rollout.scores import join
 
-
-@contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """Give a path beside ``path`` to write to; what was written goes to ``path`` if the block succeeds, and nowhere if not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.stem}.partial{path.suffix}")
-    try:
-        yield partial
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    workers = cores()
+    size = max(1, min(LANES, -(-len(seeds) // workers)))
+    tasks = [(agent, agent.game, part, size) for part in shards(seeds, size, workers)]
+    done: dict[int, Returns] = {}
+    with tqdm(total=len(seeds), desc="real", unit="episode", leave=False, disable=None) as bar:
+        for index, result in run_tasks(play_real, tasks, workers):
+            done[index] = result
+            bar.update(result.total.size)
+    return join([done[index] for index in range(len(tasks))])
 
 
 def _record(world: "World", agent: "Agent", seed: int) -> "Episode":
@@ -203,7 +132,13 @@ def _record(world: "World", agent: "Agent", seed: int) -> "Episode":
 
 
 def _write_video(path: Path, views: "dict[str, np.ndarray]", agent: "Agent") -> None:
+    """Write a film, or, if that fails, nothing."""
     from worldmodels.report.video import side_by_side, write_video
 
-    with whole(path) as partial:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.stem}.partial{path.suffix}")
+    try:
         write_video(partial, side_by_side(views), fps=agent.game.frames_a_second, scale=1)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

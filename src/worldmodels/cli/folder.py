@@ -5,37 +5,37 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from worldmodels.errors import ParamsError
-from worldmodels.params import PARAMS_FILE
 
-PIPELINE = "dvc.yaml"
+MARKS = ("params.yaml", "dvc.yaml")
+"""A folder that holds one of these is a project's."""
 
 
 def find_root() -> Path:
-    """Return the project's folder: the nearest one from here up that holds params.yaml or dvc.yaml; else this folder.
+    """Return the project's folder, the nearest one from here up; else this folder.
 
     The path is relative to the current folder, so that messages stay short.
     """
-    return _project() or Path()
+    here = Path.cwd()
+    for depth, folder in enumerate((here, *here.parents)):
+        if _is_project(folder):
+            return Path(*[".."] * depth)
+    return Path()
 
 
 def project_folder() -> Path:
-    """Return the project's folder, as ``find_root`` does.
+    """Return the project's folder.
 
     Raises:
         ParamsError: there is no project here.
     """
-    found = _project()
-    if found is None:
-        raise ParamsError(f"there is no {PARAMS_FILE} and no {PIPELINE} here or above: run `wm` inside a clone of the project.")
-    return found
+    root = find_root()
+    if not _is_project(root):
+        raise ParamsError(f"there is no {' and no '.join(MARKS)} here or above: run `wm` inside a clone of the project.")
+    return root
 
 
-def _project() -> Path | None:
-    here = Path.cwd()
-    for depth, folder in enumerate((here, *here.parents)):
-        if (folder / PARAMS_FILE).is_file() or (folder / PIPELINE).is_file():
-            return Path(*[".."] * depth)
-    return None
+def _is_project(folder: Path) -> bool:
+    return any((folder / mark).is_file() for mark in MARKS)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

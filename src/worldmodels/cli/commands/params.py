@@ -1,13 +1,19 @@
 """Commands that set or vary params."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from worldmodels.cli.options import Json, complete_preset, complete_study, print_json
+from worldmodels.cli.folder import find_root, project_folder
+from worldmodels.cli.options import Json, print_json, writable
 
 commands = typer.Typer()
+
+
+def _files(folder: str) -> Callable[[], list[str]]:
+    return lambda: [path.stem for path in sorted((find_root() / folder).glob("*.yaml"))]
 
 
 @commands.command(short_help="Put a set of parameters in force.")
@@ -15,12 +21,12 @@ def preset(
     name: Annotated[
         str,
         typer.Argument(
-            autocompletion=complete_preset, help="quick (minutes), laptop (hours), paper (GPU), or another in presets/."
+            autocompletion=_files("presets"), help="quick (minutes), laptop (hours), paper (GPU), or another in presets/."
         ),
     ],
     study: Annotated[
         list[str] | None,
-        typer.Option(autocompletion=complete_study, help="A study in presets/studies/ to add; may be repeated."),
+        typer.Option(autocompletion=_files("presets/studies"), help="A study in presets/studies/ to add; may be repeated."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Also if params.yaml holds edits: they are lost.")] = False,
 ) -> None:
@@ -30,7 +36,6 @@ def preset(
     wm preset laptop && make repro
     wm preset laptop --study ablation
     """
-    from worldmodels.cli.folder import project_folder
     from worldmodels.cli.presets import use_preset
 
     typer.echo(use_preset(project_folder(), name, study or [], force=force))
@@ -42,7 +47,6 @@ def check() -> None:
 
     Every value, unknown keys, and how world models and agents build on each other.
     """
-    from worldmodels.cli.folder import project_folder
     from worldmodels.cli.presets import check_params
 
     typer.echo(check_params(project_folder()))
@@ -59,7 +63,10 @@ def sweep(
     ] = None,
     dry: Annotated[bool, typer.Option("--dry", help="Say what would run, and run nothing.")] = False,
     queue: Annotated[bool, typer.Option("--queue", help="Only queue them, for `dvc queue start -j N`.")] = False,
-    figure: Annotated[Path | None, typer.Option(help="Draw the scores over the first param: a path ending in .png.")] = None,
+    figure: Annotated[
+        Path | None,
+        typer.Option(callback=writable(".png"), help="Draw the scores over the first param: a path ending in .png."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Run one DVC experiment for every combination of values, and print a table of their scores.
@@ -73,16 +80,12 @@ def sweep(
     wm sweep doom.memory.loss.done_weight=5,15 --figure done.png
     """
     from worldmodels.cli import sweep as sweeping
-    from worldmodels.cli.evaluate import check_output
-    from worldmodels.cli.folder import project_folder
 
-    if figure is not None:
-        check_output(figure, (".png",))
-    table, failed = sweeping.sweep(project_folder(), assignments, target or [], dry=dry, queue=queue)
+    table = sweeping.sweep(project_folder(), assignments, target or [], dry=dry, queue=queue)
     print_json(table) if as_json else typer.echo(sweeping.text(table))
     if figure is not None:
         from worldmodels.report.pictures import write_png
 
         write_png(figure, sweeping.figure(table))
-    if failed:
+    if any(row["state"] == "failed" for row in table):
         raise typer.Exit(1)

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from worldmodels.cli.folder import find_root, project_folder
 from worldmodels.cli.options import Json, print_json
 
 commands = typer.Typer()
@@ -17,7 +18,6 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show what exists: agents with their scores, the hashes of artifacts, and what is missing."""
-    from worldmodels.cli.folder import find_root
     from worldmodels.cli.show import next_steps_text, overview, overview_text
 
     found = overview(find_root())
@@ -32,8 +32,7 @@ def show(
 @commands.command(short_help="Check this machine; say what to do.")
 def doctor(as_json: Json = False) -> None:
     """Check this machine: Python, packages, rendering, GPU, disk, MLflow store, DVC; each with a verdict."""
-    from worldmodels.cli.doctor import examine, failed
-    from worldmodels.cli.folder import find_root
+    from worldmodels.cli.doctor import examine
 
     verdicts = []
     for verdict in examine(find_root()):
@@ -42,9 +41,9 @@ def doctor(as_json: Json = False) -> None:
             typer.echo(verdict.as_text())
     if as_json:
         print_json([verdict._asdict() for verdict in verdicts])
-    elif failed(verdicts):
-        typer.echo("\nSomething that is required does not work: see the lines that say `fail`.", err=True)
-    if failed(verdicts):
+    if any(verdict.status == "fail" for verdict in verdicts):
+        if not as_json:
+            typer.echo("\nSomething that is required does not work: see the lines that say `fail`.", err=True)
         raise typer.Exit(1)
 
 
@@ -61,7 +60,6 @@ def ledger_add(
     \b
     wm ledger add --run my-laptop --hardware "AMD EPYC, 2 cores, bf16" --minutes doom-4=67
     """
-    from worldmodels.cli.folder import project_folder
     from worldmodels.cli.ledger import add
 
     typer.echo(add(project_folder(), run, hardware=hardware, minutes=minutes or []))
@@ -70,7 +68,6 @@ def ledger_add(
 @ledger.command("write", short_help="Write the tables of README and docs anew.")
 def ledger_write() -> None:
     """Write docs/results.md, its figure and the table in README from results/ledger.csv."""
-    from worldmodels.cli.folder import project_folder
     from worldmodels.cli.ledger import write
 
     typer.echo(write(project_folder()))
