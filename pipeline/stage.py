@@ -35,33 +35,19 @@ WATCHING = ("tracking", "report", "play", "cli")
 
 @dataclass
 class Stage:
-    """One stage of one world model or agent: what it is called with, and the params it reads.
+    """One stage of one world model or agent: what it is called with, and the params it reads."""
 
-    Attributes:
-        name: of the stage.
-        key: of the world model or the agent.
-        env: name of its section in params.yaml.
-        after: key of the world model that this one goes on from.
-        player: key of the agent that collects.
-        world_model: key of the world model that the agent is based on.
-        begin: key of the agent at whose C the search begins.
-        controller: name of the section of ``controllers``.
-        seed: of the agent's search.
-        run: its MLflow run, set while the stage runs.
-        kept: its checkpoint, if it has one.
-    """
-
-    name: str
-    key: str
-    env: str = ""
-    after: str = ""
-    player: str = ""
-    world_model: str = ""
-    begin: str = ""
-    controller: str = ""
-    seed: str = "0"
-    run: StageRun = field(init=False)
-    kept: Checkpoint | None = field(init=False, default=None)
+    name: str  # of the stage
+    key: str  # of the world model or the agent
+    env: str = ""  # name of its section in params.yaml
+    after: str = ""  # key of the world model that this one goes on from
+    player: str = ""  # key of the agent that collects
+    world_model: str = ""  # key of the world model that the agent is based on
+    begin: str = ""  # key of the agent at whose C the search begins
+    controller: str = ""  # name of the section of ``controllers``
+    seed: str = "0"  # of the agent's search
+    run: StageRun = field(init=False)  # its MLflow run, set while the stage runs
+    kept: Checkpoint | None = field(init=False, default=None)  # its checkpoint, if it has one
     _params: dict[str, Any] = field(default_factory=load_yaml, kw_only=True)
 
     def params(self, name: str, kind: Any) -> Any:

@@ -28,19 +28,12 @@ class Job(NamedTuple):
 
 @dataclass(frozen=True)
 class Returns:
-    """What ``run_episodes`` measured.
+    """What ``run_episodes`` measured."""
 
-    Attributes:
-        total: sum of rewards, (P, E) float64.
-        length: steps played, (P, E) int64.
-        terminal: True where the game ended the episode, False where the step limit did, (P, E) bool.
-        seeds: the episodes' seeds, (E,) int64, the same for every candidate.
-    """
-
-    total: np.ndarray
-    length: np.ndarray
-    terminal: np.ndarray
-    seeds: np.ndarray
+    total: np.ndarray  # sum of rewards, (P, E) float64
+    length: np.ndarray  # steps played, (P, E) int64
+    terminal: np.ndarray  # True where the game ended the episode, False where the step limit did, (P, E) bool
+    seeds: np.ndarray  # the episodes' seeds, (E,) int64, the same for every candidate
 
     @property
     def steps(self) -> int:
@@ -50,18 +43,11 @@ class Returns:
 
 @dataclass(frozen=True)
 class Episode:
-    """One episode as it was lived.
+    """One episode as it was lived."""
 
-    Attributes:
-        frames: (T+1, 64, 64, 3) uint8; frame t is what action t was chosen on, the last is what the last action led to.
-        actions: (T, A) float32 in [-1, 1].
-        rewards: (T,) float32.
-        terminal: True where the game ended it, False where the step limit did.
-        seed: its seed.
-    """
-
+    # (T+1, 64, 64, 3) uint8; frame t is what action t was chosen on, the last is what the last action led to
     frames: np.ndarray
-    actions: np.ndarray
-    rewards: np.ndarray
-    terminal: bool
-    seed: int
+    actions: np.ndarray  # (T, A) float32 in [-1, 1]
+    rewards: np.ndarray  # (T,) float32
+    terminal: bool  # True where the game ended it, False where the step limit did
+    seed: int  # its seed

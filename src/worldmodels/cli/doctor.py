@@ -23,19 +23,13 @@ PROBE_SECONDS = 120
 
 
 class Verdict(NamedTuple):
-    """What one check found.
+    """What one check found."""
 
-    Attributes:
-        name: what was checked.
-        status: ``ok``; ``warn``: works, but something is worth knowing; ``fail``: the pipeline cannot run.
-        detail: what was found.
-        advice: what to do; empty if all is well.
-    """
-
-    name: str
+    name: str  # what was checked
+    # ``ok``; ``warn``: works, but something is worth knowing; ``fail``: the pipeline cannot run
     status: Literal["ok", "warn", "fail"]
-    detail: str
-    advice: str = ""
+    detail: str  # what was found
+    advice: str = ""  # what to do; empty if all is well
 
     def as_text(self) -> str:
         """As one line, and a second with the advice."""

@@ -14,49 +14,36 @@ Result = TypeVar("Result")
 
 
 class ComputeConfig(Config):
-    """The ``compute`` section of params.yaml: what the bytes of a result depend on.
+    """The ``compute`` section of params.yaml: what the bytes of a result depend on."""
 
-    Attributes:
-        threads: cores that a stage uses on this machine. Other counts give weights that differ in the last bits.
-        device: where V and M compute and dreams are dreamt: ``cpu``, ``cuda``, or ``auto``, CUDA if there is a GPU. Agents are
-            tested on the CPU in any case.
-        precision: of matrix products in training, encoding and dreams: ``float32``, ``bfloat16``, or ``auto``, bfloat16 if the
-            device is made for it. Agents are tested in float32 in any case.
-        compile: let torch's compiler fuse the dreams that C is searched in (``compute.compiled``); if it does not work, they
-            are dreamt without.
-    """
-
+    # cores that a stage uses on this machine. Other counts give weights that differ in the last bits
     threads: int = Field(default=2, ge=1, le=1024)
+    # where V and M compute and dreams are dreamt: ``cpu``, ``cuda``, or ``auto``, CUDA if there is a GPU. Agents are tested
+    # on the CPU in any case
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    # of matrix products in training, encoding and dreams: ``float32``, ``bfloat16``, or ``auto``, bfloat16 if the device is
+    # made for it. Agents are tested in float32 in any case
     precision: Precision = "auto"
+    # let torch's compiler fuse the dreams that C is searched in (``compute.compiled``); if it does not work, they are dreamt
+    # without
     compile: bool = True
 
 
 class ClusterConfig(Config):
-    """The ``cluster`` section of params.yaml: where games and dreams are played. The results are the same everywhere.
+    """The ``cluster`` section of params.yaml: where games and dreams are played. The results are the same everywhere."""
 
-    Attributes:
-        engine: ``local``, or ``ray``, on a Ray cluster.
-        address: of the cluster: ``HOST:PORT`` if this machine is one of its nodes, ``ray://HOST:PORT`` if it is not; empty
-            starts a cluster of ``compute.threads`` cores here.
-        workers: parts that a generation is cut into on a cluster, one core each.
-    """
-
-    engine: Literal["local", "ray"] = "local"
+    engine: Literal["local", "ray"] = "local"  # ``local``, or ``ray``, on a Ray cluster
+    # of the cluster: ``HOST:PORT`` if this machine is one of its nodes, ``ray://HOST:PORT`` if it is not; empty starts a
+    # cluster of ``compute.threads`` cores here
     address: str = ""
-    workers: int = Field(default=8, ge=1, le=65536)
+    workers: int = Field(default=8, ge=1, le=65536)  # parts that a generation is cut into on a cluster, one core each
 
 
 class Engine(Protocol):
-    """Runs independent tasks.
+    """Runs independent tasks."""
 
-    Attributes:
-        workers: tasks that run at a time, about.
-        parts: how many parts one large computation is best cut into; 1: it is best left whole.
-    """
-
-    workers: int
-    parts: int
+    workers: int  # tasks that run at a time, about
+    parts: int  # how many parts one large computation is best cut into; 1: it is best left whole
 
     def share(self, value: Any) -> Any:
         """Bring a large value to the workers once; the result stands for it among the arguments of tasks."""

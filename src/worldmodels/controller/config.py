@@ -11,22 +11,16 @@ from worldmodels.params import Config
 
 
 class ControllerSection(Config):
-    """How C is searched for.
+    """How C is searched for."""
 
-    Attributes:
-        model: shape of C.
-        order: names of the phases, in the order in which they come. Every phase begins at the C of the phase before it.
-        phases: by name.
-        selection: which contestant is kept.
-        memory: M as it was trained, or an M of the same shape that was never trained (a random reservoir, as a comparison).
-        ending: how dreams end, ``sampled`` or ``threshold``, if otherwise than M was set to; M is not trained for it.
-    """
-
-    model: ControllerConfig
+    model: ControllerConfig  # shape of C
+    # names of the phases, in the order in which they come. Every phase begins at the C of the phase before it
     order: list[str] = Field(min_length=1)
-    phases: dict[str, Phase]
-    selection: SelectionConfig = SelectionConfig()
+    phases: dict[str, Phase]  # by name
+    selection: SelectionConfig = SelectionConfig()  # which contestant is kept
+    # M as it was trained, or an M of the same shape that was never trained (a random reservoir, as a comparison)
     memory: Literal["trained", "untrained"] = "trained"
+    # how dreams end, ``sampled`` or ``threshold``, if otherwise than M was set to; M is not trained for it
     ending: Literal["sampled", "threshold"] | None = None
 
     @property

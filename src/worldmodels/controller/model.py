@@ -13,17 +13,11 @@ from worldmodels.params import Config
 
 
 class ControllerConfig(Config):
-    """The shape of C.
+    """The shape of C."""
 
-    Attributes:
-        features: what C sees: ``z`` (V only), ``zh`` (paper: CarRacing), ``zch`` (paper: Take Cover).
-        hidden: units of a tanh hidden layer; 0 is linear (paper's ablation: 40).
-        bias: add biases (paper: CarRacing yes, Take Cover no).
-    """
-
-    features: Features
-    hidden: int = Field(default=0, ge=0, le=1024)
-    bias: bool = True
+    features: Features  # what C sees: ``z`` (V only), ``zh`` (paper: CarRacing), ``zch`` (paper: Take Cover)
+    hidden: int = Field(default=0, ge=0, le=1024)  # units of a tanh hidden layer; 0 is linear (paper's ablation: 40)
+    bias: bool = True  # add biases (paper: CarRacing yes, Take Cover no)
 
 
 def parameter_count(config: ControllerConfig, inputs: int, actions: int) -> int:

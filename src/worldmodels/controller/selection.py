@@ -17,18 +17,15 @@ GAMES = 64
 
 
 class SelectionConfig(Config):
-    """Which C of the search is kept: judged on real selection episodes, never on test episodes.
+    """Which C of the search is kept: judged on real selection episodes, never on test episodes."""
 
-    Attributes:
-        episodes: real episodes of the contestants that come to the end; 0 keeps the last C without playing.
-        every: the C after so many generations is a contestant; 0: none is. The end of each run always is one, and so is the C
-            that the search began with: a dream that misleads costs no more than the iteration.
-        halvings: times that the worse half of the contestants goes home while the others play on to twice the episodes, the
-            last of them to ``episodes`` (sequential halving, Karnin et al. 2013). 0: all play all episodes.
-    """
-
+    # real episodes of the contestants that come to the end; 0 keeps the last C without playing
     episodes: int = Field(default=0, ge=0, le=100_000)
+    # the C after so many generations is a contestant; 0: none is. The end of each run always is one, and so is the C that the
+    # search began with: a dream that misleads costs no more than the iteration
     every: int = Field(default=0, ge=0, le=100_000)
+    # times that the worse half of the contestants goes home while the others play on to twice the episodes, the last of them
+    # to ``episodes`` (sequential halving, Karnin et al. 2013). 0: all play all episodes
     halvings: int = Field(default=0, ge=0, le=16)
 
     @model_validator(mode="after")
@@ -48,17 +45,11 @@ class SelectionConfig(Config):
 
 
 class Choice(NamedTuple):
-    """What the contestants came to.
+    """What the contestants came to."""
 
-    Attributes:
-        kept: generation of the best of those that nobody sent home.
-        rejected: generations of the others that came through the first round, in their order.
-        rows: of the curve, one a contestant, over all that it played.
-    """
-
-    kept: int
-    rejected: list[int]
-    rows: list[Row]
+    kept: int  # generation of the best of those that nobody sent home
+    rejected: list[int]  # generations of the others that came through the first round, in their order
+    rows: list[Row]  # of the curve, one a contestant, over all that it played
 
 
 def choose(

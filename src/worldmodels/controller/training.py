@@ -21,34 +21,22 @@ START = -1
 
 
 class Found(NamedTuple):
-    """What a search for C gave.
+    """What a search for C gave."""
 
-    Attributes:
-        parameters: C, (N,) float32.
-        rejected: the contestants of this search that came through the selection's first round and were not kept, (K, N)
-            float32, in the order of their generations.
-        curve: a row a generation, then one a contestant.
-    """
-
-    parameters: Tensor
+    parameters: Tensor  # C, (N,) float32
+    # the contestants of this search that came through the selection's first round and were not kept, (K, N) float32, in the
+    # order of their generations
     rejected: Tensor
-    curve: list[Row]
+    curve: list[Row]  # a row a generation, then one a contestant
 
 
 class Step(NamedTuple):
-    """One generation of a search.
+    """One generation of a search."""
 
-    Attributes:
-        phase: name of its phase.
-        run: of the phase.
-        number: of the generation within the run.
-        last: it is the last one of its run.
-    """
-
-    phase: str
-    run: int
-    number: int
-    last: bool
+    phase: str  # name of its phase
+    run: int  # of the phase
+    number: int  # of the generation within the run
+    last: bool  # it is the last one of its run
 
 
 def steps_of(config: ControllerSection) -> list[Step]:

@@ -26,16 +26,11 @@ from worldmodels.worlds.real import RealWorld
 
 
 class MomentsConfig(Config):
-    """Dreams that begin in the middle of play.
+    """Dreams that begin in the middle of play."""
 
-    Attributes:
-        share: of all dreams; the others begin at first frames.
-        context: steps that M reads before such a dream.
-        newest: frames at the end of the data from which the moments are taken: what the latest players saw.
-    """
-
-    share: float = Field(default=0.0, ge=0, le=1)
-    context: int = Field(default=20, ge=1, le=1_000_000)
+    share: float = Field(default=0.0, ge=0, le=1)  # of all dreams; the others begin at first frames
+    context: int = Field(default=20, ge=1, le=1_000_000)  # steps that M reads before such a dream
+    # frames at the end of the data from which the moments are taken: what the latest players saw
     newest: int = Field(default=150_000, ge=1, le=1_000_000_000)
 
 
@@ -97,7 +92,7 @@ class Worlds:
         Value gradients learn on the processor whatever ``compute.device`` says: their products are too small for a GPU.
         """
         vision, memory = deepcopy(self.vision).cpu(), deepcopy(self.memory).cpu()
-        real = _open_games(self.game.at_most(num_steps), self._threads, vision, memory, self.features)
+        real = _open_games(self.game.at_most(num_steps), self._threads, vision, memory, "zh")  # M is told of, whatever C sees
         return PatientWorld(real, self.game.patience) if self.game.patience else real
 
     def arena(self, open_world: Callable[[], World]) -> Arena:

@@ -36,24 +36,17 @@ Controls = Callable[[np.ndarray], Any]
 
 
 class GymConfig(GameConfig):
-    """A Gymnasium environment.
-
-    Attributes:
-        id: its registered name, such as ``CarRacing-v3`` or ``ale_py:ALE/Pong-v5``.
-        action: the kind of its action space.
-        reward: ``events``: as the game gives it; ``survival``: 1 for every game step instead, so that a dream needs an M that
-            foretells ends and no reward; ``none``: 0.
-        crop: shares of the picture cut off at the top, bottom, left and right; [0, 0.125, 0, 0] drops the lowest
-            eighth.
-        kwargs: passed to ``gymnasium.make``.
-    """
+    """A Gymnasium environment."""
 
     kind: Literal["gym"] = "gym"
-    id: str = Field(min_length=1)
-    action: Literal["box", "discrete"]
+    id: str = Field(min_length=1)  # its registered name, such as ``CarRacing-v3`` or ``ale_py:ALE/Pong-v5``
+    action: Literal["box", "discrete"]  # the kind of its action space
+    # ``events``: as the game gives it; ``survival``: 1 for every game step instead, so that a dream needs an M that foretells
+    # ends and no reward; ``none``: 0
     reward: Pay = "events"
+    # shares of the picture cut off at the top, bottom, left and right; [0, 0.125, 0, 0] drops the lowest eighth
     crop: Annotated[tuple[Share, Share, Share, Share], Field(strict=False)] = (0, 0, 0, 0)
-    kwargs: dict[str, Any] = Field(default_factory=dict)
+    kwargs: dict[str, Any] = Field(default_factory=dict)  # passed to ``gymnasium.make``
 
     @field_validator("crop")
     @classmethod

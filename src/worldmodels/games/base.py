@@ -27,25 +27,22 @@ class GameConfig(Config):
     """Base of all games: what params.yaml says of one, and everything that the project asks of it.
 
     A game step is the game's own unit of time (a tic, a frame). A step is what an agent takes: ``frame_skip`` game steps.
-
-    Attributes:
-        limit: game steps after which an episode is truncated.
-        frame_skip: game steps for which an action is held. The game, its time and its score stay the same; who plays it looks
-            and decides less often, and to dream of a second takes fewer steps.
-        patience: steps without a reward above 0 after which a collected episode is lost; 0: none is.
-        goal: sum of rewards, without what every step costs, at which a dreamt episode is over; 0: none ends so.
-        published: scores of others by ``rules``: a score is comparable only if the rules are the same.
-        won: sum of rewards of an episode that is won, so that it is not lost if nothing more is paid; 0: none is.
-        aftermath: steps that are kept of those without a reward at the end of a lost episode, so that M sees how it looks.
     """
 
-    limit: GameSteps
+    limit: GameSteps  # game steps after which an episode is truncated
+    # game steps for which an action is held. The game, its time and its score stay the same; who plays it looks and decides
+    # less often, and to dream of a second takes fewer steps
     frame_skip: int = Field(default=1, ge=1, le=1000)
+    # steps without a reward above 0 after which a collected episode is lost; 0: none is
     patience: int = Field(default=0, ge=0, le=1_000_000)
+    # sum of rewards, without what every step costs, at which a dreamt episode is over; 0: none ends so
     goal: float = Field(default=0.0, ge=0, le=1e9)
 
+    # scores of others by ``rules``: a score is comparable only if the rules are the same
     published: ClassVar[Mapping[str, tuple[Reference, ...]]] = {}
+    # sum of rewards of an episode that is won, so that it is not lost if nothing more is paid; 0: none is
     won: ClassVar[float] = 0.0
+    # steps that are kept of those without a reward at the end of a lost episode, so that M sees how it looks
     aftermath: ClassVar[int] = 0
 
     @property
@@ -132,19 +129,12 @@ class GameConfig(Config):
 
 
 class EnvStep(NamedTuple):
-    """What one step of every lane gave.
+    """What one step of every lane gave."""
 
-    Attributes:
-        frames: (B, 64, 64, 3) uint8, the frame after the action. If a game has none after its end, its last one again.
-        rewards: (B,) float32.
-        terminal: (B,) bool, the game ended the episode (death, lap finished, off the field).
-        truncated: (B,) bool, the limit of the rules ended it.
-    """
-
-    frames: np.ndarray
-    rewards: np.ndarray
-    terminal: np.ndarray
-    truncated: np.ndarray
+    frames: np.ndarray  # (B, 64, 64, 3) uint8, the frame after the action. If a game has none after its end, its last one again
+    rewards: np.ndarray  # (B,) float32
+    terminal: np.ndarray  # (B,) bool, the game ended the episode (death, lap finished, off the field)
+    truncated: np.ndarray  # (B,) bool, the limit of the rules ended it
 
 
 class BatchEnv(Protocol):
@@ -152,16 +142,11 @@ class BatchEnv(Protocol):
 
     An episode depends on its seed and its actions alone. A lane whose episode ended must be dropped before the next ``step``.
     Implementations keep the books with a ``LaneClock``.
-
-    Attributes:
-        action_size: A, how many numbers in [-1, 1] one action has.
-        rules: ``GameConfig.rules``.
-        backend: what simulates the game, for example ``gymnasium-1.4.0``.
     """
 
-    action_size: int
-    rules: str
-    backend: str
+    action_size: int  # A, how many numbers in [-1, 1] one action has
+    rules: str  # ``GameConfig.rules``
+    backend: str  # what simulates the game, for example ``gymnasium-1.4.0``
 
     def start(self, seeds: Sequence[int]) -> np.ndarray:
         """Append a lane for every seed; return their first frames, (len(seeds), 64, 64, 3) uint8."""

@@ -13,21 +13,16 @@ class RandomPolicyConfig(Config):
     """Random actions, held for a while.
 
     An action component is ``mean + bias * u_episode + scale * u``, clipped to [-1, 1], with u uniform in [-1, 1], or walking.
-
-    Attributes:
-        holds: an episode draws one of these; each of its actions is then held for 1 to that many steps (uniform).
-        walks: an episode draws one of these, w: 0 draws each u afresh; above, u wanders (Brownian, w near 1), as
-            ``w * u + sqrt(1 - w^2) * (a fresh one)``.
-        mean: centre, one for each action component.
-        scale: half width, one for each action component.
-        bias: half width of an offset that an episode keeps, one for each action component.
     """
 
+    # an episode draws one of these; each of its actions is then held for 1 to that many steps (uniform)
     holds: list[Annotated[int, Field(ge=1, le=1_000_000)]] = Field(default=[1], min_length=1)
+    # an episode draws one of these, w: 0 draws each u afresh; above, u wanders (Brownian, w near 1), as ``w * u + sqrt(1 -
+    # w^2) * (a fresh one)``
     walks: list[Annotated[float, Field(ge=0, lt=1)]] = Field(default=[0.0], min_length=1)
-    mean: list[Number] = Field(min_length=1)
-    scale: list[Number] = Field(min_length=1)
-    bias: list[Number] = Field(min_length=1)
+    mean: list[Number] = Field(min_length=1)  # centre, one for each action component
+    scale: list[Number] = Field(min_length=1)  # half width, one for each action component
+    bias: list[Number] = Field(min_length=1)  # half width of an offset that an episode keeps, one for each action component
 
     @model_validator(mode="after")
     def _same_sizes(self) -> "RandomPolicyConfig":
@@ -40,15 +35,13 @@ class ScriptedConfig(Config):
     """A policy that takes two actions in turn.
 
     Attributes:
-        name: in tables and figures.
         first, second: the actions, one number for each component.
-        period: steps for which each is held.
     """
 
-    name: str = Field(min_length=1)
+    name: str = Field(min_length=1)  # in tables and figures
     first: list[Number] = Field(min_length=1)
     second: list[Number] = Field(min_length=1)
-    period: int = Field(default=1, ge=1, le=1_000_000)
+    period: int = Field(default=1, ge=1, le=1_000_000)  # steps for which each is held
 
     @model_validator(mode="after")
     def _same_sizes(self) -> "ScriptedConfig":

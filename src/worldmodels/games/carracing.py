@@ -33,18 +33,14 @@ ROWS, ROWS_KEPT = 96, 84
 
 
 class CarRacingConfig(GameConfig):
-    """CarRacing.
-
-    Attributes:
-        backend: what simulates the game in training; scoring always takes gymnasium.
-        patience: a car that is paid no more has left the road; what follows is long, and forgives it in M's eyes. Paper: 0.
-        goal: M does not count tiles: without a goal it would pay for driving on after a lap is done.
-    """
+    """CarRacing."""
 
     kind: Literal["carracing"] = "carracing"
-    backend: Literal["envpool", "gymnasium"] = "envpool"
+    backend: Literal["envpool", "gymnasium"] = "envpool"  # what simulates the game in training; scoring always takes gymnasium
     limit: GameSteps = 1000
+    # a car that is paid no more has left the road; what follows is long, and forgives it in M's eyes. Paper: 0
     patience: int = Field(default=60, ge=0, le=1_000_000)
+    # M does not count tiles: without a goal it would pay for driving on after a lap is done
     goal: float = Field(default=980.0, ge=0, le=1e9)
 
     published: ClassVar = {"carracing-v3-limit1000": (Reference(906, 21, 100, "paper, real\n906 (v0)"),)}

@@ -38,18 +38,14 @@ LEFT, STAY, RIGHT = [True, False], [False, False], [False, True]
 
 
 class DoomConfig(GameConfig):
-    """A scenario of ViZDoom.
-
-    Attributes:
-        scenario: Take Cover is the paper's.
-        skill: Doom's difficulty. 4 is the paper's game: a random agent survives 210 tics there. 5 is four times as deadly.
-        resolution: what the engine renders before the resize to 64x64. 320x240 takes 2.5 times as long as 160x120.
-    """
+    """A scenario of ViZDoom."""
 
     kind: Literal["vizdoom"] = "vizdoom"
-    scenario: Literal["take_cover"] = "take_cover"
+    scenario: Literal["take_cover"] = "take_cover"  # Take Cover is the paper's
+    # Doom's difficulty. 4 is the paper's game: a random agent survives 210 tics there. 5 is four times as deadly
     skill: int = Field(default=4, ge=1, le=5)
     limit: GameSteps = 2100
+    # what the engine renders before the resize to 64x64. 320x240 takes 2.5 times as long as 160x120
     resolution: Literal["160x120", "320x240", "640x480"] = "160x120"
 
     published: ClassVar = {

@@ -15,13 +15,11 @@ class Sight:
     """Whether a game shows anything: judged by all its episodes, since in a single one nothing may happen for a while.
 
     Attributes:
-        pictured: whether a frame had more than one colour.
-        moved: whether a frame was another one than the first of its episode.
         frames, episodes: how many were seen.
     """
 
-    pictured: bool = False
-    moved: bool = False
+    pictured: bool = False  # whether a frame had more than one colour
+    moved: bool = False  # whether a frame was another one than the first of its episode
     frames: int = 0
     episodes: int = 0
 

@@ -20,22 +20,16 @@ Observe = Callable[[Row], object]
 
 
 class OptimiserConfig(Config):
-    """Adam, with a cosine decay.
+    """Adam, with a cosine decay."""
 
-    Attributes:
-        updates: gradient steps of a model that begins untrained; 0 leaves it so.
-        warm_updates: gradient steps of a model that goes on from the previous iteration's.
-        batch: frames (V) or sequences (M) of a gradient step.
-        learning_rate: at the start.
-        warm_learning_rate: at the start of a model that goes on: lower, so that the model keeps what it knows.
-        final_learning_rate: at the end; equal to ``learning_rate`` if it is not to decay.
-    """
-
-    updates: int = Field(ge=0, le=10_000_000)
+    updates: int = Field(ge=0, le=10_000_000)  # gradient steps of a model that begins untrained; 0 leaves it so
+    # gradient steps of a model that goes on from the previous iteration's
     warm_updates: int = Field(default=0, ge=0, le=10_000_000)
-    batch: int = Field(default=32, ge=1, le=65_536)
-    learning_rate: float = Field(default=0.001, gt=0, le=1)
+    batch: int = Field(default=32, ge=1, le=65_536)  # frames (V) or sequences (M) of a gradient step
+    learning_rate: float = Field(default=0.001, gt=0, le=1)  # at the start
+    # at the start of a model that goes on: lower, so that the model keeps what it knows
     warm_learning_rate: float = Field(default=0.0005, gt=0, le=1)
+    # at the end; equal to ``learning_rate`` if it is not to decay
     final_learning_rate: float = Field(default=0.0001, gt=0, le=1)
 
     def warm(self) -> "OptimiserConfig":

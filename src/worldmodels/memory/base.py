@@ -14,19 +14,15 @@ from worldmodels.params import Config
 
 
 class MemoryShape(Config):
-    """What the config of every kind of M derives from: what M predicts beside the next latent.
+    """What the config of every kind of M derives from: what M predicts beside the next latent."""
 
-    Attributes:
-        done: predict the end of the episode, and take a restart flag as an input (paper: Take Cover only).
-        reward: ``event`` predicts the probability that a step is worth more than 0: the right choice for rewards that come in
-            rare equal bursts. What such a step is worth, any other, and one that ends an episode, are means over the data.
-            ``none`` predicts nothing, as in games that are paid for survival.
-        ending: how a dream ends. ``sampled``: with the predicted probability at every step, which is calibrated if M was
-            trained with an ``end_weight`` of 1. ``threshold``: if the done logit is positive (paper, appendix A.4).
-    """
-
-    done: bool = True
+    done: bool = True  # predict the end of the episode, and take a restart flag as an input (paper: Take Cover only)
+    # ``event`` predicts the probability that a step is worth more than 0: the right choice for rewards that come in rare
+    # equal bursts. What such a step is worth, any other, and one that ends an episode, are means over the data. ``none``
+    # predicts nothing, as in games that are paid for survival
     reward: Literal["none", "event"] = "none"
+    # how a dream ends. ``sampled``: with the predicted probability at every step, which is calibrated if M was trained with
+    # an ``end_weight`` of 1. ``threshold``: if the done logit is positive (paper, appendix A.4)
     ending: Literal["sampled", "threshold"] = "sampled"
 
     @abstractmethod

@@ -18,17 +18,12 @@ OPEN = 30.0
 
 
 class LSTMConfig(MemoryShape):
-    """The shape of an LSTM.
+    """The shape of an LSTM."""
 
-    Attributes:
-        kind: names it.
-        hidden: H, units (paper: 256 for CarRacing, 512 for Take Cover).
-        clock: above 0, the last unit is not learned: its cell grows by one in so many steps of an episode. So a game that gets
-            harder with time does so in the dream too. 0: all units are learned (paper).
-    """
-
-    kind: Literal["lstm"] = "lstm"
-    hidden: int = Field(ge=1, le=8192)
+    kind: Literal["lstm"] = "lstm"  # names it
+    hidden: int = Field(ge=1, le=8192)  # H, units (paper: 256 for CarRacing, 512 for Take Cover)
+    # above 0, the last unit is not learned: its cell grows by one in so many steps of an episode. So a game that gets harder
+    # with time does so in the dream too. 0: all units are learned (paper)
     clock: int = Field(default=0, ge=0, le=1_000_000)
 
     def build(self, latent: int, action: int) -> "LSTMMemory":

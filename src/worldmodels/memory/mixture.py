@@ -15,16 +15,11 @@ LOG_SQRT_TWO_PI = 0.5 * math.log(2 * math.pi)
 class Mixture(NamedTuple):
     """p(z' | history), independent over dimensions; every field is (..., K, Z): K before Z, so that sums over the
     components run along contiguous memory.
-
-    Attributes:
-        logits: unnormalised log weights.
-        mean: component means.
-        log_std: component log standard deviations.
     """
 
-    logits: Tensor
-    mean: Tensor
-    log_std: Tensor
+    logits: Tensor  # unnormalised log weights
+    mean: Tensor  # component means
+    log_std: Tensor  # component log standard deviations
 
     def log_prob(self, z: Tensor) -> Tensor:
         """Return log p(z) of every dimension in nats, (..., Z), for ``z`` (..., Z)."""

@@ -12,19 +12,12 @@ from worldmodels.params import Config
 
 
 class Prediction(NamedTuple):
-    """What M says of the next step, for B sequences of T steps, or (without T) for one step of each.
+    """What M says of the next step, for B sequences of T steps, or (without T) for one step of each."""
 
-    Attributes:
-        latent: distribution of z', fields (B, T, K, Z).
-        reward: expected reward, (B, T), or None.
-        done: logit that the episode ends with this step, (B, T), or None.
-        event: logit that the step's reward is above 0, (B, T), or None.
-    """
-
-    latent: Mixture
-    reward: Tensor | None
-    done: Tensor | None
-    event: Tensor | None
+    latent: Mixture  # distribution of z', fields (B, T, K, Z)
+    reward: Tensor | None  # expected reward, (B, T), or None
+    done: Tensor | None  # logit that the episode ends with this step, (B, T), or None
+    event: Tensor | None  # logit that the step's reward is above 0, (B, T), or None
 
     def step(self, number: int) -> "Prediction":
         """Return one of the T steps: the same without the axis T."""
@@ -33,17 +26,13 @@ class Prediction(NamedTuple):
 
 
 class MemoryLossConfig(Config):
-    """The loss of M.
+    """The loss of M."""
 
-    Attributes:
-        done_weight: weight of the done head's term. A death in a thousand steps is worth little beside all latents of a frame.
-        end_weight: within that term, weight of the steps that end an episode (paper: 10).
-        reward_weight: weight of the reward's term.
-    """
-
+    # weight of the done head's term. A death in a thousand steps is worth little beside all latents of a frame
     done_weight: float = Field(default=1.0, gt=0, le=1e6)
+    # within that term, weight of the steps that end an episode (paper: 10)
     end_weight: float = Field(default=1.0, gt=0, le=1e6)
-    reward_weight: float = Field(default=1.0, ge=0, le=1e6)
+    reward_weight: float = Field(default=1.0, ge=0, le=1e6)  # weight of the reward's term
 
 
 class MemoryLoss(NamedTuple):

@@ -28,19 +28,12 @@ HELD_OUT = 0.05
 
 
 class MemoryTraining(Config):
-    """The ``memory`` section of an environment.
+    """The ``memory`` section of an environment."""
 
-    Attributes:
-        model: shape of M.
-        loss: weights of its terms.
-        optimiser: how it is trained; a batch is of sequences.
-        sequence: T, steps of a training sequence.
-    """
-
-    model: MemoryConfig
-    loss: MemoryLossConfig = MemoryLossConfig()
-    optimiser: OptimiserConfig
-    sequence: int = Field(default=64, ge=2, le=10_000)
+    model: MemoryConfig  # shape of M
+    loss: MemoryLossConfig = MemoryLossConfig()  # weights of its terms
+    optimiser: OptimiserConfig  # how it is trained; a batch is of sequences
+    sequence: int = Field(default=64, ge=2, le=10_000)  # T, steps of a training sequence
 
 
 def train_memory(

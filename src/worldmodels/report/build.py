@@ -23,21 +23,13 @@ _ALIKE = 0.02  # rates that differ by less say nothing: a step pays the same, as
 
 
 class _GameRun(NamedTuple):
-    """All that a run has of one game, in the order of params.yaml.
+    """All that a run has of one game, in the order of params.yaml."""
 
-    Attributes:
-        rules: of the game.
-        environments: sections of params.yaml that are this game.
-        agents: key -> files.
-        world_models: key -> files.
-        scores: of the agents.
-    """
-
-    rules: str
-    environments: list[str]
-    agents: dict[str, AgentFiles]
-    world_models: dict[str, WorldModelFiles]
-    scores: list[dict[str, Any]]
+    rules: str  # of the game
+    environments: list[str]  # sections of params.yaml that are this game
+    agents: dict[str, AgentFiles]  # key -> files
+    world_models: dict[str, WorldModelFiles]  # key -> files
+    scores: list[dict[str, Any]]  # of the agents
 
 
 def build_report(root: Path, params: Mapping[str, Any]) -> None:

@@ -35,19 +35,13 @@ TRAVERSED, TRAVERSAL_STEPS, TRAVERSAL_REACH = 8, 9, 3.0
 
 
 class Demonstration(NamedTuple):
-    """All that is shown of an agent. Frames are (T+1, 64, 64, 3) uint8.
+    """All that is shown of an agent. Frames are (T+1, 64, 64, 3) uint8."""
 
-    Attributes:
-        views: of ``film_episode``.
-        dreamt: the agent acting in its dream from the same first frame, as long as the episode.
-        at: temperature -> the beginning of the same at that temperature.
-        traversal: dimension of z -> frames (S, 64, 64, 3) as only that one changes, from three standard deviations below the
-            episode's mean to three above; those that vary most in the episode, the widest first.
-    """
-
-    views: Mapping[str, np.ndarray]
-    dreamt: np.ndarray
-    at: Mapping[float, np.ndarray]
+    views: Mapping[str, np.ndarray]  # of ``film_episode``
+    dreamt: np.ndarray  # the agent acting in its dream from the same first frame, as long as the episode
+    at: Mapping[float, np.ndarray]  # temperature -> the beginning of the same at that temperature
+    # dimension of z -> frames (S, 64, 64, 3) as only that one changes, from three standard deviations below the episode's
+    # mean to three above; those that vary most in the episode, the widest first
     traversal: Mapping[int, np.ndarray]
 
 

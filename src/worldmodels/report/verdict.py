@@ -13,35 +13,21 @@ CLEAR = 2.0
 
 
 class Rival(NamedTuple):
-    """Another score on the same game.
+    """Another score on the same game."""
 
-    Attributes:
-        name: who has it.
-        kind: ``random``, ``blind``, ``paper`` or ``agent``.
-        mean: mean return.
-        stderr: its standard error.
-    """
-
-    name: str
-    kind: str
-    mean: float
-    stderr: float
+    name: str  # who has it
+    kind: str  # ``random``, ``blind``, ``paper`` or ``agent``
+    mean: float  # mean return
+    stderr: float  # its standard error
 
 
 class Variant(NamedTuple):
-    """The agents of a study that differ in their seed alone.
+    """The agents of a study that differ in their seed alone."""
 
-    Attributes:
-        name: of their controller, with their world model if the study has several.
-        mean: mean of the seeds' mean returns in the game.
-        stderr: of that mean, from the spread of the seeds; if there is one seed, over its episodes.
-        seeds: their mean returns.
-    """
-
-    name: str
-    mean: float
-    stderr: float
-    seeds: list[float]
+    name: str  # of their controller, with their world model if the study has several
+    mean: float  # mean of the seeds' mean returns in the game
+    stderr: float  # of that mean, from the spread of the seeds; if there is one seed, over its episodes
+    seeds: list[float]  # their mean returns
 
 
 def variants(scores: Sequence[Mapping[str, Any]]) -> list[Variant]:

@@ -19,30 +19,23 @@ ENOUGH = 100
 
 
 class CollectConfig(Config):
-    """The ``collect`` section of an environment. The game says the rest: its limit, its patience, what is won.
+    """The ``collect`` section of an environment. The game says the rest: its limit, its patience, what is won."""
 
-    Attributes:
-        first_episodes: of the first world model, all by the random policy.
-        first_limit: steps after which one of these is truncated; 0: the game's own limit. Random play that has left the road
-            teaches little more.
-        episodes: of each later world model; 0: none, it keeps the data of the one before.
-        random: the random policy; None: the game's usual one.
-        random_share: share of the later episodes that the random policy plays.
-        rejected_share: share of the later episodes that rejected controllers play, in turn: those that the search for C
-            preferred in the dream and that were not kept. M sees what becomes of them.
-        scoring_share: share of every policy's episodes that is played on the back end that scores, if another one trains
-            (CarRacing: gymnasium beside EnvPool), so that V sees the frames of both. It is slower.
-        strengths: the agent's actions are disturbed by this much of the random policy's; each episode takes one of these. 0
-            is undisturbed.
-    """
-
-    first_episodes: int = Field(default=10_000, ge=1, le=1_000_000)
+    first_episodes: int = Field(default=10_000, ge=1, le=1_000_000)  # of the first world model, all by the random policy
+    # steps after which one of these is truncated; 0: the game's own limit. Random play that has left the road teaches little
+    # more
     first_limit: int = Field(default=0, ge=0, le=1_000_000)
+    # of each later world model; 0: none, it keeps the data of the one before
     episodes: int = Field(default=10_000, ge=0, le=1_000_000)
-    random: RandomPolicyConfig | None = None
-    random_share: float = Field(default=0.0, ge=0, le=1)
+    random: RandomPolicyConfig | None = None  # the random policy; None: the game's usual one
+    random_share: float = Field(default=0.0, ge=0, le=1)  # share of the later episodes that the random policy plays
+    # share of the later episodes that rejected controllers play, in turn: those that the search for C preferred in the dream
+    # and that were not kept. M sees what becomes of them
     rejected_share: float = Field(default=0.0, ge=0, le=1)
+    # share of every policy's episodes that is played on the back end that scores, if another one trains (CarRacing: gymnasium
+    # beside EnvPool), so that V sees the frames of both. It is slower
     scoring_share: float = Field(default=0.0, ge=0, le=1)
+    # the agent's actions are disturbed by this much of the random policy's; each episode takes one of these. 0 is undisturbed
     strengths: list[float] = Field(default=[0.0], min_length=1)
 
     @model_validator(mode="after")

@@ -11,17 +11,12 @@ NUM_ENVS = 16
 
 
 class EvaluationConfig(Config):
-    """The ``evaluate`` section of an environment. The game says the rest: its limit, its goal, its blind policies.
+    """The ``evaluate`` section of an environment. The game says the rest: its limit, its goal, its blind policies."""
 
-    Attributes:
-        episodes: of the game; 2 at least, as a standard error needs them. The policies that do not look play the same ones.
-        dreams: episodes of the dream, whose return stands beside the game's; 0: none.
-        temperature: tau of these dreams.
-    """
-
+    # of the game; 2 at least, as a standard error needs them. The policies that do not look play the same ones
     episodes: int = Field(ge=2, le=100_000)
-    dreams: int = Field(default=100, ge=0, le=100_000)
-    temperature: float = Field(default=1.0, gt=0, le=10)
+    dreams: int = Field(default=100, ge=0, le=100_000)  # episodes of the dream, whose return stands beside the game's; 0: none
+    temperature: float = Field(default=1.0, gt=0, le=10)  # tau of these dreams
 
 
 def shards(seeds: Sequence[int], lanes: int, workers: int) -> list[list[int]]:

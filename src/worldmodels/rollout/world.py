@@ -22,14 +22,10 @@ class World(Protocol):
     It computes where its models are: features are there, steps and indices of lanes on the CPU.
 
     An episode depends on its seed and its actions alone. A lane whose episode ended must be dropped before the next ``step``.
-
-    Attributes:
-        feature_size: F.
-        action_size: A.
     """
 
-    feature_size: int
-    action_size: int
+    feature_size: int  # F
+    action_size: int  # A
 
     def start(self, seeds: Sequence[int]) -> None:
         """Append a lane at the first step of the episode of every seed."""

@@ -14,23 +14,16 @@ CARD = "agent.json"
 
 
 class AgentCard(BaseModel):
-    """agent.json.
-
-    Attributes:
-        kind: ``random`` (iteration 0) or ``world-model``.
-        environment: name of the environment's section in params.yaml.
-        game: the section's ``game`` part: the rules that the agent was made for.
-        controller: shape of C; None for ``random``.
-        code: SHA-256 of the sources that turn frames into actions. A stage that uses an agent depends on its card, and so on
-            this code, without depending on the code of models that a random agent does not have.
-    """
+    """agent.json."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kind: Literal["random", "world-model"]
-    environment: str
-    game: dict[str, Any]
-    controller: dict[str, Any] | None = None
+    kind: Literal["random", "world-model"]  # ``random`` (iteration 0) or ``world-model``
+    environment: str  # name of the environment's section in params.yaml
+    game: dict[str, Any]  # the section's ``game`` part: the rules that the agent was made for
+    controller: dict[str, Any] | None = None  # shape of C; None for ``random``
+    # SHA-256 of the sources that turn frames into actions. A stage that uses an agent depends on its card, and so on this
+    # code, without depending on the code of models that a random agent does not have
     code: str = ""
 
     @property

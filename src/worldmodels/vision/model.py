@@ -10,25 +10,17 @@ from worldmodels.params import Config
 
 
 class VisionConfig(Config):
-    """The shape of V.
+    """The shape of V."""
 
-    Attributes:
-        latent: Z, latent size (paper: 32 for CarRacing, 64 for Take Cover).
-    """
-
-    latent: int = Field(ge=1, le=1024)
+    latent: int = Field(ge=1, le=1024)  # Z, latent size (paper: 32 for CarRacing, 64 for Take Cover)
 
 
 class VisionLossConfig(Config):
-    """The loss of V.
+    """The loss of V."""
 
-    Attributes:
-        kl_tolerance: nats of KL per latent dimension that cost nothing (paper: 0.5).
-        pixel_weight: extra weight of a pixel by how far it is from the mean image, so that small moving things (fireballs)
-            count; 0 is the paper's plain squared error.
-    """
-
-    kl_tolerance: float = Field(default=0.5, ge=0, le=10)
+    kl_tolerance: float = Field(default=0.5, ge=0, le=10)  # nats of KL per latent dimension that cost nothing (paper: 0.5)
+    # extra weight of a pixel by how far it is from the mean image, so that small moving things (fireballs) count; 0 is the
+    # paper's plain squared error
     pixel_weight: float = Field(default=0.0, ge=0, le=1000)
 
 

@@ -26,20 +26,14 @@ POOL = 256
 
 
 class VisionTraining(Config):
-    """The ``vision`` section of an environment.
+    """The ``vision`` section of an environment."""
 
-    Attributes:
-        model: shape of V.
-        loss: weights of its terms.
-        optimiser: how it is trained.
-        refresh: the V of the iteration before is trained on only if its error on the new frames is above so many times its
-            error on the earlier frames (``novelty``); else it stays as it is, and so do the latents of the earlier frames.
-            0: it is always trained on.
-    """
-
-    model: VisionConfig
-    loss: VisionLossConfig = VisionLossConfig()
-    optimiser: OptimiserConfig
+    model: VisionConfig  # shape of V
+    loss: VisionLossConfig = VisionLossConfig()  # weights of its terms
+    optimiser: OptimiserConfig  # how it is trained
+    # the V of the iteration before is trained on only if its error on the new frames is above so many times its error on the
+    # earlier frames (``novelty``); else it stays as it is, and so do the latents of the earlier frames. 0: it is always
+    # trained on
     refresh: float = Field(default=0.0, ge=0)
 
 

@@ -19,15 +19,10 @@ MARGIN = 0.5
 
 
 class CalibrationConfig(Config):
-    """The ``calibrate`` section of an environment.
+    """The ``calibrate`` section of an environment."""
 
-    Attributes:
-        dreams: episodes of a policy.
-        temperature: tau.
-    """
-
-    dreams: int = Field(default=100, ge=2, le=100_000)
-    temperature: float = Field(default=1.0, gt=0, le=10)
+    dreams: int = Field(default=100, ge=2, le=100_000)  # episodes of a policy
+    temperature: float = Field(default=1.0, gt=0, le=10)  # tau
 
 
 def calibrate(

@@ -43,23 +43,15 @@ class Starts(NamedTuple):
 
 
 class Replay(NamedTuple):
-    """First frames, and moments of real play with what M remembers there: dreams from them see more of the game.
+    """First frames, and moments of real play with what M remembers there: dreams from them see more of the game."""
 
-    Attributes:
-        begins: rows of the recording where episodes begin, (F,) int64.
-        share: of the dreams, those that begin at a moment.
-        rows: where in the recording the moments are, (N,) int64.
-        elapsed: steps of its episode before each row of the recording, (R,) int64.
-        latents: the recording, as the ``encode`` stage's: ``mean``, ``log_variance`` (R, Z), ``action`` (R, A).
-        context: T, steps that M reads before a moment.
-    """
-
-    begins: Tensor
-    share: float
-    rows: Tensor
-    elapsed: Tensor
+    begins: Tensor  # rows of the recording where episodes begin, (F,) int64
+    share: float  # of the dreams, those that begin at a moment
+    rows: Tensor  # where in the recording the moments are, (N,) int64
+    elapsed: Tensor  # steps of its episode before each row of the recording, (R,) int64
+    # the recording, as the ``encode`` stage's: ``mean``, ``log_variance`` (R, Z), ``action`` (R, A)
     latents: Mapping[str, Tensor]
-    context: int
+    context: int  # T, steps that M reads before a moment
 
     @classmethod
     def of(cls, latents: Mapping[str, Tensor], *, share: float, context: int, newest: int) -> "Replay":

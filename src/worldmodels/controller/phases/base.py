@@ -23,32 +23,23 @@ Place = Literal["dream", "game"]
 
 
 class Generation(NamedTuple):
-    """What one generation of a learner gave.
+    """What one generation of a learner gave."""
 
-    Attributes:
-        parameters: C after it, (N,) float64.
-        returns: of the candidates (CMA-ES), or of the episodes that ended in it; empty if C is paid with something that is no
-            return of the game.
-        steps: environment steps that were played.
-        told: other figures of the curve, by name.
-    """
-
-    parameters: np.ndarray
+    parameters: np.ndarray  # C after it, (N,) float64
+    # of the candidates (CMA-ES), or of the episodes that ended in it; empty if C is paid with something that is no return of
+    # the game
     returns: np.ndarray
-    steps: int
-    told: dict[str, float]
+    steps: int  # environment steps that were played
+    told: dict[str, float]  # other figures of the curve, by name
 
 
 class Learner(Protocol):
     """Improves one C by generations, in the order of their numbers.
 
     A generation depends on ``state`` and its number alone.
-
-    Attributes:
-        state: all that the next generation depends on; set it to go on from a checkpoint.
     """
 
-    state: dict[str, Tensor]
+    state: dict[str, Tensor]  # all that the next generation depends on; set it to go on from a checkpoint
 
     def generation(self, number: int) -> Generation:
         """Play, and learn."""
@@ -61,19 +52,12 @@ class Learner(Protocol):
 
 @dataclass(frozen=True)
 class Context:
-    """What a phase learns with.
+    """What a phase learns with."""
 
-    Attributes:
-        model: shape of C.
-        worlds: opens dreams and games.
-        seed: of the project.
-        stream: names the random numbers of this phase and run; another phase, run or search has another.
-    """
-
-    model: ControllerConfig
-    worlds: Worlds
-    seed: int
-    stream: str
+    model: ControllerConfig  # shape of C
+    worlds: Worlds  # opens dreams and games
+    seed: int  # of the project
+    stream: str  # names the random numbers of this phase and run; another phase, run or search has another
 
     def draw(self, name: object) -> int:
         """Return the seed of one of the phase's random streams."""
@@ -89,33 +73,20 @@ class Context:
 
 
 class Given(NamedTuple):
-    """What is known of a search before anything is trained.
+    """What is known of a search before anything is trained."""
 
-    Attributes:
-        game: its rules.
-        memory: shape of M.
-        model: shape of C.
-        inputs: F, size of the features.
-    """
-
-    game: GameConfig
-    memory: MemoryConfig
-    model: ControllerConfig
-    inputs: int
+    game: GameConfig  # its rules
+    memory: MemoryConfig  # shape of M
+    model: ControllerConfig  # shape of C
+    inputs: int  # F, size of the features
 
 
 class PhaseConfig(Config):
-    """Base of all kinds.
+    """Base of all kinds."""
 
-    Attributes:
-        kind: names the kind.
-        world: where it learns.
-        needs_bias: this kind needs a C with biases.
-    """
-
-    kind: str
-    world: Place
-    needs_bias: ClassVar[bool] = False
+    kind: str  # names the kind
+    world: Place  # where it learns
+    needs_bias: ClassVar[bool] = False  # this kind needs a C with biases
 
     @property
     @abstractmethod
@@ -137,21 +108,14 @@ class PhaseConfig(Config):
 
 
 class PaidConfig(PhaseConfig):
-    """What the kinds that learn in the dream or in the game have in common.
+    """What the kinds that learn in the dream or in the game have in common."""
 
-    Attributes:
-        world: ``dream`` or ``game``.
-        temperature: tau of the dreams.
-        pay: what C is paid with, ``worlds.pay``.
-        hazard_cost: what a step costs per unit of M's probability of an end, if the pay is ``hazard``.
-        moments: where dreams begin, beside first frames.
-    """
-
-    world: Place = "dream"
-    temperature: float = Field(default=1.0, gt=0, le=10)
-    pay: Pay = "return"
+    world: Place = "dream"  # ``dream`` or ``game``
+    temperature: float = Field(default=1.0, gt=0, le=10)  # tau of the dreams
+    pay: Pay = "return"  # what C is paid with, ``worlds.pay``
+    # what a step costs per unit of M's probability of an end, if the pay is ``hazard``
     hazard_cost: float = Field(default=100.0, gt=0, le=1e6)
-    moments: MomentsConfig = MomentsConfig()
+    moments: MomentsConfig = MomentsConfig()  # where dreams begin, beside first frames
 
     @model_validator(mode="after")
     def _is_told(self) -> Self:
@@ -179,28 +143,19 @@ class PaidConfig(PhaseConfig):
 
 
 class LearnerConfig(PhaseConfig):
-    """What the kinds that learn by gradients have in common.
+    """What the kinds that learn by gradients have in common."""
 
-    Attributes:
-        updates: collections of steps, each followed by gradient steps.
-        critic_updates: the first so many train the critic alone: an untrained one would spoil C.
-        num_envs: games or dreams at a time.
-        num_steps: steps of a collection in each of them. A collection begins with new episodes, and another follows one that
-            ends.
-        learning_rate: of Adam, at the start.
-        final_learning_rate: at the end of a run, with a straight line between; 0: the same as at the start.
-        discount: gamma.
-        noise: standard deviation of an action before its tanh, at the start.
-    """
-
-    updates: int = Field(ge=1, le=100_000)
+    updates: int = Field(ge=1, le=100_000)  # collections of steps, each followed by gradient steps
+    # the first so many train the critic alone: an untrained one would spoil C
     critic_updates: int = Field(default=2, ge=0, le=100_000)
-    num_envs: int = Field(default=16, ge=1, le=4096)
+    num_envs: int = Field(default=16, ge=1, le=4096)  # games or dreams at a time
+    # steps of a collection in each of them. A collection begins with new episodes, and another follows one that ends
     num_steps: int = Field(default=1000, ge=2, le=1_000_000)
-    learning_rate: float = Field(default=0.001, gt=0, le=1)
+    learning_rate: float = Field(default=0.001, gt=0, le=1)  # of Adam, at the start
+    # at the end of a run, with a straight line between; 0: the same as at the start
     final_learning_rate: float = Field(default=0.0, ge=0, le=1)
-    discount: float = Field(default=0.99, gt=0, lt=1)
-    noise: float = Field(default=0.5, gt=0, le=10)
+    discount: float = Field(default=0.99, gt=0, lt=1)  # gamma
+    noise: float = Field(default=0.5, gt=0, le=10)  # standard deviation of an action before its tanh, at the start
 
     @property
     def per_run(self) -> int:

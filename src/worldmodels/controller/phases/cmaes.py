@@ -22,26 +22,18 @@ GAMES = 64
 
 
 class CMAESConfig(PaidConfig):
-    """A search by CMA-ES.
-
-    Attributes:
-        generations: how many (paper: 1,800).
-        population: P, candidates of a generation (paper: 64).
-        rollouts: E, episodes that each candidate is judged on (paper: 16).
-        num_steps: most steps of an episode; 0: the game's own limit.
-        sigma: first step size (paper: 0.1).
-        covariance: ``full`` (paper), or ``diagonal``, which is much cheaper for a thousand parameters.
-        components: above 0, C's weights are searched along so many principal components of its features, from where the search
-            begins; 0: along each feature (paper). A generation tells apart few of a thousand directions.
-    """
+    """A search by CMA-ES."""
 
     kind: Literal["cmaes"] = "cmaes"
-    generations: int = Field(ge=1, le=100_000)
-    population: int = Field(default=64, ge=4, le=4096)
-    rollouts: int = Field(default=16, ge=1, le=10_000)
-    num_steps: int = Field(default=0, ge=0, le=1_000_000)
-    sigma: float = Field(default=0.1, gt=0, le=10)
+    generations: int = Field(ge=1, le=100_000)  # how many (paper: 1,800)
+    population: int = Field(default=64, ge=4, le=4096)  # P, candidates of a generation (paper: 64)
+    rollouts: int = Field(default=16, ge=1, le=10_000)  # E, episodes that each candidate is judged on (paper: 16)
+    num_steps: int = Field(default=0, ge=0, le=1_000_000)  # most steps of an episode; 0: the game's own limit
+    sigma: float = Field(default=0.1, gt=0, le=10)  # first step size (paper: 0.1)
+    # ``full`` (paper), or ``diagonal``, which is much cheaper for a thousand parameters
     covariance: Literal["full", "diagonal"] = "full"
+    # above 0, C's weights are searched along so many principal components of its features, from where the search begins; 0:
+    # along each feature (paper). A generation tells apart few of a thousand directions
     components: int = Field(default=0, ge=0, le=100_000)
 
     def check(self, given: Given) -> list[str]:

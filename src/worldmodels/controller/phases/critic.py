@@ -24,22 +24,15 @@ NEWEST = 0.3
 
 
 class Lesson(NamedTuple):
-    """A collection: T steps of B lanes.
+    """A collection: T steps of B lanes."""
 
-    Attributes:
-        x: C's features, (T, B, F) float16.
-        ends: those of the states behind which no step of the same episode is noted, at ``(over | last step)``, in that order,
-            (K, F) float16.
-        worth: what the steps were worth, (T, B).
-        lost: whether the episode ended there, (T, B) bool.
-        over: whether it ended there or was cut off, (T, B) bool.
-    """
-
-    x: Tensor
+    x: Tensor  # C's features, (T, B, F) float16
+    # those of the states behind which no step of the same episode is noted, at ``(over | last step)``, in that order, (K, F)
+    # float16
     ends: Tensor
-    worth: Tensor
-    lost: Tensor
-    over: Tensor
+    worth: Tensor  # what the steps were worth, (T, B)
+    lost: Tensor  # whether the episode ended there, (T, B) bool
+    over: Tensor  # whether it ended there or was cut off, (T, B) bool
 
 
 class Critic:

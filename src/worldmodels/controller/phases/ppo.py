@@ -19,23 +19,18 @@ from worldmodels.learning.resume import restore, state_of
 
 
 class PPOConfig(PaidConfig, LearnerConfig):
-    """A stretch of PPO.
-
-    Attributes:
-        runs: how often; the first goes on from C, every other begins with weights of its own, and the selection keeps the
-            best C of them all. Cs that a dream finds alike may be far apart in the game.
-        epochs: passes over a collection.
-        batch_size: steps of a gradient step.
-    """
+    """A stretch of PPO."""
 
     kind: Literal["ppo"] = "ppo"
     num_envs: int = Field(default=128, ge=1, le=4096)
     num_steps: int = Field(default=64, ge=2, le=1_000_000)
     critic_updates: int = Field(default=5, ge=0, le=100_000)
     discount: float = Field(default=0.985, gt=0, lt=1)
+    # how often; the first goes on from C, every other begins with weights of its own, and the selection keeps the best C of
+    # them all. Cs that a dream finds alike may be far apart in the game
     runs: int = Field(default=1, ge=1, le=1000)
-    epochs: int = Field(default=6, ge=1, le=1000)
-    batch_size: int = Field(default=1024, ge=2, le=1_000_000)
+    epochs: int = Field(default=6, ge=1, le=1000)  # passes over a collection
+    batch_size: int = Field(default=1024, ge=2, le=1_000_000)  # steps of a gradient step
     pay: Literal["return", "hazard"] = "return"
 
     @property

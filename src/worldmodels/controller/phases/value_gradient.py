@@ -47,16 +47,6 @@ class ValueGradientConfig(LearnerConfig):
 
     A step is worth, by what M expects there, ``reward_weight`` times the reward, less ``drought_cost`` times the probability
     that ``DROUGHT_STEPS`` steps alike would earn nothing, less ``hazard_cost`` times the probability of an end.
-
-    Attributes:
-        gradient_steps: of C, after each collection.
-        reward_weight: weight of the reward. A discounted sum pays for speed a hundred steps ahead, a lap pays for its tiles.
-        drought_cost: weight of the steps that M is sure not to be paid for: off the road. It needs an M that foretells events.
-        hazard_cost: what a step costs per unit of M's probability of an end. It needs an M that foretells ends.
-        loss_cost: what an episode that is lost costs, beside the hazard.
-        replay_share: share of the episodes that were lost before and are played again until C wins them.
-        peril_share: share of the states that C learns from that lie shortly before a loss, or in it.
-        remembered: collections that the critic learns from, and that those states are taken from; a checkpoint holds them.
     """
 
     kind: Literal["value_gradient"] = "value_gradient"
@@ -65,13 +55,19 @@ class ValueGradientConfig(LearnerConfig):
     learning_rate: float = Field(default=0.0001, gt=0, le=1)
     final_learning_rate: float = Field(default=0.00002, ge=0, le=1)
     noise: float = Field(default=0.1, gt=0, le=10)
-    gradient_steps: int = Field(default=24, ge=1, le=100_000)
+    gradient_steps: int = Field(default=24, ge=1, le=100_000)  # of C, after each collection
+    # weight of the reward. A discounted sum pays for speed a hundred steps ahead, a lap pays for its tiles
     reward_weight: float = Field(default=0.3, ge=0, le=1e6)
+    # weight of the steps that M is sure not to be paid for: off the road. It needs an M that foretells events
     drought_cost: float = Field(default=3.0, ge=0, le=1e6)
+    # what a step costs per unit of M's probability of an end. It needs an M that foretells ends
     hazard_cost: float = Field(default=200.0, ge=0, le=1e6)
-    loss_cost: float = Field(default=100.0, ge=0, le=1e6)
+    loss_cost: float = Field(default=100.0, ge=0, le=1e6)  # what an episode that is lost costs, beside the hazard
+    # share of the episodes that were lost before and are played again until C wins them
     replay_share: float = Field(default=0.5, ge=0, lt=1)
+    # share of the states that C learns from that lie shortly before a loss, or in it
     peril_share: float = Field(default=0.3, ge=0, lt=1)
+    # collections that the critic learns from, and that those states are taken from; a checkpoint holds them
     remembered: int = Field(default=6, ge=1, le=1000)
     needs_bias: ClassVar[bool] = True
 
@@ -88,31 +84,19 @@ class ValueGradientConfig(LearnerConfig):
 
 
 class Moments(NamedTuple):
-    """States of the game for M to dream on from, (N, ...).
+    """States of the game for M to dream on from, (N, ...)."""
 
-    Attributes:
-        z: latents.
-        state: M's before it reads them, (N, S).
-        restart: whether the episode begins, bool.
-    """
-
-    z: Tensor
-    state: Tensor
-    restart: Tensor
+    z: Tensor  # latents
+    state: Tensor  # M's before it reads them, (N, S)
+    restart: Tensor  # whether the episode begins, bool
 
 
 class Played(NamedTuple):
-    """A collection: T steps of B lanes; where an episode is over, the next one of the lane begins.
+    """A collection: T steps of B lanes; where an episode is over, the next one of the lane begins."""
 
-    Attributes:
-        moments: (T, B, ...).
-        lesson: for the critic.
-        returns: what the new episodes that ended have earned.
-    """
-
-    moments: Moments
-    lesson: Lesson
-    returns: list[float]
+    moments: Moments  # (T, B, ...)
+    lesson: Lesson  # for the critic
+    returns: list[float]  # what the new episodes that ended have earned
 
 
 class ValueGradients:
