@@ -142,7 +142,7 @@ class Stage:
         changed = sorted(_differences(self._read(self._params), self._read(load_yaml())))
         if changed:
             raise ParamsError(
-                f"params.yaml was changed while this stage ran ({', '.join(changed[:3])}), so its results are not those of "
+                f"params.yaml was changed while this stage ran ({', '.join(changed[:3])}), so its results do not fit "
                 "params.yaml. They are thrown away: run the command again."
             )
 

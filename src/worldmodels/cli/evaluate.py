@@ -31,7 +31,7 @@ def evaluate(found: Found, world: str, episodes: int, start: int) -> dict[str, A
 
     agent, dreamt = found.agent, world == "dream"
     if dreamt:
-        seeds = episode_seeds("dream", episodes, stream="test", start=start)  # those of the evaluate stage
+        seeds = episode_seeds("dream", episodes, stream="test", start=start)  # as in the evaluate stage
         backend, returns = "dream", play_dream(agent, found.temperature, seeds)
     else:
         with closing(agent.game.make(scoring=True)) as env:

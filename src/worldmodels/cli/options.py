@@ -14,7 +14,7 @@ MAX_SEED = 2**27 - 1
 
 
 def complete_agent() -> list[str]:
-    """Return what can be typed for an agent: those of params.yaml, and those that were made."""
+    """Return what can be typed for an agent: the keys in params.yaml, and the agents that were made."""
     from worldmodels.cli.agents import agent_keys
 
     try:

@@ -13,7 +13,7 @@ from worldmodels.errors import WorldModelsError
 
 Result = TypeVar("Result")
 RETRIES = 5
-"""Times that a task is run again, on another worker, where the one that had it was lost."""
+"""Times that a task is run again, on another worker, if the one that had it was lost."""
 SECONDS = 10.0
 """To wait for a cluster's answer."""
 
@@ -81,4 +81,4 @@ class RayEngine:
                 yield index, result
         finally:
             for left in waiting:
-                ray.cancel(left)  # not by force: Ray 2.60 aborts this process where such a task is just ending
+                ray.cancel(left)  # not by force: Ray 2.60 aborts this process if such a task is just ending

@@ -25,7 +25,7 @@ START_TRIES = 3
 def start_surely(skill: int, resolution: str) -> "vizdoom.DoomGame":
     """Start one engine; one that does not answer within ``START_SECONDS`` is given up, and another is started.
 
-    An engine that cannot be forked, or dies while it starts, leaves ViZDoom waiting for ever, where nothing can reach it. So
+    An engine that cannot be forked, or dies while it starts, leaves ViZDoom waiting for ever, and nothing can reach it. So
     the wait is in a daemon thread, which can be left behind: it holds no lock and ends with this process.
 
     Raises:

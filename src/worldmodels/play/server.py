@@ -217,7 +217,7 @@ def _obey(stage: Stage, visitor: Visitor, text: str) -> bytes | None:
     """Do what a visitor says; return an answer, if there is one.
 
     Raises:
-        WorldModelsError: where it cannot be done.
+        WorldModelsError: it cannot be done.
     """
     try:
         order = json.loads(text)

@@ -55,7 +55,7 @@ def write_video(path: Path, frames: Iterable[np.ndarray], fps: float = 35.0, *, 
 
     Raises:
         ParamsError: for another suffix, or a rate that is not above 0.
-        ValueError: where there is no frame.
+        ValueError: there is no frame.
     """
     writers = {".mp4": _write_mp4, ".gif": _write_gif}
     write = writers.get(path.suffix.lower())
@@ -76,7 +76,7 @@ def picture_of(path: Path, second: float = 1.0) -> np.ndarray:
     """Return a frame of a video, (H, W, 3) uint8: the first at or after a second, else the last.
 
     Raises:
-        ValueError: where the file is no video.
+        ValueError: the file is no video.
     """
     import av
 

@@ -20,7 +20,7 @@ CLIP = 1000.0
 HELD_OUT = 20
 """One chunk of this many is for validation."""
 ACTIVE_VARIANCE = 0.01
-"""A latent dimension is active where its mean varies by more than this over frames (Burda et al. 2016, section 5.2)."""
+"""A latent dimension is active if its mean varies by more than this over frames (Burda et al. 2016, section 5.2)."""
 POOL = 256
 """Chunks that are mixed at a time: 16,384 frames, 200 MB."""
 

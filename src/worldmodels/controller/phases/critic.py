@@ -27,8 +27,8 @@ class Lesson(NamedTuple):
     """A collection: T steps of B lanes."""
 
     x: Tensor  # C's features, (T, B, F) float16
-    # those of the states behind which no step of the same episode is noted, at ``(over | last step)``, in that order, (K, F)
-    # float16
+    # C's features, (K, F) float16, in the states behind which no step of the same episode is noted, at ``(over | last step)``,
+    # in that order
     ends: Tensor
     worth: Tensor  # what the steps were worth, (T, B)
     lost: Tensor  # whether the episode ended there, (T, B) bool
