@@ -137,7 +137,7 @@ class Stage:
         """Refuse what was made if params.yaml says something else by now: DVC would note the new params beside the old results.
 
         Raises:
-            ParamsError: naming what was changed.
+            ParamsError: it does; the message names what was changed.
         """
         changed = sorted(_differences(self._read(self._params), self._read(load_yaml())))
         if changed:

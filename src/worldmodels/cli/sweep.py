@@ -24,7 +24,7 @@ from worldmodels.tracking.experiments import list_experiments, mirror_experiment
 from worldmodels.tracking.store import StoreError
 
 MOST = 200
-"""Combinations of one sweep: more is a slip of the hand."""
+"""Combinations of one sweep, at most: more are a mistake."""
 WORLDS = ("dream", "real", "random")
 OWN = ("experiment", "state", "reason", "agent", *WORLDS)
 """Columns that are no params."""
@@ -198,7 +198,7 @@ def _checked(root: Path, params: Mapping[str, str]) -> Project:
     DVC's own code writes it into a copy, so that what is checked before hours of work is what the stages read.
 
     Raises:
-        ParamsError: naming every problem.
+        ParamsError: params are wrong; the message names every problem.
     """
     from dvc.utils.hydra import apply_overrides, to_hydra_overrides
 

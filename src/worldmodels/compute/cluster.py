@@ -15,7 +15,7 @@ Result = TypeVar("Result")
 RETRIES = 5
 """Times that a task is run again, on another worker, if the one that had it was lost."""
 SECONDS = 10.0
-"""To wait for a cluster's answer."""
+"""Time to wait for a cluster's answer."""
 
 
 class RayEngine:
@@ -27,7 +27,7 @@ class RayEngine:
         parts: see ``Engine``.
 
     Raises:
-        WorldModelsError: if Ray is not installed, or the cluster cannot be reached.
+        WorldModelsError: Ray is not installed, or the cluster cannot be reached.
     """
 
     def __init__(self, address: str, cores: int, parts: int) -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 Tape = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
-"""Of a step: h and c before it, the gates i, g, f, o, and tanh(c), (B, H) each."""
+"""What the gradient needs of a step: h and c before it, the gates i, g, f, o, and tanh(c), (B, H) each."""
 
 
 def recur(

@@ -54,7 +54,7 @@ def write_video(path: Path, frames: Iterable[np.ndarray], fps: float = 35.0, *, 
         How many frames were written.
 
     Raises:
-        ParamsError: for another suffix, or a rate that is not above 0.
+        ParamsError: the suffix is another, or the rate is not above 0.
         ValueError: there is no frame.
     """
     writers = {".mp4": _write_mp4, ".gif": _write_gif}

@@ -14,7 +14,7 @@ from worldmodels.errors import ArtifactError
 from worldmodels.storage.weights import load_tensors, save_tensors
 
 SECONDS = 30.0
-"""Between two checkpoints; ``WM_CHECKPOINT_SECONDS`` overrides it."""
+"""Time between two checkpoints; ``WM_CHECKPOINT_SECONDS`` overrides it."""
 
 
 class Checkpoint:

@@ -24,7 +24,7 @@ from worldmodels.storage.layout import damaged, require
 CHUNK = 64
 FRAME_BYTES = int(np.prod(FRAME_SHAPE))
 MAGIC_BYTES = 8
-"""Of an Arrow file, before what is an Arrow stream."""
+"""Bytes of an Arrow file before the Arrow stream in it."""
 
 
 class EpisodeWriter:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 PACKAGES = ("numpy", "pandas", "pyarrow", "pydantic", "pyyaml", "safetensors", "torch")
 CANDIDATE, CHAMPION = "candidate", "champion"
-"""Aliases: of the last agent without a study, and of the version that passed the gate (``tracking/release.py``)."""
+"""Aliases of the last agent without a study, and of the version that passed the gate (``tracking/release.py``)."""
 FILES = "artifacts"
 RETURNS, PICTURE = f"{FILES}/returns.parquet", f"{FILES}/dream.png"
 """Where a version's files lie in its model."""

@@ -18,7 +18,7 @@ UNITS, BATCH, RATE, SWEEPS = 128, 1024, 1e-3, 2
 TRACE = 0.95
 """lambda (Sutton & Barto 2018, section 12.1)."""
 SCALE = 10.0
-"""What its output is in units of."""
+"""Unit of its output."""
 NEWEST = 0.3
 """Share of the updates from the newest collection; the others take any."""
 
