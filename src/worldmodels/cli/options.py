@@ -55,9 +55,7 @@ AgentName = Annotated[
 ]
 Temperature = Annotated[
     float | None,
-    typer.Option(
-        min=0.01, max=10.0, help="Temperature of dreams; higher is noisier. Default: as in the agent's score, else 1."
-    ),
+    typer.Option(min=0.01, max=10.0, help="Temperature of dreams; more is noisier. Default: as in the agent's score, else 1."),
 ]
 OutFolder = Annotated[
     Path, typer.Argument(metavar="OUT", file_okay=False, help="The folder to write; made if it is not there.")
