@@ -97,7 +97,7 @@ def draw_dream(found: Found, *, steps: int | None, start: int, out: Path) -> str
         write_png(out, filmstrip(views, every=max(1, -(-len(episode.frames) // STRIP)), note=note))
     else:
         _write_video(out, views, agent)
-    end = "until M ended it" if episode.terminal else "up to the limit of steps"
+    end = "until the dream ended" if episode.terminal else "up to the limit of steps"
     played = f"{len(episode.actions)} steps at temperature {tau:g}, {end}"
     return f"{out}: {name} dreamt {played}; return {episode.rewards.sum():.0f}."
 
