@@ -95,7 +95,7 @@ class Nightfall:
 
     def __init__(self, arena, plays):
         self.arena, self.plays, self.played = arena, plays, []
-        self.feature_size, self.action_size, self.close = arena.feature_size, arena.action_size, arena.close
+        self.close = arena.close
 
     def play(self, config, candidates, seeds, lanes):
         if len(self.played) == self.plays:
