@@ -15,7 +15,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 from starlette.applications import Starlette
@@ -34,6 +33,8 @@ from worldmodels.play.session import Moment, Session, about
 PAGE = Path(__file__).with_name("page")
 MOST_VISITORS = 16
 """Dreams that are kept at once; the one that was left longest ago makes room."""
+MOST_ORDERS = 100
+"""Orders of a visitor that wait."""
 SLOWEST, FASTEST = 1.0, 120.0
 """Steps a second."""
 LOOPBACK = ("127.0.0.1", "localhost")
@@ -61,6 +62,11 @@ class Visitor:
     def waiting(self) -> bool:
         """Whether nothing moves until something is said."""
         return self.paused or (self.watching is None and self.session.now.ended)
+
+    def go_on(self) -> None:
+        """Advance, unless an order came first after which nothing moves."""
+        if not self.waiting:
+            self.advance()
 
     def advance(self) -> None:
         """Dream, or watch, one step on."""
@@ -120,7 +126,7 @@ def make_app(stage: Stage, hosts: tuple[str, ...] = LOOPBACK) -> Starlette:
 
     async def dream(socket: WebSocket) -> None:
         origin = socket.headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != socket.headers.get("host"):
+        if origin is not None and origin.partition("://")[2] != socket.headers.get("host"):
             await socket.close(1008)
             return
         await socket.accept()
@@ -153,13 +159,10 @@ def pack(header: dict[str, Any], *parts: bytes) -> bytes:
 
 async def _serve(socket: WebSocket, stage: Stage, visitor: Visitor) -> None:
     """Dream for one connection, and do what it says, until it ends."""
-    changed = asyncio.Event()
+    changed, orders = asyncio.Event(), asyncio.Queue[str](MOST_ORDERS)
 
     async def show() -> None:
-        async with visitor.lock:
-            moment = visitor.shown
-            frame = (await asyncio.to_thread(visitor.session.frames, [moment]))[0]
-        await socket.send_bytes(picture(visitor, moment, frame))
+        await socket.send_bytes(await _alone(visitor, picture, visitor))
 
     async def dream() -> None:
         await show()
@@ -170,25 +173,29 @@ async def _serve(socket: WebSocket, stage: Stage, visitor: Visitor) -> None:
                 changed.clear()
                 await show()
                 continue
-            async with visitor.lock:
-                if not visitor.waiting:  # an order may have come first
-                    await asyncio.to_thread(visitor.advance)
+            await _alone(visitor, visitor.go_on)
             await show()
             due = max(due + 1 / visitor.rate, time.monotonic() - 1 / visitor.rate)
 
-    async def listen() -> None:
+    async def listen() -> None:  # also while an order is done: the answers to the server's pings come this way
+        while (said := await socket.receive())["type"] == "websocket.receive":
+            if orders.full():
+                await socket.send_bytes(pack({"kind": "error", "text": "too many orders at once: this one is left out"}))
+            else:
+                orders.put_nowait(said.get("text") or "")
+
+    async def obey() -> None:
         while True:
-            text = await socket.receive_text()
+            text = await orders.get()
             try:
-                async with visitor.lock:
-                    answer = await asyncio.to_thread(_obey, stage, visitor, text)
+                answer = await _alone(visitor, _obey, stage, visitor, text)
             except WorldModelsError as error:
                 answer = pack({"kind": "error", "text": str(error)})
             if answer is not None:
                 await socket.send_bytes(answer)
             changed.set()
 
-    tasks = [asyncio.create_task(dream()), asyncio.create_task(listen())]
+    tasks = [asyncio.create_task(each()) for each in (dream, listen, obey)]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
@@ -200,8 +207,19 @@ async def _serve(socket: WebSocket, stage: Stage, visitor: Visitor) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def picture(visitor: Visitor, moment: Moment, frame: np.ndarray) -> bytes:
-    """Return a moment as a message."""
+async def _alone(visitor: Visitor, do: Callable[..., Any], *arguments: Any) -> Any:
+    """Do something with a session in a thread. Nobody else uses the session meanwhile, also if nobody waits any longer."""
+
+    async def done() -> Any:
+        async with visitor.lock:
+            return await asyncio.to_thread(do, *arguments)
+
+    return await asyncio.shield(asyncio.create_task(done()))
+
+
+def picture(visitor: Visitor) -> bytes:
+    """Return what is on show as a message."""
+    moment = visitor.shown
     header = {
         "kind": "moment", "step": moment.step, "total": moment.total, "reward": moment.reward, "hazard": moment.hazard,
         "spread": moment.spread, "ended": moment.ended, "paused": visitor.paused, "driven": visitor.driven,
@@ -210,15 +228,16 @@ def picture(visitor: Visitor, moment: Moment, frame: np.ndarray) -> bytes:
         "action": None if moment.action is None else [round(float(each), 3) for each in moment.action],
         "z": [round(each, 3) for each in moment.z[0].tolist()],
     }  # fmt: skip
-    return pack(header, frame.tobytes(), b"" if moment.real is None else moment.real.tobytes())
+    return pack(header, visitor.session.frames([moment]).tobytes(), b"" if moment.real is None else moment.real.tobytes())
 
 
 def _obey(stage: Stage, visitor: Visitor, text: str) -> bytes | None:
     """Do what a visitor says; return an answer, if there is one.
 
     Raises:
-        WorldModelsError: where it cannot be done.
+        WorldModelsError: it cannot be done. All is as it was.
     """
+    before = {**vars(visitor), "session": visitor.session.copy()}
     try:
         order = json.loads(text)
         name = order.pop("do")
@@ -226,8 +245,12 @@ def _obey(stage: Stage, visitor: Visitor, text: str) -> bytes | None:
         if name not in ("pause", "step", "back", "rate", "save", "film"):
             visitor.go_on_from_here()
         return do(stage, visitor, **order)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise WorldModelsError(f"this is no order: {text[:200]} ({type(error).__name__}: {error})") from None
+    except (WorldModelsError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
+        for name in ("session", "paused", "driven", "watching"):
+            setattr(visitor, name, before[name])
+        if isinstance(error, WorldModelsError):
+            raise
+        raise WorldModelsError(f"this is no order: {text[:200]} ({type(error).__name__}: {str(error)[:200]})") from None
 
 
 def _number(value: Any, low: float, high: float) -> float:
@@ -306,7 +329,9 @@ _ORDERS: dict[str, Callable[..., bytes | None]] = {
     "back": _back,
     "start": _start,
     "temperature": lambda _, visitor, value: visitor.session.set_temperature(_number(value, -1e9, 1e9)),
-    "latent": lambda _, visitor, index, value: visitor.session.set_latent(int(index), _number(value, -1e9, 1e9)),
+    "latent": lambda _, visitor, index, value: visitor.session.set_latent(
+        int(_number(index, -1, 1e6)), _number(value, -1e9, 1e9)
+    ),
     "rate": lambda _, visitor, value: setattr(visitor, "rate", _number(value, SLOWEST, FASTEST)),
     "beside": _beside,
     "wake": lambda _, visitor: visitor.session.wake(),
