@@ -1,4 +1,4 @@
-"""Blind policies in M's dream, against the same in the game: says where the dream can be exploited."""
+"""Play blind policies in M's dream, and compare with the game: can the dream be exploited?"""
 
 import sys
 

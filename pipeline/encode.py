@@ -1,4 +1,4 @@
-"""Frames -> V's mean and log variance, beside what was done and what came of it."""
+"""Encode all frames by V: mean and log variance, beside actions, rewards and ends."""
 
 from pipeline.stage import Stage, run_stage
 from worldmodels.storage.episodes import FrameReader

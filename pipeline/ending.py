@@ -11,7 +11,7 @@ from worldmodels.compute.lifeline import callers, when_gone
 from worldmodels.storage.checkpoint import Checkpoint
 
 GRACE_SECONDS = 3.0
-"""To come to the next point where the state is whole and can be saved; then the stage ends without."""
+"""Time to come to the next point at which the state is whole and can be saved; then the stage ends without."""
 
 
 class Ended(SystemExit):

@@ -137,12 +137,12 @@ class Stage:
         """Refuse what was made if params.yaml says something else by now: DVC would note the new params beside the old results.
 
         Raises:
-            ParamsError: naming what was changed.
+            ParamsError: it does; the message names what was changed.
         """
         changed = sorted(_differences(self._read(self._params), self._read(load_yaml())))
         if changed:
             raise ParamsError(
-                f"params.yaml was changed while this stage ran ({', '.join(changed[:3])}), so its results are not those of "
+                f"params.yaml was changed while this stage ran ({', '.join(changed[:3])}), so its results do not fit "
                 "params.yaml. They are thrown away: run the command again."
             )
 

@@ -87,7 +87,7 @@ def section(data: dict[str, Any], key: str, kind: Any) -> Any:
     """Return the section at a dotted ``key`` as a ``kind``: a Config class, a union of them, or any type.
 
     Raises:
-        ParamsError: with one line for every problem: the key path, the value, what is allowed.
+        ParamsError: the section is wrong; each problem has a line: the key path, the value, what is allowed.
     """
     node: Any = data
     for part in key.split("."):

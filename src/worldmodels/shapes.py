@@ -32,7 +32,7 @@ class Returns:
 
     total: np.ndarray  # sum of rewards, (P, E) float64
     length: np.ndarray  # steps played, (P, E) int64
-    terminal: np.ndarray  # True where the game ended the episode, False where the step limit did, (P, E) bool
+    terminal: np.ndarray  # True if the game ended the episode, False if the step limit did, (P, E) bool
     seeds: np.ndarray  # the episodes' seeds, (E,) int64, the same for every candidate
 
     @property
@@ -49,5 +49,5 @@ class Episode:
     frames: np.ndarray
     actions: np.ndarray  # (T, A) float32 in [-1, 1]
     rewards: np.ndarray  # (T,) float32
-    terminal: bool  # True where the game ended it, False where the step limit did
+    terminal: bool  # True if the game ended it, False if the step limit did
     seed: int  # its seed

@@ -58,7 +58,7 @@ class Agent:
         return game
 
     def controllers(self, parameters: Tensor | None = None) -> Controllers:
-        """Return a stack of controllers on this V and M: the agent's own, or those of ``parameters`` (P, N)."""
+        """Return a stack of controllers on this V and M: the agent's own, or the ones with ``parameters`` (P, N)."""
         inputs = feature_size(self.config.features, self.vision.config.latent, self.memory)
         stack = self.parameters[None] if parameters is None else parameters
         return Controllers(self.config, stack, inputs, self.memory.action)

@@ -31,7 +31,7 @@ def evaluate(found: Found, world: str, episodes: int, start: int) -> dict[str, A
 
     agent, dreamt = found.agent, world == "dream"
     if dreamt:
-        seeds = episode_seeds("dream", episodes, stream="test", start=start)  # those of the evaluate stage
+        seeds = episode_seeds("dream", episodes, stream="test", start=start)  # as in the evaluate stage
         backend, returns = "dream", play_dream(agent, found.temperature, seeds)
     else:
         with closing(agent.game.make(scoring=True)) as env:
@@ -97,7 +97,7 @@ def draw_dream(found: Found, *, steps: int | None, start: int, out: Path) -> str
         write_png(out, filmstrip(views, every=max(1, -(-len(episode.frames) // STRIP)), note=note))
     else:
         _write_video(out, views, agent)
-    end = "until it was over" if episode.terminal else "as long as it was let"
+    end = "until the dream ended" if episode.terminal else "up to the limit of steps"
     played = f"{len(episode.actions)} steps at temperature {tau:g}, {end}"
     return f"{out}: {name} dreamt {played}; return {episode.rewards.sum():.0f}."
 

@@ -14,7 +14,7 @@ MAX_SEED = 2**27 - 1
 
 
 def complete_agent() -> list[str]:
-    """Return what can be typed for an agent: those of params.yaml, and those that were made."""
+    """Return what can be typed for an agent: the keys in params.yaml, and the agents that were made."""
     from worldmodels.cli.agents import agent_keys
 
     try:
@@ -55,16 +55,16 @@ AgentName = Annotated[
 ]
 Temperature = Annotated[
     float | None,
-    typer.Option(min=0.01, max=10.0, help="Of the dream; higher is noisier. Default: the one of the agent's score, else 1."),
+    typer.Option(min=0.01, max=10.0, help="Temperature of dreams; more is noisier. Default: as in the agent's score, else 1."),
 ]
 OutFolder = Annotated[
-    Path, typer.Argument(metavar="OUT", file_okay=False, help="The folder to write; it is made if it is not there.")
+    Path, typer.Argument(metavar="OUT", file_okay=False, help="The folder to write; made if it is not there.")
 ]
 VersionName = Annotated[
     str, typer.Argument(metavar="VERSION", help="doom@candidate, doom/3, doom-2 (an agent), or doom for its candidate.")
 ]
 Alpha = Annotated[
-    float, typer.Option(min=1e-4, max=0.5, help="The gate's error rate: how often one that is no better may pass.")
+    float, typer.Option(min=1e-4, max=0.5, help="The gate's error rate: how often a version that is no better may pass.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable JSON on stdout, and nothing else there.")]
 

@@ -51,7 +51,7 @@ def check_params(root: Path) -> str:
     """Validate the whole params file; return what it holds, and how long it takes if that was measured.
 
     Raises:
-        ParamsError: naming every problem.
+        ParamsError: params are wrong; the message names every problem.
     """
     from worldmodels.compute.cores import cores
     from worldmodels.project import NO_STUDY, load_project
@@ -75,7 +75,7 @@ def validated(write: Callable[[Path], object], name: str) -> "Project":
     """Return the params that ``write`` makes of an empty file. ``name`` is what a message calls them.
 
     Raises:
-        ParamsError: naming every problem.
+        ParamsError: params are wrong; the message names every problem.
     """
     from worldmodels.project import load_project
 

@@ -24,7 +24,7 @@ from worldmodels.tracking.experiments import list_experiments, mirror_experiment
 from worldmodels.tracking.store import StoreError
 
 MOST = 200
-"""Combinations of one sweep: more is a slip of the hand."""
+"""Combinations of one sweep, at most: more are a mistake."""
 WORLDS = ("dream", "real", "random")
 OWN = ("experiment", "state", "reason", "agent", *WORLDS)
 """Columns that are no params."""
@@ -198,7 +198,7 @@ def _checked(root: Path, params: Mapping[str, str]) -> Project:
     DVC's own code writes it into a copy, so that what is checked before hours of work is what the stages read.
 
     Raises:
-        ParamsError: naming every problem.
+        ParamsError: params are wrong; the message names every problem.
     """
     from dvc.utils.hydra import apply_overrides, to_hydra_overrides
 
@@ -245,7 +245,7 @@ def _scored(project: Project, targets: Sequence[str]) -> set[str]:
 
 
 def _scores(root: Path, point: Point) -> dict[str, Any] | None:
-    """Return an experiment's scores by agent; None if it is not there or lacks those of an agent that it is for."""
+    """Return an experiment's scores by agent; None if it is not there or lacks an agent that it is for."""
     experiment = next((each for each in list_experiments(root) if each.name == point.name), None)
     try:
         scores = read_result(root, experiment).scores if experiment else None
@@ -271,7 +271,7 @@ def _run(root: Path, point: Point, targets: Sequence[str], *, queue: bool) -> tu
 
 def _dvc(root: Path, *arguments: str) -> tuple[int, str]:
     """Run DVC; what it says goes to stderr. Return its exit code, and its last word: an error if there was one."""
-    # The code of the experiment is that of its own folder, wherever the package is installed.
+    # The experiment runs the code in its own folder, wherever the package is installed.
     path = os.pathsep.join(filter(None, ("src", os.environ.get("PYTHONPATH"))))
     tools = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
     command, own = [sys.executable, "-m", "dvc", *arguments], os.environ | {"PYTHONPATH": path, "PATH": tools}

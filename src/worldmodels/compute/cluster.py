@@ -13,9 +13,9 @@ from worldmodels.errors import WorldModelsError
 
 Result = TypeVar("Result")
 RETRIES = 5
-"""Times that a task is run again, on another worker, where the one that had it was lost."""
+"""Times that a task is run again, on another worker, if the one that had it was lost."""
 SECONDS = 10.0
-"""To wait for a cluster's answer."""
+"""Time to wait for a cluster's answer."""
 
 
 class RayEngine:
@@ -27,7 +27,7 @@ class RayEngine:
         parts: see ``Engine``.
 
     Raises:
-        WorldModelsError: if Ray is not installed, or the cluster cannot be reached.
+        WorldModelsError: Ray is not installed, or the cluster cannot be reached.
     """
 
     def __init__(self, address: str, cores: int, parts: int) -> None:
@@ -81,4 +81,4 @@ class RayEngine:
                 yield index, result
         finally:
             for left in waiting:
-                ray.cancel(left)  # not by force: Ray 2.60 aborts this process where such a task is just ending
+                ray.cancel(left)  # not by force: Ray 2.60 aborts this process if such a task is just ending

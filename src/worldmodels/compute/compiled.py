@@ -1,4 +1,4 @@
-"""torch's compiler, where it works: few loops over memory instead of many."""
+"""torch's compiler, if it works: it makes few loops over memory out of many."""
 
 import functools
 import sys
@@ -12,9 +12,9 @@ Result = TypeVar("Result")
 
 
 def compiled(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Return a function of tensors that torch's compiler has fused, for batches of any size; as it is where that fails.
+    """Return a function of tensors that torch's compiler has fused, for batches of any size; if that fails, the same function.
 
-    The compiler needs a C++ compiler and Python's headers. The results differ from those of the function in the last bits.
+    The compiler needs a C++ compiler and Python's headers. The results differ from the function's own in the last bits.
     """
     fast = torch.compile(function, dynamic=True)
     works = True

@@ -75,7 +75,7 @@ def check_cluster(cluster: ClusterConfig, compute: ComputeConfig) -> None:
     """Refuse a cluster beside a GPU: workers dream on the processor, so the results would be other ones.
 
     Raises:
-        ParamsError: saying what to set.
+        ParamsError: there are both; the message says what to set.
     """
     if cluster.engine == "ray" and compute.device != "cpu":
         raise ParamsError("cluster.engine: ray needs compute.device: cpu, because the workers dream on their processors.")

@@ -22,9 +22,9 @@ Result = TypeVar("Result")
 TRIES = 3
 """Workers that one task may lose before it is given up."""
 STALL_SECONDS = 300.0
-"""Without any CPU time in a worker and its children, after which it is taken to hang; ``WM_STALL_SECONDS`` overrides it."""
+"""Time without work in a worker and its children after which the worker hangs; ``WM_STALL_SECONDS`` overrides it."""
 LOOK_SECONDS = 1.0
-"""Between two looks at the workers."""
+"""Time between two looks at the workers."""
 
 
 def run_tasks(task: Callable[..., Result], arguments: Sequence[tuple], workers: int) -> Iterator[tuple[int, Result]]:

@@ -25,7 +25,7 @@ def device_of(wanted: str) -> torch.device:
 
 
 def products_in(precision: Precision, device: torch.device) -> torch.dtype:
-    """Return the type of the products: ``auto`` is bfloat16 where the device multiplies it faster than float32."""
+    """Return the type of the products: ``auto`` is bfloat16 if the device multiplies it faster than float32."""
     if precision == "auto":
         fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else bool(cpu_flags() & CPU_FLAGS)
         return torch.bfloat16 if fast else torch.float32

@@ -15,7 +15,7 @@ from worldmodels.vision.model import sample_latent
 SAMPLES = 600
 """Stretches of the data that are read."""
 LENGTH, SKIPPED = 64, 16
-"""Steps of a stretch, and those at its beginning that do not count where there are more: M gets its bearings."""
+"""Steps of a stretch, and those at its beginning that do not count if there are more: M gets its bearings."""
 
 
 class Basis:

@@ -10,9 +10,9 @@ from worldmodels.controller.model import ControllerConfig, Controllers, act, fir
 from worldmodels.controller.whitening import Whitening
 
 UPDATES, BATCH, RATE = 6000, 512, 2e-3
-"""Of Adam; the rate falls to nothing along a cosine."""
+"""Gradient steps, frames of a step, Adam's learning rate, which falls to nothing along a cosine."""
 REACH = 2.0
-"""The teacher's action before its tanh is cut to this. Where a tanh is all but flat, C would learn next to nothing later."""
+"""The teacher's action before its tanh is cut to this. If a tanh is all but flat, C would learn next to nothing later."""
 STRAIGHT = 0.05
 """Weight of what is said before the tanh, beside the action."""
 

@@ -16,7 +16,7 @@ class Whitening(NamedTuple):
 
     @classmethod
     def of(cls, features: np.ndarray) -> "Whitening":
-        """Return those of some features (N, F)."""
+        """Return the coordinates of some features (N, F)."""
         mean = features.mean(0)
         centred = features - mean
         variances, directions = np.linalg.eigh(centred.T @ centred / len(features))

@@ -190,7 +190,7 @@ def make_quietly(name: "str | EnvSpec", steps: int, kwargs: dict[str, Any]) -> A
     """Call ``gymnasium.make`` with a name or a spec, without a window, sound, greeting or warnings.
 
     Raises:
-        ParamsError: if Gymnasium does not know the name, lacks a package for it, or refuses the arguments.
+        ParamsError: Gymnasium does not know the name, lacks a package for it, or refuses the arguments.
     """
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
@@ -229,7 +229,7 @@ def action_map(space: Any, config: GymConfig) -> tuple[Controls, int]:
     """Return the mapping from an action in [-1, 1] to the space, and A.
 
     Raises:
-        ParamsError: if the space is of another kind, or has no bounds.
+        ParamsError: the space is of another kind, or has no bounds.
     """
     from gymnasium.spaces import Box, Discrete
 

@@ -14,7 +14,7 @@ import pygame
 from gymnasium.envs.box2d import car_racing as game
 
 SLACK = 2.0
-"""Pixels by which more is drawn than shows: roundings differ."""
+"""Pixels by which more is drawn than can be seen, because roundings differ."""
 FIELD = [(x * game.PLAYFIELD, y * game.PLAYFIELD) for x, y in ((1, 1), (1, -1), (-1, -1), (-1, 1))]
 PATCHES = [(x, y) for x in range(-20, 20, 2) for y in range(-20, 20, 2)]
 GRASS = game.GRASS_DIM * np.array([[(x + right, y + up) for x, y in PATCHES] for right, up in ((1, 0), (0, 0), (0, 1), (1, 1))])

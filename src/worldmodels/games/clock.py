@@ -44,8 +44,8 @@ class LaneClock:
         """Refuse a step that no game should see.
 
         Raises:
-            ValueError: if ``actions`` is not (B, A), or a lane's episode is over.
-            EnvironmentFault: if an action is not a finite number (a network that diverged).
+            ValueError: ``actions`` is not (B, A), or a lane's episode is over.
+            EnvironmentFault: an action is not a finite number (a network that diverged).
         """
         if actions.shape != (len(self), action_size):
             raise ValueError(f"actions have the shape {actions.shape}; {(len(self), action_size)} is needed")

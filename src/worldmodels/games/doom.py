@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import vizdoom
 
 ANSWER_SECONDS = 60.0
-"""That an engine may take for one step; it takes a fraction of a millisecond a tic on an idle machine."""
+"""Time that an engine may take for one step; it takes a fraction of a millisecond a tic on an idle machine."""
 REPLACEMENTS = 3
 """Engines in a row that may die at the same step of a lane."""
 LEFT, STAY, RIGHT = [True, False], [False, False], [False, True]
@@ -194,7 +194,7 @@ class DoomEnv:
         """Bring a lane to where it was, on a new engine, and call ``act(lane)``; name the lane and its seed.
 
         Raises:
-            EnvironmentFault: if ``REPLACEMENTS`` engines died one after the other.
+            EnvironmentFault: ``REPLACEMENTS`` engines died one after the other.
         """
         who = f"the ViZDoom engine of lane {lane} (seed {self._clock.seeds[lane]})"
         faults = doom_engine.engine_faults()

@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     import vizdoom
 
 START_SECONDS = 30.0
-"""That an engine may take to start; it takes 0.1 to 0.3 s on an idle machine."""
+"""Time that an engine may take to start; it takes 0.1 to 0.3 s on an idle machine."""
 START_TRIES = 3
 
 
 def start_surely(skill: int, resolution: str) -> "vizdoom.DoomGame":
     """Start one engine; one that does not answer within ``START_SECONDS`` is given up, and another is started.
 
-    An engine that cannot be forked, or dies while it starts, leaves ViZDoom waiting for ever, where nothing can reach it. So
+    An engine that cannot be forked, or dies while it starts, leaves ViZDoom waiting for ever, and nothing can reach it. So
     the wait is in a daemon thread, which can be left behind: it holds no lock and ends with this process.
 
     Raises:
-        EnvironmentFault: if the engine will not start, or ``START_TRIES`` of them did not answer.
+        EnvironmentFault: the engine does not start, or ``START_TRIES`` of them did not answer.
     """
 
     def start(answer: "queue.SimpleQueue[vizdoom.DoomGame | Exception]") -> None:
@@ -61,7 +61,7 @@ def start_engine(skill: int = 4, resolution: str = "160x120") -> "vizdoom.DoomGa
     On Linux it leaves nothing behind, even if this process is killed: no process, no shared memory, no file of its own.
 
     Raises:
-        EnvironmentFault: if it will not start.
+        EnvironmentFault: it does not start.
     """
     import vizdoom
 
@@ -99,7 +99,7 @@ def _launcher() -> Path:
     that is killed while its engines start.
 
     Raises:
-        OSError: if an engine could not be executed there, for which ViZDoom crashes Python.
+        OSError: an engine could not be executed there, for which ViZDoom crashes Python.
     """
     import vizdoom
 

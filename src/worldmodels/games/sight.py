@@ -7,7 +7,7 @@ import numpy as np
 from worldmodels.errors import EnvironmentFault
 
 FEWEST_FRAMES = 10
-"""That are needed to say that a game does not advance."""
+"""Frames that are needed to say that a game does not advance."""
 
 
 @dataclass
@@ -37,7 +37,7 @@ class Sight:
         """Refuse a game that showed nothing; ``source`` is named in the message.
 
         Raises:
-            EnvironmentFault: if every frame was of a single colour (black: headless without a renderer), or, of 10 frames or
+            EnvironmentFault: every frame was of a single colour (black: headless without a renderer), or, of 10 frames or
                 more, none ever changed within its episode.
         """
         if self.frames and not self.pictured:

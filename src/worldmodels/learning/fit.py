@@ -63,7 +63,7 @@ def fit(
         carried: what ``loss`` carries from one update to the next, changed in place; kept with the checkpoint.
 
     Raises:
-        WorldModelsError: where the loss is no longer a number.
+        WorldModelsError: the loss is no longer a number.
     """
     optimiser = torch.optim.Adam(model.parameters(), config.learning_rate, fused=True)
     every = max(1, config.updates // POINTS)

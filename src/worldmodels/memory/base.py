@@ -134,7 +134,7 @@ class Memory(nn.Module, ABC):
     ) -> tuple[Tensor, Tensor, Prediction]:
         """Take one step on what M itself predicts.
 
-        What ``forward`` reads has no axis T here; ``uniform``, ``normal`` and ``temperature`` are those of ``Mixture.sample``.
+        What ``forward`` reads has no axis T here; ``uniform``, ``normal`` and ``temperature`` are as in ``Mixture.sample``.
 
         Returns:
             z' (B, Z), the state after the step, and what M predicted for it, without the axis T.

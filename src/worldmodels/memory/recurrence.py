@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 Tape = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
-"""Of a step: h and c before it, the gates i, g, f, o, and tanh(c), (B, H) each."""
+"""What the gradient needs of a step: h and c before it, the gates i, g, f, o, and tanh(c), (B, H) each."""
 
 
 def recur(
@@ -16,7 +16,7 @@ def recur(
 
     Args:
         drive: what the inputs add to the gates i, g, f, o, (B, T, 4H).
-        keep: (B, T, 1), 0 where the state is zeroed before a step, else 1.
+        keep: (B, T, 1), 0 if the state is zeroed before a step, else 1.
         weight: recurrent weights (4H, H).
         h, c: the state before the first step, (B, H) each.
         kind: type of the products.
@@ -42,7 +42,7 @@ def recur(
 class Recurrence(torch.autograd.Function):
     """LSTM cells over T steps.
 
-    The gradient of the recurrent weights is one product over all steps, where automatic differentiation would add up T small
+    The gradient of the recurrent weights is one product over all steps; automatic differentiation would add up T small
     ones: with few sequences in a batch, those take most of the time.
 
     ``Recurrence.apply(drive, keep, weight, h, c, kind)`` takes what ``recur`` takes and returns the same, but for the tape.

@@ -56,7 +56,7 @@ class Session:
     Not for several threads at once.
 
     Args:
-        agent: whose dream it is, and who drives where nobody else does.
+        agent: whose dream it is, and who drives if nobody else does.
         temperature: at first.
         seed: of the dream.
     """

@@ -131,7 +131,7 @@ def search_rounds(axes: Axes, curves: Mapping[str, pd.DataFrame]) -> None:
 
 @figure
 def sweep_points(axes: Axes, setting: str, scores: Sequence[tuple[str, Mapping[str, Any] | None, Mapping[str, Any]]]) -> None:
-    """Draw the scores of experiments over the value of a param: a dot each, and the mean over those of the same value.
+    """Draw the scores of experiments over the value of a param: a dot each, and the mean over the dots of the same value.
 
     Args:
         axes: what is drawn on.

@@ -22,13 +22,13 @@ from worldmodels.worlds.dream import Starts
 from worldmodels.worlds.real import RealWorld
 
 TEMPERATURES = (0.1, 0.5, 1.0, 1.15, 1.3)
-"""Of the dreams that are shown beside each other (the paper's, section 4.4)."""
+"""Temperatures of the dreams that are shown beside each other (the paper's, section 4.4)."""
 DREAM_STEPS = 300
-"""Of each of these, at most."""
+"""Steps of each of these dreams, at most."""
 PICTURES = 12
-"""Of a filmstrip."""
+"""Pictures of a filmstrip."""
 FILM_STEPS = 350
-"""Of the video, at most."""
+"""Steps of the video, at most."""
 BATCH = 256
 TRAVERSED, TRAVERSAL_STEPS, TRAVERSAL_REACH = 8, 9, 3.0
 """Dimensions of z that are traversed, in how many steps, and how many standard deviations to each side."""

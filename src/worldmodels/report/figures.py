@@ -16,7 +16,7 @@ from worldmodels.report.style import FAINT_INK, GRID, INK, PAPER_WHITE, TRAIN_CO
 
 P = ParamSpec("P")
 WIDTH, HEIGHT = 6.4, 3.6
-"""Of a plot, in inches."""
+"""Size of a plot, in inches."""
 PLACES = {"dream": WORLD_COLOURS["dream"], "game": WORLD_COLOURS["real"]}
 """Colour of a phase by where it learns."""
 _STYLE: Any = {

@@ -7,7 +7,7 @@ PAPER_COLOUR = "#7A3E9D"
 TRAIN_COLOUR = "#9DB4C6"
 VALIDATION_COLOUR = "#1F6FA8"
 SERIES = ("#1F6FA8", "#D9801E", "#8A929B", "#2E8B6F", "#7A3E9D", "#B5495B")
-"""Of lines that are no worlds."""
+"""Colours of lines that stand for no world."""
 INK = "#1C2430"
 FAINT_INK = "#6B7480"
 GRID = "#E4E8EC"

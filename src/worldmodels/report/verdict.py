@@ -9,7 +9,7 @@ import numpy as np
 from worldmodels.report.table import NO_STUDY, paper, score_text
 
 CLEAR = 2.0
-"""Standard errors of a difference from which on it is called one."""
+"""If a difference is at least so many of its standard errors, it is called one."""
 
 
 class Rival(NamedTuple):
@@ -106,7 +106,7 @@ def details(score: Mapping[str, Any]) -> str:
     if pays_nothing(score):
         return parts[0]
     if score["blind"]:
-        parts.append("A policy that does not look moves by the clock alone; whoever uses what it sees is better.")
+        parts.append("A policy that does not look moves by the clock alone. An agent that uses what it sees is better.")
     published = paper(score)
     if published:
         above = errors_above(score["real"], published)

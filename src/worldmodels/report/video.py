@@ -54,8 +54,8 @@ def write_video(path: Path, frames: Iterable[np.ndarray], fps: float = 35.0, *, 
         How many frames were written.
 
     Raises:
-        ParamsError: for another suffix, or a rate that is not above 0.
-        ValueError: where there is no frame.
+        ParamsError: the suffix is another, or the rate is not above 0.
+        ValueError: there is no frame.
     """
     writers = {".mp4": _write_mp4, ".gif": _write_gif}
     write = writers.get(path.suffix.lower())
@@ -76,7 +76,7 @@ def picture_of(path: Path, second: float = 1.0) -> np.ndarray:
     """Return a frame of a video, (H, W, 3) uint8: the first at or after a second, else the last.
 
     Raises:
-        ValueError: where the file is no video.
+        ValueError: the file is no video.
     """
     import av
 

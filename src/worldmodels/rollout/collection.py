@@ -60,7 +60,7 @@ def collect_episodes(
     ``ENOUGH`` of them whether the game shows anything; at the end, the caller asks it.
 
     Raises:
-        EnvironmentFault: if ``ENOUGH`` episodes showed nothing.
+        EnvironmentFault: ``ENOUGH`` episodes showed nothing.
     """
     waiting: dict[int, Episode] = {}
     order = iter(seeds)

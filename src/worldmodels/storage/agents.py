@@ -38,12 +38,12 @@ def write_card(folder: Path, card: AgentCard) -> None:
 
 
 def read_card(folder: Path) -> AgentCard:
-    """Read the card of an agent's folder; ArtifactError where there is none, or it is no card."""
+    """Read the card of an agent's folder; ArtifactError if there is none, or it is no card."""
     return read_part(folder, read_json(folder / CARD), "", AgentCard)
 
 
 def read_part(folder: Path, node: Any, key: str, kind: Any) -> Any:
-    """Return what stands at ``key`` of an agent's card as a ``kind``; ArtifactError where it is none."""
+    """Return what stands at ``key`` of an agent's card as a ``kind``; ArtifactError if it is none."""
     try:
         return TypeAdapter(kind).validate_python(node)
     except ValidationError as error:

@@ -14,7 +14,7 @@ from worldmodels.errors import ArtifactError
 from worldmodels.storage.weights import load_tensors, save_tensors
 
 SECONDS = 30.0
-"""Between two checkpoints; ``WM_CHECKPOINT_SECONDS`` overrides it."""
+"""Time between two checkpoints; ``WM_CHECKPOINT_SECONDS`` overrides it."""
 
 
 class Checkpoint:
@@ -40,7 +40,7 @@ class Checkpoint:
         return self.path.with_suffix("")
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return the tensors and values last saved; two empty dicts where there are none of this computation."""
+        """Return the tensors and values last saved; two empty dicts if there are none of this computation."""
         if not self.path.exists():
             return {}, {}
         try:
@@ -59,7 +59,7 @@ class Checkpoint:
         return self.end is not None or time.monotonic() - self._saved >= self._seconds
 
     def save(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
-        """Save, atomically; where the disk has no room for it, warn and go on with what is there already."""
+        """Save, atomically; if the disk has no room for it, warn and go on with what is there already."""
         try:
             save_tensors(self.path, tensors, {"identity": self.identity, "values": dict(values)})
         except OSError as error:

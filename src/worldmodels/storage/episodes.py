@@ -24,7 +24,7 @@ from worldmodels.storage.layout import damaged, require
 CHUNK = 64
 FRAME_BYTES = int(np.prod(FRAME_SHAPE))
 MAGIC_BYTES = 8
-"""Of an Arrow file, before what is an Arrow stream."""
+"""Bytes of an Arrow file before the Arrow stream in it."""
 
 
 class EpisodeWriter:
@@ -96,7 +96,7 @@ class EpisodeWriter:
         return {"rows": self.rows, "shards": self.shards, "open": self._open.state() if self._open else None}
 
     def finish(self, manifest: Path, earlier: Path, target: Path | None = None) -> None:
-        """Close the files and write the manifest: this iteration's shards after those of the ``earlier`` manifest.
+        """Close the files and write the manifest: this iteration's shards after the shards of the ``earlier`` manifest.
 
         With ``target``, the files are put there, and the folder keeps its own.
         """
@@ -185,7 +185,7 @@ class _OpenShard:
         """Return the shard as it was at ``state``, though what wrote it is gone.
 
         Raises:
-            OSError: where the file is missing, or not what it was.
+            OSError: the file is missing, or not what it was.
         """
         with path.open("rb") as file:
             content = file.read(state["bytes"])
@@ -219,7 +219,7 @@ class FrameReader:
         verify: check every shard against its SHA-256 first.
 
     Raises:
-        ArtifactError: where a shard is missing, or its checksum is another.
+        ArtifactError: a shard is missing, or its checksum is another.
     """
 
     def __init__(self, manifest: Path, *, verify: bool = True) -> None:

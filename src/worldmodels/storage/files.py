@@ -35,7 +35,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON; ArtifactError where it is missing or broken."""
+    """Read JSON; ArtifactError if it is missing or broken."""
     try:
         return json.loads(require(path).read_text(encoding="utf-8"))
     except (ValueError, OSError, RecursionError) as error:
@@ -43,7 +43,7 @@ def read_json(path: Path) -> Any:
 
 
 def write_curve(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> None:
-    """Write a curve as CSV: one row a point, six significant digits; ``columns`` name those of a curve without rows."""
+    """Write a curve as CSV: one row a point, six significant digits; ``columns`` name the columns of a curve without rows."""
     table = pd.DataFrame(rows, columns=None if rows else list(columns))
     write_bytes(path, table.to_csv(index=False, float_format="%.6g", lineterminator="\n").encode())
 
@@ -67,7 +67,7 @@ def sha256(path: Path) -> str:
 
 
 def link(source: Path, target: Path) -> None:
-    """Put a file at a second place, at once where the file system can; folders are made."""
+    """Put a file at a second place, at once if the file system can; folders are made."""
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
     try:
@@ -82,7 +82,7 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """Read a table; ArtifactError where it is missing, or not what was written.
+    """Read a table; ArtifactError if it is missing, or not what was written.
 
     Its values have checksums; the names of its columns stand in it twice.
     """

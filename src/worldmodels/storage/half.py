@@ -12,7 +12,7 @@ def halve_agent(folder: Path, out: Path) -> int:
     ``load_agent`` computes with them in single precision: the agent differs from the original by their rounding.
 
     Raises:
-        ArtifactError: where the folder is no agent's, or damaged.
+        ArtifactError: the folder is no agent's, or damaged.
     """
     card = read_card(folder)
     read = {path.name: load_tensors(path) for path in sorted(folder.glob("*.safetensors"))}

@@ -38,7 +38,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read tensors and their description.
 
     Raises:
-        ArtifactError: if the file is missing, truncated, not ours, or its checksum is another.
+        ArtifactError: the file is missing, truncated, not ours, or its checksum is another.
     """
     try:
         with safe_open(require(path), framework="pt") as file:

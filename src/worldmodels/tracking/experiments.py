@@ -31,7 +31,7 @@ class Experiment(NamedTuple):
 class Result(NamedTuple):
     """What an experiment found.
 
-    The scores, agent -> what its metrics/<key>.json says, are those of agents that were made with the experiment's params: a
+    The scores, agent -> what its metrics/<key>.json says, are of agents that were made with the experiment's params: a
     target leaves the others in dvc.lock as they were.
     """
 

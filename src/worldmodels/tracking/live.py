@@ -25,7 +25,7 @@ MACHINE_SECONDS = 10
 BATCH_SECONDS = 1.0
 """How long metrics are gathered before they are sent together."""
 QUIET_SECONDS = 10.0
-"""Between two lines of progress if stderr is not a terminal."""
+"""Time between two lines of progress if stderr is not a terminal."""
 
 
 class StageRun:

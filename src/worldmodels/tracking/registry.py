@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 PACKAGES = ("numpy", "pandas", "pyarrow", "pydantic", "pyyaml", "safetensors", "torch")
 CANDIDATE, CHAMPION = "candidate", "champion"
-"""Aliases: of the last agent without a study, and of the version that passed the gate (``tracking/release.py``)."""
+"""Aliases of the last agent without a study, and of the version that passed the gate (``tracking/release.py``)."""
 FILES = "artifacts"
 RETURNS, PICTURE = f"{FILES}/returns.parquet", f"{FILES}/dream.png"
 """Where a version's files lie in its model."""
@@ -103,7 +103,7 @@ def _has_files(name: str, version: str) -> bool:
 
 
 def _register(mirror: "Mirror", run_id: str, evaluate: Entry, lineage: Mapping[str, str]) -> str | None:
-    """Register an agent if its files are those of dvc.lock; return the version."""
+    """Register an agent if its files are as dvc.lock says; return the version."""
     files, film = AgentFiles(evaluate.key), mirror.known.get("film", evaluate.key)
     scores, agent, returns = (mirror.on_disk(path.as_posix()) for path in (files.scores, files.agent, files.returns))
     if scores is None or agent is None or returns is None:

@@ -163,7 +163,7 @@ def promote(client: MlflowClient, version: ModelVersion, alpha: float = ALPHA) -
     """Make a version the champion if it passes the gate; write the reason on it in any case; return a sentence.
 
     Raises:
-        RefusedError: with the reason; the champion stays.
+        RefusedError: it does not pass, for the reason in the message; the champion stays.
         ArtifactError: its test episodes, or the champion's, cannot be had.
     """
     name, number, champion = version.name, str(version.version), champion_of(client, version.name)

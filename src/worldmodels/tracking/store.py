@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 EXPERIMENT = "worldmodels"
 PREFIX = "worldmodels-"
-"""Of the name of a registered model, before the environment's."""
+"""Beginning of the name of a registered model; the environment's name follows."""
 FILES = "mlartifacts"
 """The folder of files beside a database."""
 TIMEOUT = 3

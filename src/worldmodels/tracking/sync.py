@@ -41,7 +41,7 @@ class SyncReport:
 def sync(root: Path, *, registry: bool = True) -> SyncReport:
     """Make sure that MLflow has a run for every stage of dvc.lock, a parent for every world model, a version for every agent.
 
-    Idempotent. What is missing is rebuilt from the artifacts; those that are not on disk, or are not those of dvc.lock, are
+    Idempotent. What is missing is rebuilt from the artifacts; artifacts that are not on disk, or are not as dvc.lock says, are
     left out with a note, and come with the next sync after ``dvc checkout``.
 
     Raises:
@@ -81,7 +81,7 @@ class Mirror:
         self._children = {run.info.run_id: run.data.tags.get("mlflow.parentRunId") for run in self._stages}
 
     def iteration(self, key: str) -> None:
-        """Mirror an iteration: its parent run and the runs of its stages, those of agents among them."""
+        """Mirror an iteration: its parent run and the runs of its stages, also the stages of agents."""
         own = [entry for entry in self.known.entries if self.known.parent(entry) == key]
         made = [self.known.get(stage, key) for stage, section in STAGES.items() if section == "world_models"]
         whole = [entry for entry in made if entry is not None]

@@ -96,7 +96,7 @@ class Vision(nn.Module):
             images: (B, 3, 64, 64) in [0, 1].
             noise: (B, Z) standard normal, for the reparametrised sample.
             config: weights of the two terms.
-            mean_image: (3, 64, 64), the mean over the data set; used where ``pixel_weight`` is not 0.
+            mean_image: (3, 64, 64), the mean over the data set; used if ``pixel_weight`` is not 0.
         """
         mean, log_variance = self.encode(images)
         error = (self.decode(sample_latent(mean, log_variance, noise)) - images).square()

@@ -18,9 +18,9 @@ from worldmodels.vision.model import Vision, VisionConfig, VisionLossConfig, to_
 CLIP = 1000.0
 """Greatest norm of the gradient."""
 HELD_OUT = 20
-"""One chunk of this many is for validation."""
+"""One chunk in so many is for validation."""
 ACTIVE_VARIANCE = 0.01
-"""A latent dimension is active where its mean varies by more than this over frames (Burda et al. 2016, section 5.2)."""
+"""A latent dimension is active if its mean varies by more than this over frames (Burda et al. 2016, section 5.2)."""
 POOL = 256
 """Chunks that are mixed at a time: 16,384 frames, 200 MB."""
 

@@ -27,7 +27,7 @@ class Starts(NamedTuple):
 
     @classmethod
     def of(cls, latents: Mapping[str, Tensor]) -> "Starts":
-        """Return those of the ``encode`` stage's latents: rows ``mean``, ``log_variance`` (N, Z), ``first`` (N,)."""
+        """Return the starts in the ``encode`` stage's latents: rows ``mean``, ``log_variance`` (N, Z), ``first`` (N,)."""
         first = latents["first"]
         return cls(latents["mean"][first].float(), latents["log_variance"][first].float())
 

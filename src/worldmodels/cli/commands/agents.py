@@ -74,10 +74,10 @@ def dream(
 def play(
     agent: AgentName,
     temperature: Temperature = None,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="On 127.0.0.1; 0 takes a free one.")] = 8750,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 takes a free one.")] = 8750,
     rate: Annotated[float | None, typer.Option(min=1, max=120, help="Steps a second. Default: the game's own.")] = None,
 ) -> None:
-    """Serve a page on this machine where a dream is played: by you, or by the agent; beside the real game, if you like.
+    """Serve a page on this machine: you or the agent play a dream, beside the real game if you like.
 
     \b
     wm play doom-2
@@ -91,7 +91,7 @@ def play(
 
 @export.command("web", short_help="A folder that plays the dream in any browser, without Python.")
 def export_page(agent: AgentName, out: OutFolder, temperature: Temperature = None) -> None:
-    """Write a folder for any static web server that plays an agent's dream in the browser: V and M as ONNX, and all else.
+    """Write a folder that plays an agent's dream in the browser, for any static web server. V, M and C are ONNX files.
 
     \b
     wm export web doom-2 site && python -m http.server --directory site

@@ -28,7 +28,7 @@ def preset(
         list[str] | None,
         typer.Option(autocompletion=_files("presets/studies"), help="A study in presets/studies/ to add; may be repeated."),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Also if params.yaml holds edits: they are lost.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite params.yaml; its edits are lost.")] = False,
 ) -> None:
     """Put a preset in force: copy presets/NAME.yaml over params.yaml. A study adds agents that are compared.
 
@@ -45,7 +45,7 @@ def preset(
 def check() -> None:
     """Validate the whole params.yaml before anything runs, and say how long it takes if that was measured.
 
-    Every value, unknown keys, and how world models and agents build on each other.
+    It checks every value, refuses unknown keys, and checks how world models and agents build on each other.
     """
     from worldmodels.cli.presets import check_params
 
@@ -72,7 +72,7 @@ def sweep(
     """Run one DVC experiment for every combination of values, and print a table of their scores.
 
     A key may be any that the config classes know, also one that params.yaml leaves at its default. Each experiment runs in a
-    folder of its own and is a run in MLflow by its name. The same command again continues. Exit code 1 if one failed.
+    folder of its own and is a run in MLflow by its name. The same command continues a sweep. The exit code is 1 if one failed.
 
     \b
     wm sweep doom.evaluate.temperature=0.5,1.0,1.3 --target evaluate@doom-1

@@ -31,7 +31,7 @@ def show(
 
 @commands.command(short_help="Check this machine; say what to do.")
 def doctor(as_json: Json = False) -> None:
-    """Check this machine: Python, packages, rendering, GPU, disk, MLflow store, DVC; each with a verdict."""
+    """Check Python, packages, rendering, GPU, disk, MLflow's store and DVC on this machine; give a verdict on each."""
     from worldmodels.cli.doctor import examine
 
     verdicts = []
@@ -49,8 +49,8 @@ def doctor(as_json: Json = False) -> None:
 
 @ledger.command("add", short_help="Append the scores of the run that is here.")
 def ledger_add(
-    run: Annotated[str, typer.Option(help="Name of the run, one word; rows of the same run and seeds are replaced.")],
-    hardware: Annotated[str, typer.Option(help="What it ran on, such as `AMD EPYC, 2 cores, bf16`.")] = "",
+    run: Annotated[str, typer.Option(help="Name of the run, one word. A row of the same run, agent and seeds is replaced.")],
+    hardware: Annotated[str, typer.Option(help="The machine that it ran on, such as `AMD EPYC, 2 cores, bf16`.")] = "",
     minutes: Annotated[
         list[str] | None, typer.Option(metavar="AGENT=MINUTES", help="Minutes from nothing to an agent; may be repeated.")
     ] = None,

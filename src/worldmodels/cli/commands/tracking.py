@@ -21,7 +21,7 @@ commands.add_typer(registry, name="registry")
 def track_sync() -> None:
     """Make MLflow hold what dvc.lock says: one run for every stage, one model version for every agent.
 
-    Running it twice changes nothing. A deleted MLflow database is rebuilt by it.
+    If you run it twice, nothing changes. It rebuilds an MLflow database that was deleted.
     """
     from worldmodels.tracking.experiments import mirror_experiments
     from worldmodels.tracking.sync import sync
@@ -55,7 +55,7 @@ def track_ui(
 
 @registry.command("list")
 def registry_list(
-    model: Annotated[str | None, typer.Argument(help="Of one game only: doom, or worldmodels-doom.")] = None,
+    model: Annotated[str | None, typer.Argument(help="List one game only: doom, or worldmodels-doom.")] = None,
     as_json: Json = False,
 ) -> None:
     """List registered versions: aliases, scores, and what the gate said.
@@ -80,7 +80,7 @@ def registry_compare(
 ) -> None:
     """Ask the gate whether a version is better than another, and change nothing.
 
-    A one-sided paired test on the returns of the same test episodes.
+    The gate is a one-sided paired test on the returns of the same test episodes.
 
     \b
     wm registry compare doom-2 doom-1
@@ -96,8 +96,8 @@ def registry_compare(
 def registry_promote(version: VersionName, alpha: Alpha = 0.05) -> None:
     """Make a version the champion, if it is better than the champion with statistical evidence.
 
-    The first champion must beat the random policy. The reason is written on the version in any case; exit code 1 if the
-    champion stays.
+    The first champion must beat the random policy. The reason is written on the version in any case. The exit code is 1 if
+    the champion stays.
 
     \b
     wm registry promote doom@candidate

@@ -18,7 +18,7 @@ UNITS, BATCH, RATE, SWEEPS = 128, 1024, 1e-3, 2
 TRACE = 0.95
 """lambda (Sutton & Barto 2018, section 12.1)."""
 SCALE = 10.0
-"""What its output is in units of."""
+"""Unit of its output."""
 NEWEST = 0.3
 """Share of the updates from the newest collection; the others take any."""
 
@@ -27,8 +27,8 @@ class Lesson(NamedTuple):
     """A collection: T steps of B lanes."""
 
     x: Tensor  # C's features, (T, B, F) float16
-    # those of the states behind which no step of the same episode is noted, at ``(over | last step)``, in that order, (K, F)
-    # float16
+    # C's features, (K, F) float16, in the states behind which no step of the same episode is noted, at ``(over | last step)``,
+    # in that order
     ends: Tensor
     worth: Tensor  # what the steps were worth, (T, B)
     lost: Tensor  # whether the episode ended there, (T, B) bool

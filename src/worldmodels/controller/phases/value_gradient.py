@@ -1,7 +1,7 @@
 """C by value gradients: the game says where C gets to and what that is worth, M how it depends on what C does.
 
 From states that C has reached in the game, M dreams a few steps on, and a critic that has learned in the game says what the
-rest is worth. All of it is differentiable in the actions, so C follows the gradient itself, where PPO has to guess it from
+rest is worth. All of it is differentiable in the actions, so C follows the gradient itself, and PPO has to guess it from
 returns (SVG, Heess et al. 2015; short dreams from real states, Janner et al. 2019). Nothing is learned of long dreams, so
 there are none to exploit.
 
@@ -92,7 +92,7 @@ class Moments(NamedTuple):
 
 
 class Played(NamedTuple):
-    """A collection: T steps of B lanes; where an episode is over, the next one of the lane begins."""
+    """A collection: T steps of B lanes; if an episode is over, the next one of the lane begins."""
 
     moments: Moments  # (T, B, ...)
     lesson: Lesson  # for the critic
@@ -323,7 +323,7 @@ def perilous(lost: Tensor, over: Tensor, patience: int) -> Tensor:
 
 
 def tame(gradient: Tensor) -> Tensor:
-    """Return gradients (B, N) of a batch of dreams with those of outliers cut to ``OUTLIER`` times the quantile ``TAMED``.
+    """Return gradients (B, N) of a batch of dreams with outliers cut to ``OUTLIER`` times the quantile ``TAMED``.
 
     >>> tame(torch.tensor([[1.0]] * 19 + [[50.0]])).max().item()
     2.0
