@@ -63,13 +63,10 @@ class Visitor:
         """Whether nothing moves until something is said."""
         return self.paused or (self.watching is None and self.session.now.ended)
 
-    def go_on(self) -> None:
-        """Advance, unless an order came first after which nothing moves."""
-        if not self.waiting:
-            self.advance()
-
     def advance(self) -> None:
-        """Dream, or watch, one step on."""
+        """Dream, or watch, one step on, unless nothing moves."""
+        if self.waiting:
+            return
         if self.watching is None:
             self.session.step(self.held if self.driven else None)
         elif self.watching + 1 < len(self.session.moments):
@@ -173,7 +170,7 @@ async def _serve(socket: WebSocket, stage: Stage, visitor: Visitor) -> None:
                 changed.clear()
                 await show()
                 continue
-            await _alone(visitor, visitor.go_on)
+            await _alone(visitor, visitor.advance)
             await show()
             due = max(due + 1 / visitor.rate, time.monotonic() - 1 / visitor.rate)
 
@@ -267,8 +264,9 @@ def _hold(_: Stage, visitor: Visitor, action: list[float]) -> None:
 
 
 def _step(_: Stage, visitor: Visitor) -> None:
-    visitor.paused = True
+    visitor.paused = False
     visitor.advance()
+    visitor.paused = True
 
 
 def _back(_: Stage, visitor: Visitor, steps: int) -> None:

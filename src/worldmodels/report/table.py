@@ -5,12 +5,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from worldmodels.games.make import references
-from worldmodels.params import explain
 from worldmodels.storage.files import read_json
-from worldmodels.storage.layout import AgentFiles, damaged
+from worldmodels.storage.layout import AgentFiles
 
 HEADINGS = (
     "agent", "world model", "controller", "seed", "study", "dream", "real ± std. error", "n", "random", "best blind", "paper",
@@ -19,7 +18,7 @@ NO_STUDY = "none"
 """``study`` of an agent that is part of the chain."""
 
 
-class _Mean(BaseModel, strict=True):
+class _Mean(BaseModel, strict=True, allow_inf_nan=False):
     mean: float
     stderr: float
     n: int
@@ -39,36 +38,36 @@ class _Blind(_Mean):
     policy: str
 
 
-class _Steps(BaseModel, strict=True):
-    dream: int
-    game: int
-
-
-class _Scores(BaseModel, strict=True):
-    """What must be in the ``metrics/<key>.json`` of an agent. More may be."""
+class _Baseline(BaseModel, strict=True, allow_inf_nan=False):
+    """What must be in the ``metrics/<key>.json`` of a random policy. More may be."""
 
     key: str
     environment: str
+    preset: str
+    rules: str
+    backend: str
+    real: _Summary
+    blind: _Blind | None
+
+
+class _Scores(_Baseline):
+    """What must be in the ``metrics/<key>.json`` of an agent. More may be."""
+
     world_model: str
     controller: str
     study: str
-    preset: str
     seed: int
     controller_seed: int
-    rules: str
-    backend: str
     block: str
     parameters: int
-    steps: _Steps
-    real: _Summary
+    steps: dict[str, int]
     dream: _Dream | None
     random: _Summary
-    blind: _Blind | None
     gap: float | None
 
 
 def read_scores(where: AgentFiles | Path) -> dict[str, Any]:
-    """Return the scores of an agent, checked: they hold all that the tables and the report show.
+    """Return the scores of an agent, or of a random policy, checked: they hold all that the tables and the report show.
 
     Args:
         where: the agent, or the path of its ``metrics/<key>.json``.
@@ -77,12 +76,7 @@ def read_scores(where: AgentFiles | Path) -> dict[str, Any]:
         ArtifactError: the file is missing, or something in it is missing or wrong; the message names the command that makes it.
     """
     path = where.scores if isinstance(where, AgentFiles) else where
-    scores = read_json(path)
-    try:
-        _Scores.model_validate(scores)
-    except ValidationError as error:
-        raise damaged(path, " ".join(explain(error, scores))) from None
-    return dict(scores)
+    return dict(read_json(path, _Baseline if path.stem.endswith("-0") else _Scores))
 
 
 def cells(scores: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:

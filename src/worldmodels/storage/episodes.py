@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from pydantic import BaseModel
 
 from worldmodels.shapes import FRAME_SHAPE, Episode
 from worldmodels.storage.files import link, read_json, sha256, write_json, write_table
@@ -25,6 +26,34 @@ CHUNK = 64
 FRAME_BYTES = int(np.prod(FRAME_SHAPE))
 MAGIC_BYTES = 8
 """Bytes of an Arrow file before the Arrow stream in it."""
+
+
+class _Shard(BaseModel, strict=True):
+    path: str
+    sha256: str
+    frames: int
+
+
+class Manifest(BaseModel, strict=True):
+    """What must be in data.json."""
+
+    shards: list[_Shard]
+
+
+class _Played(BaseModel, strict=True, allow_inf_nan=False):
+    episodes: int
+    mean_return: float
+    reward_per_step: float
+
+
+class Collected(Manifest, allow_inf_nan=False):
+    """What must be in the data.json of a world model that is not empty."""
+
+    episodes: int
+    frames: int
+    all_frames: int
+    mean_return: float
+    policies: dict[str, _Played]
 
 
 class EpisodeWriter:
@@ -109,7 +138,7 @@ class EpisodeWriter:
                 link(self.folder / shard["name"], target / shard["name"])
             mine.append({"path": (place / shard["name"]).as_posix(), "sha256": shard["sha256"], "frames": shard["frames"]})
         write_table(place / "episodes.parquet", table)
-        before = read_json(earlier)["shards"]
+        before = read_json(earlier, Manifest)["shards"]
         summary = {
             "episodes": len(table),
             "frames": sum(shard["frames"] for shard in mine),
@@ -227,7 +256,7 @@ class FrameReader:
         self.chunks: list[tuple[pa.ipc.RecordBatchFileReader, pa.ipc.RecordBatchFileReader, int]] = []
         self.total = 0  # frames
         frames_only = pa.ipc.IpcReadOptions(included_fields=[0])
-        for shard in read_json(manifest)["shards"]:
+        for shard in read_json(manifest, Manifest)["shards"]:
             self.total += shard["frames"]
             path = require(Path(shard["path"]))
             if verify and sha256(path) != shard["sha256"]:
