@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -63,9 +64,9 @@ def read_curve(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
     try:
         table = pd.read_csv(require(path), keep_default_na=False, na_values=[""], dtype=dict.fromkeys(TEXTS, str))
         _check(columns, table.columns)
-        texts = [name for name in table if name not in TEXTS and not is_numeric_dtype(table[name])]
-        if texts and len(table):
-            raise ValueError(f"{', '.join(texts)}: numbers are expected")
+        numbers = table.drop(columns=[*TEXTS], errors="ignore") if len(table) else table[[]]
+        if wrong := [name for name in numbers if not is_numeric_dtype(table[name]) or np.isinf(table[name]).any()]:
+            raise ValueError(f"{', '.join(wrong)}: numbers are expected")
         return table
     except (ValueError, OSError) as error:
         raise damaged(path, error) from None
