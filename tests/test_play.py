@@ -215,7 +215,9 @@ class Visit:
     def __init__(self, address, visitor="", origin=None):
         from websockets.sync.client import connect
 
-        self.socket = connect(f"ws{address.removeprefix('http')}/dream?visitor={visitor}", origin=origin, max_size=None)
+        self.socket = connect(
+            f"ws{address.removeprefix('http')}/dream?visitor={visitor}", origin=origin, max_size=None, ping_interval=None
+        )
         self.name = self.next("hello")[0]["visitor"]
 
     def say(self, **order):
@@ -325,37 +327,31 @@ def test_a_refused_order_leaves_a_replay_where_it_is(server):
     assert json.loads(visit.next("file")[1]) == recording
 
 
-def test_orders_that_come_while_a_long_one_is_done_do_not_stop_the_pings(folder, monkeypatch):
-    import asyncio
+LONG = """
+import sys, time
+from pathlib import Path
+from worldmodels.cli.agents import Found
+from worldmodels.cli.play import serve
+from worldmodels.agent.agent import load_agent
+from worldmodels.play import server
+server._ORDERS["long"] = lambda *_: time.sleep(50)
+serve(Found("one", load_agent(Path(sys.argv[1])), 1.0), port=int(sys.argv[2]), rate=None)
+"""
 
-    from worldmodels.play import server
 
-    stage = server.Stage("one", load_agent(folder), temperature=1.0, rate=10.0, open_game=lambda: None)
-    monkeypatch.setitem(server._ORDERS, "long", lambda *_: time.sleep(1.0))
-
-    class Socket:
-        """Says all it has to say at once, and counts what is taken from it."""
-
-        said, taken, told = ['{"do": "long"}', *['{"do": "pause", "on": true}'] * 150], 0, []
-
-        async def receive(self):
-            if self.taken == len(self.said):
-                await asyncio.sleep(3)
-                return {"type": "websocket.disconnect"}
-            await asyncio.sleep(0)
-            self.taken += 1
-            return {"type": "websocket.receive", "text": self.said[self.taken - 1]}
-
-        async def send_bytes(self, message):
-            self.told.append((time.monotonic(), self.taken, message))
-
-    socket = Socket()
-    start = time.monotonic()
-    asyncio.run(server._serve(socket, stage, stage.visit("")[1]))
-    assert socket.taken == len(socket.said)
-    refused = [(at, taken) for at, taken, message in socket.told if b"too many orders" in message]
-    assert len(refused) in (50, 51), "what does not fit into the queue"
-    assert refused[0][0] - start < 0.9, "it is read while the long order is done"
+@pytest.mark.slow
+def test_an_order_that_takes_longer_than_the_keepalive_is_answered_also_if_others_wait(folder, tmp_path):
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    with serving([sys.executable, "-c", LONG, str(folder), str(port)], lambda: answers(f"{address}/about"), tmp_path / "log"):
+        visit = Visit(address)
+        with closing(visit.socket):
+            visit.say(do="long")
+            for _ in range(20):
+                visit.say(do="pause", on=True)
+            visit.say(do="start", seed=5)
+            time.sleep(10)
+            assert visit.next(until=lambda h: h["seed"] == 5)[0]["paused"]
 
 
 def test_other_hosts_and_other_sites_are_refused(server, tmp_path_factory):

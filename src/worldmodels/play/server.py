@@ -33,8 +33,6 @@ from worldmodels.play.session import Moment, Session, about
 PAGE = Path(__file__).with_name("page")
 MOST_VISITORS = 16
 """Dreams that are kept at once; the one that was left longest ago makes room."""
-MOST_ORDERS = 100
-"""Orders of a visitor that wait."""
 SLOWEST, FASTEST = 1.0, 120.0
 """Steps a second."""
 LOOPBACK = ("127.0.0.1", "localhost")
@@ -156,7 +154,7 @@ def pack(header: dict[str, Any], *parts: bytes) -> bytes:
 
 async def _serve(socket: WebSocket, stage: Stage, visitor: Visitor) -> None:
     """Dream for one connection, and do what it says, until it ends."""
-    changed, orders = asyncio.Event(), asyncio.Queue[str](MOST_ORDERS)
+    changed = asyncio.Event()
 
     async def show() -> None:
         await socket.send_bytes(await _alone(visitor, picture, visitor))
@@ -174,25 +172,17 @@ async def _serve(socket: WebSocket, stage: Stage, visitor: Visitor) -> None:
             await show()
             due = max(due + 1 / visitor.rate, time.monotonic() - 1 / visitor.rate)
 
-    async def listen() -> None:  # also while an order is done: the answers to the server's pings come this way
+    async def listen() -> None:
         while (said := await socket.receive())["type"] == "websocket.receive":
-            if orders.full():
-                await socket.send_bytes(pack({"kind": "error", "text": "too many orders at once: this one is left out"}))
-            else:
-                orders.put_nowait(said.get("text") or "")
-
-    async def obey() -> None:
-        while True:
-            text = await orders.get()
             try:
-                answer = await _alone(visitor, _obey, stage, visitor, text)
+                answer = await _alone(visitor, _obey, stage, visitor, said.get("text") or "")
             except WorldModelsError as error:
                 answer = pack({"kind": "error", "text": str(error)})
             if answer is not None:
                 await socket.send_bytes(answer)
             changed.set()
 
-    tasks = [asyncio.create_task(each()) for each in (dream, listen, obey)]
+    tasks = [asyncio.create_task(dream()), asyncio.create_task(listen())]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:

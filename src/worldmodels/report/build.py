@@ -78,7 +78,7 @@ def _read_run(root: Path, params: Mapping[str, Any]) -> list[_GameRun]:
         keys = [key for name in names for key, entry in params["agents"].items() if entry["env"] == name]
         agents = {key: AgentFiles(key, root) for key in keys}
         models = {key: WorldModelFiles(key, root) for key, entry in params["world_models"].items() if entry["env"] in names}
-        runs.append(_GameRun(each, names, agents, models, [read_scores(files) for files in agents.values()]))
+        runs.append(_GameRun(each, names, agents, models, [read_scores(files.scores) for files in agents.values()]))
     return [run for run in runs if run.agents]
 
 

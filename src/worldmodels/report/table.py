@@ -9,7 +9,6 @@ from pydantic import BaseModel
 
 from worldmodels.games.make import references
 from worldmodels.storage.files import read_json
-from worldmodels.storage.layout import AgentFiles
 
 HEADINGS = (
     "agent", "world model", "controller", "seed", "study", "dream", "real ± std. error", "n", "random", "best blind", "paper",
@@ -66,16 +65,12 @@ class _Scores(_Baseline):
     gap: float | None
 
 
-def read_scores(where: AgentFiles | Path) -> dict[str, Any]:
+def read_scores(path: Path) -> dict[str, Any]:
     """Return the scores of an agent, or of a random policy, checked: they hold all that the tables and the report show.
-
-    Args:
-        where: the agent, or the path of its ``metrics/<key>.json``.
 
     Raises:
         ArtifactError: the file is missing, or something in it is missing or wrong; the message names the command that makes it.
     """
-    path = where.scores if isinstance(where, AgentFiles) else where
     return dict(read_json(path, _Baseline if path.stem.endswith("-0") else _Scores))
 
 

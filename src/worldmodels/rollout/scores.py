@@ -35,11 +35,7 @@ def episodes_table(returns: Returns, world: str) -> pd.DataFrame:
 
 
 def read_blind(path: Path, policies: Iterable[str] = ("random",)) -> tuple[pd.DataFrame, dict[str, dict[str, Any]]]:
-    """Return the table of the blind policies' episodes, which has checksums, and policy -> summary.
-
-    Raises:
-        ArtifactError: it is missing or damaged, or lacks one of the ``policies``.
-    """
+    """Return the table of blind policies' episodes, and policy -> summary; ArtifactError if it lacks one or is damaged."""
     table = read_table(path, ("world", "seed", "total", "length", "terminal"))
     if missing := set(policies) - set(table["world"]):
         raise damaged(path, f"it lacks the policy {min(missing)}")

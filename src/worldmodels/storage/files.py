@@ -63,8 +63,8 @@ def read_curve(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
     """Return a curve; ArtifactError if it is missing, is no table, lacks one of the ``columns``, or has texts for numbers."""
     try:
         table = pd.read_csv(require(path), keep_default_na=False, na_values=[""], dtype=dict.fromkeys(TEXTS, str))
-        _check(columns, table.columns)
-        numbers = table.drop(columns=[*TEXTS], errors="ignore") if len(table) else table[[]]
+        _check(columns, list(table.columns.astype(str)))
+        numbers: list[Any] = [] if table.empty else list(table.drop(columns=[*TEXTS], errors="ignore"))
         if wrong := [name for name in numbers if not is_numeric_dtype(table[name]) or np.isinf(table[name]).any()]:
             raise ValueError(f"{', '.join(wrong)}: numbers are expected")
         return table
