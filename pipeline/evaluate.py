@@ -17,8 +17,7 @@ from worldmodels.storage.files import read_curve, write_json, write_table
 def main(stage: Stage) -> None:
     config: EvaluationConfig = stage.params("evaluate", EvaluationConfig)
     game: GameConfig = stage.params("game", Game)
-    files = stage.agent
-    blind, known = read_blind(stage.random.returns, game.policies)
+    files, (blind, known) = stage.agent, read_blind(stage.random.returns, game.policies)
     curve = read_curve(files.curve, ("phase", "world", "steps"))
     agent = load_agent(files.agent)
     shared = stage.engine.share(agent)

@@ -33,7 +33,7 @@ from worldmodels.report.table import read_scores
 from worldmodels.rollout.scores import episodes_table, read_blind, steps_learned, summarise
 from worldmodels.shapes import Episode, Returns
 from worldmodels.storage.checkpoint import Checkpoint
-from worldmodels.storage.episodes import Collected, EpisodeWriter, FrameReader
+from worldmodels.storage.episodes import COLLECTED, EpisodeWriter, FrameReader
 from worldmodels.storage.files import read_curve, read_json, read_table, write_bytes, write_curve, write_json, write_table
 from worldmodels.storage.layout import AgentFiles, WorldModelFiles
 from worldmodels.storage.weights import load_tensors, save_tensors
@@ -163,7 +163,7 @@ class TestDamage:
     def test_of_json_that_is_of_another_type(self, tmp_path, name, content):
         path = tmp_path / name
         write_bytes(path, content)
-        readers = [FrameReader, lambda path: read_json(path, Collected)] if path.name == "data.json" else [read_scores]
+        readers = [FrameReader, lambda path: read_json(path, COLLECTED)] if path.name == "data.json" else [read_scores]
         command = {"doom-1.json": "evaluate@doom-1", "doom-0.json": "initialise@doom", "data.json": "collect@doom-1"}[path.name]
         for read in readers:
             assert read_or_named(read, path, f"dvc repro {command}") is None

@@ -209,7 +209,7 @@ def _rows(root: Path, file: Path) -> list[dict[str, Any]]:
             "game": "take_cover" if game == "takecover" else game,
         }
         if score["key"] == f"{score['environment']}-0":
-            policies = read_blind(AgentFiles(score["key"], root).returns)[1]
+            _, policies = read_blind(AgentFiles(score["key"], root).returns)
             return [about | row | {"agent": _blind(name)} for name, row in policies.items()]
         seeds = {"chain_seed": score["seed"], "controller_seed": score["controller_seed"]}
         dream = (score["dream"] or {}).get("mean")

@@ -157,7 +157,7 @@ async def _serve(socket: WebSocket, stage: Stage, visitor: Visitor) -> None:
     changed = asyncio.Event()
 
     async def show() -> None:
-        await socket.send_bytes(await _alone(visitor, picture, visitor))
+        await socket.send_bytes(await asyncio.shield(_alone(visitor, picture, visitor)))
 
     async def dream() -> None:
         await show()
@@ -168,14 +168,14 @@ async def _serve(socket: WebSocket, stage: Stage, visitor: Visitor) -> None:
                 changed.clear()
                 await show()
                 continue
-            await _alone(visitor, visitor.advance)
+            await asyncio.shield(_alone(visitor, visitor.advance))
             await show()
             due = max(due + 1 / visitor.rate, time.monotonic() - 1 / visitor.rate)
 
     async def listen() -> None:
         while (said := await socket.receive())["type"] == "websocket.receive":
             try:
-                answer = await _alone(visitor, _obey, stage, visitor, said.get("text") or "")
+                answer = await asyncio.shield(_alone(visitor, _obey, stage, visitor, said.get("text") or ""))
             except WorldModelsError as error:
                 answer = pack({"kind": "error", "text": str(error)})
             if answer is not None:
@@ -195,13 +195,9 @@ async def _serve(socket: WebSocket, stage: Stage, visitor: Visitor) -> None:
 
 
 async def _alone(visitor: Visitor, do: Callable[..., Any], *arguments: Any) -> Any:
-    """Do something with a session in a thread. Nobody else uses the session meanwhile, also if nobody waits any longer."""
-
-    async def done() -> Any:
-        async with visitor.lock:
-            return await asyncio.to_thread(do, *arguments)
-
-    return await asyncio.shield(asyncio.create_task(done()))
+    """Do something with a session in a thread. Shielded, it keeps all others out until it is done, also if nobody waits."""
+    async with visitor.lock:
+        return await asyncio.to_thread(do, *arguments)
 
 
 def picture(visitor: Visitor) -> bytes:
@@ -235,9 +231,8 @@ def _obey(stage: Stage, visitor: Visitor, text: str) -> bytes | None:
     except (WorldModelsError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
         for name in ("session", "paused", "driven", "watching"):
             setattr(visitor, name, before[name])
-        if isinstance(error, WorldModelsError):
-            raise
-        raise WorldModelsError(f"this is no order: {text[:200]} ({type(error).__name__}: {str(error)[:200]})") from None
+        said = "" if isinstance(error, WorldModelsError) else f"this is no order: {text[:200]} ({type(error).__name__}) "
+        raise WorldModelsError(said + str(error)[:500]) from None
 
 
 def _number(value: Any, low: float, high: float) -> float:

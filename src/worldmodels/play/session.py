@@ -26,8 +26,7 @@ COLDEST, HOTTEST = 0.01, 10.0
 """Range of the temperature."""
 FURTHEST = 10.0
 """Largest latent that a slider sets, in absolute value."""
-LARGEST = 1e4
-"""Largest number in the latents and in M's state that a recording sets, in absolute value."""
+LARGEST = 1e4  # number in latents and in M's state that a recording sets, in absolute value
 BATCH = 64
 """Frames that are decoded at once."""
 

@@ -16,7 +16,7 @@ from worldmodels.report.pictures import png_bytes, write_png
 from worldmodels.report.table import HEADINGS, NO_STUDY, cells, read_scores, score_text
 from worldmodels.report.verdict import best_agent, chain, details, headline, pays_nothing, rivals, variants
 from worldmodels.report.video import picture_of
-from worldmodels.storage.episodes import Collected
+from worldmodels.storage.episodes import COLLECTED
 from worldmodels.storage.files import read_curve, read_json, write_bytes
 from worldmodels.storage.layout import REPORTS, STAGES, AgentFiles, WorldModelFiles
 
@@ -124,7 +124,7 @@ def collected(models: Mapping[str, WorldModelFiles]) -> tuple[str, dict[str, dic
     Returns:
         What is measured, and world model's key -> way of playing -> its worth.
     """
-    played = {key: read_json(files.data, Collected)["policies"] for key, files in models.items()}
+    played = {key: read_json(files.data, COLLECTED)["policies"] for key, files in models.items()}
     rates = [each["reward_per_step"] for ways in played.values() for each in ways.values()]
     alike = bool(rates) and max(rates) - min(rates) < _ALIKE * abs(max(rates))
     field, measure = ("mean_return", "mean return of an episode") if alike else ("reward_per_step", "reward per step")

@@ -10,7 +10,7 @@ import pandas as pd
 from worldmodels.params import flat
 from worldmodels.report.figures import calibration_bars, loss_curve, return_strip, search_curve
 from worldmodels.report.pictures import write_png
-from worldmodels.storage.episodes import Collected
+from worldmodels.storage.episodes import COLLECTED
 from worldmodels.storage.files import read_curve, read_json, read_table
 from worldmodels.storage.layout import AgentFiles, WorldModelFiles, require
 
@@ -56,7 +56,7 @@ def world_model_part(
     return {
         "key": key,
         "entry": entry,
-        "data": read_json(files.data, Collected),
+        "data": read_json(files.data, COLLECTED),
         "losses": losses,
         "calibration": write_png(reports / f"calibration-{key}.png", calibration_bars(blind)) if len(blind) else None,
         "seen_by": seen and seen.key,

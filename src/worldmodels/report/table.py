@@ -5,10 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
 from worldmodels.games.make import references
-from worldmodels.storage.files import read_json
+from worldmodels.storage.files import form, read_json
 
 HEADINGS = (
     "agent", "world model", "controller", "seed", "study", "dream", "real ± std. error", "n", "random", "best blind", "paper",
@@ -17,61 +15,28 @@ NO_STUDY = "none"
 """``study`` of an agent that is part of the chain."""
 
 
-class _Mean(BaseModel, strict=True, allow_inf_nan=False):
-    mean: float
-    stderr: float
-    n: int
-
-
-class _Summary(_Mean):
-    std: float
-    min: float
-    max: float
-
-
-class _Dream(_Summary):
-    temperature: float
-
-
-class _Blind(_Mean):
-    policy: str
-
-
-class _Baseline(BaseModel, strict=True, allow_inf_nan=False):
-    """What must be in the ``metrics/<key>.json`` of a random policy. More may be."""
-
-    key: str
-    environment: str
-    preset: str
-    rules: str
-    backend: str
-    real: _Summary
-    blind: _Blind | None
-
-
-class _Scores(_Baseline):
-    """What must be in the ``metrics/<key>.json`` of an agent. More may be."""
-
-    world_model: str
-    controller: str
-    study: str
-    seed: int
-    controller_seed: int
-    block: str
-    parameters: int
-    steps: dict[str, int]
-    dream: _Dream | None
-    random: _Summary
-    gap: float | None
+_MEAN = {"mean": float, "stderr": float, "n": int}
+_SUMMARY = {**_MEAN, "std": float, "min": float, "max": float}
+_RANDOM = {
+    **dict.fromkeys(("key", "environment", "preset", "rules", "backend"), str),
+    "real": form(_SUMMARY),
+    "blind": form({**_MEAN, "policy": str}) | None,
+}
+"""What must be in the ``metrics/<key>.json`` of a random policy."""
+_AGENT = {
+    **_RANDOM,
+    **dict.fromkeys(("world_model", "controller", "study", "block"), str),
+    **dict.fromkeys(("seed", "controller_seed", "parameters"), int),
+    "steps": form({"dream": int, "game": int}),
+    "dream": form({**_SUMMARY, "temperature": float}) | None,
+    "random": form(_SUMMARY),
+    "gap": float | None,
+}
 
 
 def read_scores(path: Path) -> dict[str, Any]:
-    """Return the scores of an agent, or of a random policy, checked: they hold all that the tables and the report show.
-
-    Raises:
-        ArtifactError: the file is missing, or something in it is missing or wrong; the message names the command that makes it.
-    """
-    return dict(read_json(path, _Baseline if path.stem.endswith("-0") else _Scores))
+    """Return the scores of an agent or of a random policy; ArtifactError if what a table or the report shows is not there."""
+    return dict(read_json(path, form(_RANDOM if path.stem.endswith("-0") else _AGENT)))
 
 
 def cells(scores: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:

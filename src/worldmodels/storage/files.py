@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pandas.api.types import is_numeric_dtype
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError, create_model
 
 from worldmodels.params import explain
 from worldmodels.storage.layout import damaged, require
@@ -39,6 +39,12 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON, indented, keys in the given order."""
     write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+
+
+def form(fields: Mapping[str, Any]) -> Any:
+    """Return the type of a JSON object that has these fields, of these types, and may have more."""
+    required: dict[str, Any] = {name: (kind, ...) for name, kind in fields.items()}
+    return create_model("form", __config__=ConfigDict(strict=True, allow_inf_nan=False), **required)
 
 
 def read_json(path: Path, kind: Any = Any) -> Any:

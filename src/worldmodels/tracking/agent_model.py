@@ -16,8 +16,7 @@ from mlflow.pyfunc.model import PythonModel
 
 from worldmodels.agent.agent import Agent, load_agent
 
-MOST_STREAMS = 256
-"""Streams in a request."""
+MOST_STREAMS = 256  # in a request
 
 
 class AgentModel(PythonModel):
