@@ -6,7 +6,8 @@ from pipeline.stage import Stage, run_stage
 from worldmodels.games.base import GameConfig
 from worldmodels.games.make import Game
 from worldmodels.memory.make import memory_from_description
-from worldmodels.storage.files import read_curve, write_curve
+from worldmodels.rollout.scores import read_blind
+from worldmodels.storage.files import write_curve
 from worldmodels.storage.weights import load_model, load_tensors
 from worldmodels.worlds.calibration import COLUMNS, CalibrationConfig, calibrate
 from worldmodels.worlds.dream import DreamWorld, Starts
@@ -18,7 +19,7 @@ def main(stage: Stage) -> None:
     memory = load_model(stage.model.memory, memory_from_description).to(stage.device, stage.products)
     starts = Starts.of(load_tensors(stage.model.latents)[0])
     world = DreamWorld(memory, starts, "z", temperature=config.temperature, limit=game.steps, worth=game.worth)
-    real = {str(row["policy"]): row for row in read_curve(stage.random.blind, ("policy", "mean", "std", "stderr", "n"))}
+    _, real = read_blind(stage.random.returns, game.policies)
     unpaid = game.pay == "events" and memory.config.reward == "none"  # such a dream has no rewards to compare
     known = {} if unpaid else game.policies
     policies = stage.progress(known.items(), "policy", len(known))

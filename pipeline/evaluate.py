@@ -9,21 +9,21 @@ from worldmodels.agent.play import play_dream, play_real
 from worldmodels.games.base import GameConfig
 from worldmodels.games.make import Game
 from worldmodels.rollout.evaluation import NUM_ENVS, EvaluationConfig, shards
-from worldmodels.rollout.scores import episodes_table, join, steps_learned, summarise
+from worldmodels.rollout.scores import best_blind, episodes_table, join, read_blind, steps_learned, summarise
 from worldmodels.seeds import episode_seeds
-from worldmodels.storage.files import read_curve, read_json, read_table, write_json, write_table
+from worldmodels.storage.files import read_curve, write_json, write_table
 
 
 def main(stage: Stage) -> None:
     config: EvaluationConfig = stage.params("evaluate", EvaluationConfig)
     game: GameConfig = stage.params("game", Game)
-    files, random = stage.agent, read_json(stage.random.scores)
+    files, (blind, known) = stage.agent, read_blind(stage.random.returns, game.policies)
+    curve = read_curve(files.curve, ("phase", "world", "steps"))
     agent = load_agent(files.agent)
     shared = stage.engine.share(agent)
     parts = shards(episode_seeds("test", config.episodes), NUM_ENVS, stage.engine.workers)
     checkpoint = stage.checkpoint(*sorted(files.agent.iterdir()))
     real = join(play(stage, play_real, [(shared, game, seeds, NUM_ENVS) for seeds in parts], checkpoint))
-    blind = read_table(stage.random.returns)
     tables, dream = [episodes_table(real, "real"), blind[blind["world"] == "random"]], None
     if config.dreams:
         returns = play_dream(agent, config.temperature, episode_seeds("dream", config.dreams, stream="test"))
@@ -41,11 +41,11 @@ def main(stage: Stage) -> None:
         "backend": env.backend,
         "block": "test",
         "parameters": agent.parameters.numel(),
-        "steps": steps_learned(read_curve(files.curve, ("phase", "world", "steps"))),
+        "steps": steps_learned(curve),
         "real": summarise(real),
         "dream": dream,
-        "random": random["real"],
-        "blind": random["blind"],
+        "random": known["random"],
+        "blind": best_blind(known),
         "gap": dream["mean"] - float(real.total.mean()) if dream else None,
     }
     write_table(files.returns, pd.concat(tables, ignore_index=True))

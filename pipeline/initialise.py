@@ -11,7 +11,7 @@ from worldmodels.rollout.evaluation import NUM_ENVS, shards
 from worldmodels.rollout.scores import best_blind, episodes_table, join, summarise
 from worldmodels.seeds import episode_seeds
 from worldmodels.storage.agents import AgentCard, write_card
-from worldmodels.storage.files import write_curve, write_json, write_table
+from worldmodels.storage.files import write_json, write_table
 from worldmodels.storage.weights import save_tensors
 
 
@@ -25,10 +25,6 @@ def main(stage: Stage) -> None:
     files, empty = stage.agent, stage.model
     write_table(files.returns, pd.concat([episodes_table(each, name) for name, each in returns.items()], ignore_index=True))
     scores = {name: summarise(each) for name, each in returns.items()}
-    table = [
-        {"policy": name} | {field: each[field] for field in ("mean", "std", "stderr", "n")} for name, each in scores.items()
-    ]
-    write_curve(files.blind, table)
     write_card(files.agent, AgentCard(kind="random", environment=stage.env, game=game.model_dump()))
     save_tensors(files.rejected, {}, {})
     write_json(empty.data, {"shards": []})
@@ -38,7 +34,7 @@ def main(stage: Stage) -> None:
     env = game.make(scoring=True)
     about = {"key": stage.key, "environment": stage.env, "preset": stage.value("preset", str)}
     rules = {"rules": env.rules, "backend": env.backend}
-    write_json(files.scores, {**about, **rules, "real": scores["random"], "blind": best_blind(table)})
+    write_json(files.scores, {**about, **rules, "real": scores["random"], "blind": best_blind(scores)})
     stage.run.done(files.scores, metrics=files.scores)
 
 

@@ -24,14 +24,17 @@ import pytest
 import tasks
 import torch
 from lab import environment, make_project, run
+from test_cli import make_agent
 from tiny import ROOT, tiny_params
 
 from worldmodels.compute.local import TRIES, run_tasks
 from worldmodels.errors import ArtifactError, ParamsError, WorldModelsError
-from worldmodels.shapes import Episode
+from worldmodels.report.table import read_scores
+from worldmodels.rollout.scores import episodes_table, read_blind, steps_learned, summarise
+from worldmodels.shapes import Episode, Returns
 from worldmodels.storage.checkpoint import Checkpoint
-from worldmodels.storage.episodes import EpisodeWriter, FrameReader
-from worldmodels.storage.files import read_json, read_table, write_bytes, write_json, write_table
+from worldmodels.storage.episodes import COLLECTED, EpisodeWriter, FrameReader
+from worldmodels.storage.files import read_curve, read_json, read_table, write_bytes, write_curve, write_json, write_table
 from worldmodels.storage.layout import AgentFiles, WorldModelFiles
 from worldmodels.storage.weights import load_tensors, save_tensors
 
@@ -151,6 +154,92 @@ class TestDamage:
             path.write_bytes(flipped)
             with pytest.raises(ArtifactError, match=r"shard-000.arrow is damaged \(its checksum is not the one"):
                 FrameReader(tmp_path / "data.json")
+
+    @pytest.mark.parametrize("name", ["metrics/doom-1.json", "metrics/doom-0.json", "artifacts/world_models/doom-1/data.json"])
+    @pytest.mark.parametrize(
+        "content",
+        [b"", b"null", b"[]", b"3", b'"text"', b"{}", b"[" * 10**5, b"1" * 5000, b"\xff", b'{"shards": [{}], "real": {}}'],
+    )
+    def test_of_json_that_is_of_another_type(self, tmp_path, name, content):
+        path = tmp_path / name
+        write_bytes(path, content)
+        readers = [FrameReader, lambda path: read_json(path, COLLECTED)] if path.name == "data.json" else [read_scores]
+        command = {"doom-1.json": "evaluate@doom-1", "doom-0.json": "initialise@doom", "data.json": "collect@doom-1"}[path.name]
+        for read in readers:
+            assert read_or_named(read, path, f"dvc repro {command}") is None
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            b"",
+            b"\xff\xfe",
+            b"hello",
+            b"phase,world\na,dream\n",
+            b"\0" * 99,
+            b"phase,world,steps\na,dream,1e999\n",
+            b"a,b\n1,2,3\n4\n",
+        ],
+    )
+    def test_of_a_curve_that_is_no_table_or_lacks_columns(self, tmp_path, content):
+        path = tmp_path / "artifacts/agents/doom-1/controller.csv"
+        write_bytes(path, content)
+        read = lambda path: read_curve(path, ("phase", "world", "steps"))  # noqa: E731
+        assert read_or_named(read, path, "dvc repro controller@doom-1") is None
+
+    def test_of_a_curve_that_is_cut_or_flipped_gives_numbers_or_is_named(self, tmp_path):
+        path, columns = tmp_path / "artifacts/agents/doom-1/controller.csv", ("phase", "world", "steps")
+        rows = [{"generation": i, "phase": "1", "world": "dream", "mean": 1.5 * i, "steps": 100} for i in range(4)]
+        write_curve(path, [*rows, {"generation": 3, "phase": "selection", "mean": 2.0}])
+        content, named = path.read_bytes(), 0
+        for harmed in [*flips(content), *(content[:end] for end in range(len(content)))]:
+            path.write_bytes(harmed)
+            found = read_or_named(lambda path: read_curve(path, columns), path, "dvc repro controller@doom-1")
+            named += found is None
+            if found is not None:
+                assert all(isinstance(steps, int) for steps in steps_learned(found).values())
+        assert named > 60
+
+
+def test_damage_of_what_a_stage_only_writes_down_is_found_before_it_plays(collected):
+    """The scores of blind policies for `calibrate` and `evaluate`, and the curve of the search for `evaluate`."""
+    returns = collected / "artifacts/agents/doom-0/returns.parquet"
+    whole, agent = returns.read_bytes(), collected / "artifacts/agents/doom-1/agent"
+    evaluate = (sys.executable, "-m", "pipeline.evaluate", "key=doom-1", "env=doom", "world_model=doom-1", "seed=0")
+    other = pd.DataFrame({"world": ["random"], "total": [1.0]}).to_parquet()
+    make_agent(agent)
+    try:
+        for content in (b"", b"text", whole[: len(whole) // 2], other):
+            returns.write_bytes(content)
+            done = run(collected, *evaluate, check=False)
+            assert done.returncode == 1
+            assert "returns.parquet is damaged" in done.stderr
+            assert "`dvc repro initialise@doom` makes it again" in done.stderr
+            assert "Traceback" not in done.stderr
+        returns.write_bytes(whole)
+        (agent.parent / "controller.csv").write_text("text")
+        done = run(collected, *evaluate, check=False)
+        assert (done.returncode, "controller.csv is damaged" in done.stderr) == (1, True)
+        assert "`dvc repro controller@doom-1` makes it again" in done.stderr
+    finally:
+        returns.write_bytes(whole)
+        shutil.rmtree(agent.parent)
+
+
+def test_the_scores_of_blind_policies_are_the_ones_of_their_episodes_and_a_flipped_bit_is_found(tmp_path):
+    path = tmp_path / "artifacts/agents/doom-0/returns.parquet"
+    random = np.random.default_rng(0)
+    played = {
+        name: Returns(random.random((1, 9)), *(np.ones((1, 9), np.int64),) * 2, np.arange(9)) for name in ("random", "still")
+    }
+    write_table(path, pd.concat([episodes_table(each, name) for name, each in played.items()], ignore_index=True))
+    expected = {name: summarise(each) for name, each in played.items()}
+    assert read_blind(path, played)[1] == expected
+    with pytest.raises(ArtifactError, match="lacks the policy sweep"):
+        read_blind(path, ["random", "sweep"])
+    for flipped in flips(path.read_bytes(), 11):
+        path.write_bytes(flipped)
+        found = read_or_named(lambda path: read_blind(path)[1], path, "dvc repro initialise@doom")
+        assert found in (None, expected)
 
 
 def episode(seed: int, steps: int = 9) -> Episode:

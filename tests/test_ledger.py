@@ -26,6 +26,7 @@ from worldmodels.cli.ledger import (
     write,
 )
 from worldmodels.errors import ArtifactError
+from worldmodels.storage.files import write_table
 
 ROOT = Path(__file__).parents[1]
 SCORE = {
@@ -134,7 +135,9 @@ def test_an_agent_of_a_study_has_the_study_in_its_preset(project: Path) -> None:
 def test_policies_that_do_not_look_are_rows_too(project: Path) -> None:
     folder = project / "artifacts" / "agents" / "doom-0"
     folder.mkdir(parents=True)
-    (folder / "blind.csv").write_text("policy,mean,std,stderr,n\nrandom,210,100,10,100\nsweep 100,740,450,45,100\n")
+    played = {"random": [110.0, 310.0], "sweep 100": [740.0, 740.0]}
+    rows = [(world, seed, total, 9, True) for world, totals in played.items() for seed, total in enumerate(totals)]
+    write_table(folder / "returns.parquet", pd.DataFrame(rows, columns=["world", "seed", "total", "length", "terminal"]))
     write_metrics(project, {name: SCORE[name] for name in ("environment", "preset", "rules", "real")} | {"key": "doom-0"})
     add(project, "mine")
     ledger = read_ledger(project / LEDGER)

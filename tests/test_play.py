@@ -108,6 +108,50 @@ class TestSession:
         with pytest.raises(ParamsError):
             Session(agent, temperature=1.0).replay(recording)
 
+    @pytest.mark.parametrize(
+        "harm",
+        [
+            {"first": [1e300] * 4},
+            {"first": [1e5] * 4},
+            {"first": [float("nan")] * 4},
+            {"first": [10**400] * 4},
+            {"seed": 10**400},
+            {"seed": -1},
+            {"seed": float("inf")},
+            {"seed": None},
+            {"actions": [[float("nan")]]},
+            {"actions": [[1.0]] * 5001},
+            {"actions": 3},
+            {"changes": {"1": {"wake": [[0.0] * 4, [0.0]]}}},
+            {"changes": {"1": {"wake": [[0.0] * 3, [0.0] * 16]}}},
+            {"changes": {"1": {"wake": [[1e30] * 4, [0.0] * 16]}}},
+            {"changes": {"1": {"temperature": float("nan")}}},
+            {"changes": {"1": {"latents": {"0": 1e300}}}},
+            {"changes": {"1": {"latents": {"x": 1}}}},
+            {"changes": [1]},
+        ],
+        ids=str,
+    )
+    def test_a_recording_with_one_wrong_value_is_refused_and_the_session_stays_as_it_was(self, agent, harm):
+        session = Session(agent, temperature=TAU, seed=9)
+        for _ in range(3):
+            session.step([1.0])
+        session.set_latent(0, 1.0)
+        recording, moments = session.recording(), list(session.moments)
+        with pytest.raises(ParamsError) as refused:
+            session.replay(recording | harm)
+        assert len(str(refused.value)) < 400
+        assert session.moments == moments
+        assert session.recording() == recording
+        assert session.temperature == TAU
+
+    def test_a_dream_that_leaves_the_numbers_ends(self, agent):
+        session = Session(agent, temperature=TAU, seed=9)
+        session.step()
+        session.moments[-1] = replace(session.now, z=session.now.z * float("inf"))
+        assert session.step().ended
+        assert session.now.step == 1
+
     def test_the_real_game_is_played_beside_and_can_be_woken_to(self, agent):
         with closing(DoomConfig(limit=25).make()) as game, closing(DoomConfig(limit=25).make()) as other:
             session = Session(agent, temperature=1.0, seed=4)
@@ -160,13 +204,20 @@ def server(folder, tmp_path_factory):
         yield address
 
 
+def log_of(factory):
+    """Return what the server has written."""
+    return max(factory.getbasetemp().glob("play*/log"), key=lambda path: path.stat().st_mtime).read_text()
+
+
 class Visit:
     """A visitor's socket."""
 
     def __init__(self, address, visitor="", origin=None):
         from websockets.sync.client import connect
 
-        self.socket = connect(f"ws{address.removeprefix('http')}/dream?visitor={visitor}", origin=origin, max_size=None)
+        self.socket = connect(
+            f"ws{address.removeprefix('http')}/dream?visitor={visitor}", origin=origin, max_size=None, ping_interval=None
+        )
         self.name = self.next("hello")[0]["visitor"]
 
     def say(self, **order):
@@ -236,25 +287,84 @@ def test_visitors_do_not_disturb_each_other_and_one_who_comes_back_finds_their_d
         '{"do": "temperature", "value": 0}',
         '{"do": "latent", "index": 99, "value": 0}',
         '{"do": "replay", "recording": {}}',
+        '{"do": "latent", "index": 1e999, "value": 0}',
+        '{"do": "latent", "index": -3, "value": 0}',
+        '{"do": "replay", "recording": {"seed": 1, "first": [1e300, 0, 0, 0], "actions": [], "changes": {}}}',
+        '{"do": "back", "steps": NaN}',
+        *(f'{{"do": {order}: {"9" * 400}}}' for order in ('"rate", "value"', '"back", "steps"', '"start", "seed"')),
+        *(f'{{"do": {order}: {"9" * 5000}}}' for order in ('"temperature", "value"', '"latent", "value": 0, "index"')),
+        '{"do": ["pause"]}',
+        b"\x00\xff",
+        b"",
         "[" * 5000,
     ],
 )
-def test_nonsense_is_answered_and_the_dream_goes_on(server, order):
+def test_nonsense_is_answered_and_the_dream_goes_on(server, tmp_path_factory, order):
     visit = Visit(server)
-    visit.socket.send(order)
-    assert visit.next("error")[0]["text"]
-    visit.say(do="start")
-    assert visit.next()[0]["kind"] == "moment"
+    with closing(visit.socket):
+        visit.socket.send(order)
+        assert 0 < len(visit.next("error")[0]["text"]) < 1000
+        visit.say(do="start", seed=5)
+        assert visit.next(until=lambda h: h["seed"] == 5)[0]["kind"] == "moment"
+    assert "Traceback" not in log_of(tmp_path_factory)
 
 
-def test_other_hosts_and_other_sites_are_refused(server):
+def test_a_refused_order_leaves_a_replay_where_it_is(server):
+    visit = Visit(server)
+    visit.say(do="pause", on=True)
+    visit.say(do="start", seed=3)
+    for _ in range(3):
+        visit.say(do="step")
+    visit.next(until=lambda h: h["seed"] == 3 and (h["step"] == 3 or h["ended"]))
+    visit.say(do="save")
+    recording = json.loads(visit.next("file")[1])
+    visit.say(do="replay", recording=recording)
+    visit.say(do="back", steps=100)
+    assert visit.next(until=lambda h: h["watching"] and h["paused"])[0]["step"] == 0
+    visit.say(do="temperature", value=0)
+    visit.next("error")
+    visit.say(do="save")
+    assert json.loads(visit.next("file")[1]) == recording
+
+
+LONG = """
+import sys, time
+from pathlib import Path
+from worldmodels.cli.agents import Found
+from worldmodels.cli.play import serve
+from worldmodels.agent.agent import load_agent
+from worldmodels.play import server
+server._ORDERS["long"] = lambda *_: time.sleep(50)
+serve(Found("one", load_agent(Path(sys.argv[1])), 1.0), port=int(sys.argv[2]), rate=None)
+"""
+
+
+@pytest.mark.slow
+def test_an_order_that_takes_longer_than_the_keepalive_is_answered_also_if_others_wait(folder, tmp_path):
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    with serving([sys.executable, "-c", LONG, str(folder), str(port)], lambda: answers(f"{address}/about"), tmp_path / "log"):
+        visit = Visit(address)
+        with closing(visit.socket):
+            visit.say(do="long")
+            for _ in range(20):
+                visit.say(do="pause", on=True)
+            visit.say(do="start", seed=5)
+            time.sleep(10)
+            assert visit.next(until=lambda h: h["seed"] == 5)[0]["paused"]
+
+
+def test_other_hosts_and_other_sites_are_refused(server, tmp_path_factory):
     from websockets.exceptions import ConnectionClosed, InvalidStatus
 
     request = urllib.request.Request(f"{server}/about", headers={"Host": "evil.example"})
     with pytest.raises(urllib.error.HTTPError, match="400"):
         urllib.request.urlopen(request, timeout=20)
-    with pytest.raises((ConnectionClosed, InvalidStatus)):
-        Visit(server, origin="http://evil.example")
+    for origin in ("http://evil.example", "http://[", "null", "http://"):
+        with pytest.raises((ConnectionClosed, InvalidStatus)) as refused:
+            Visit(server, origin=origin)
+        assert "500" not in str(refused.value)
+    assert "Traceback" not in log_of(tmp_path_factory)
 
 
 def test_the_port_that_is_taken_is_named(server, folder):

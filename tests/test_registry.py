@@ -530,6 +530,30 @@ def test_a_wrong_request_is_answered_by_400_and_the_reason(served, case):
     assert "stack_trace" not in text
 
 
+def test_more_streams_than_one_request_may_hold_are_refused_with_the_limit(served):
+    row, memory = json.dumps(np.zeros((64, 64, 3), int).tolist()), json.dumps(zeros(1)[0])
+    body = f'{{"inputs": {{"frame": [{", ".join([row] * 257)}], "memory": [{", ".join([memory] * 257)}]}}}}'
+    status, text = post(served, body.encode())
+    assert status == 400
+    assert "257 streams are too many: send at most 256" in json.loads(text)["message"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b'{"inputs": {"frame": ' + b"[" * 900 + b"]" * 900 + b', "memory": []}}', 400),
+        (b'{"inputs": {"frame": [' + b"1" * 4000 + b'], "memory": [[0]]}}', 400),
+        (b'{"inputs": {"frame": [1e999], "memory": [[0]]}}', 400),
+        (b'{"inputs": ' + b"[" * 100_000, 500),  # MLflow reads it, not the agent: docs/serving.md says so
+        (b'{"inputs": ' + b"1" * 5000 + b"}", 500),
+    ],
+    ids=["nested", "4,000 digits", "1e999", "nested too deeply for JSON", "5,000 digits"],
+)
+def test_json_that_goes_too_far_is_refused_and_the_server_lives_on(served, body, status):
+    assert post(served, body)[0] == status
+    assert post(served, inputs(frames(1).tolist(), zeros(1)))[0] == 200
+
+
 def test_another_content_type_is_answered_by_415_and_the_server_lives_on(served):
     assert post(served, b"x", "application/octet-stream")[0] == 415
     assert post(served, inputs(frames(1).tolist(), zeros(1)))[0] == 200

@@ -51,7 +51,7 @@ def broken(project: Path, tmp_path: Path) -> Path:
 
 
 def scores(project: Path) -> list[dict[str, Any]]:
-    return [read_scores(AgentFiles(key, project)) for key in PARAMS["agents"]]
+    return [read_scores(AgentFiles(key, project).scores) for key in PARAMS["agents"]]
 
 
 def doom(project: Path) -> list[dict[str, Any]]:

@@ -109,8 +109,9 @@ def make_beginning(root):
     files = AgentFiles("doom-0", root)
     write_card(files.agent, AgentCard(kind="random", environment="doom", game={}))
     told = {"key": "doom-0", "environment": "doom", "real": summary(4.0), "blind": {"policy": "sweep 100", **summary(5.0)}}
+    told |= {"preset": "quick", "rules": "takecover", "backend": "vizdoom"}
     write_json(files.scores, told)
-    for path in (files.rejected, files.returns, files.blind):
+    for path in (files.rejected, files.returns):
         path.write_bytes(b"nothing")
     empty = WorldModelFiles("doom-0", root)
     write_json(empty.data, {"shards": []})
@@ -143,7 +144,7 @@ def write_lock(root, without=(), world_models=None, agents=None):
         told = {"params.yaml": params or {}}
         return {"cmd": f"python -m pipeline.{stage}", "deps": read, "params": told, "outs": made}
 
-    beginning = [random.agent, random.rejected, random.returns, random.blind, random.scores]
+    beginning = [random.agent, random.rejected, random.returns, random.scores]
     beginning += [zero.data, zero.vision, zero.latents, zero.memory]
     stages = {"initialise@doom": entry("initialise", beginning)}
     memory = {"seed": 0, "doom.memory": {"model": {"hidden": 4}, "optimiser": {"updates": 3}}}
@@ -154,7 +155,7 @@ def write_lock(root, without=(), world_models=None, agents=None):
             "vision": [files.data, earlier.data, earlier.vision],
             "encode": [files.data, files.vision, earlier.latents],
             "memory": [files.latents, earlier.memory],
-            "calibrate": [random.blind, files.latents, files.memory],
+            "calibrate": [random.returns, files.latents, files.memory],
         }
         for stage in OF_WORLD_MODELS:
             outs = [getattr(files, name) for name in OUTS[stage]]
@@ -164,7 +165,7 @@ def write_lock(root, without=(), world_models=None, agents=None):
         line = {"env": "doom", "world_model": world_model, "begin": begin, "controller": "dream", "seed": 0, "study": study}
         deps = {
             "controller": [AgentFiles(begin).agent, model.data, model.latents, model.memory, model.vision],
-            "evaluate": [files.agent, files.curve, random.returns, random.scores],
+            "evaluate": [files.agent, files.curve, random.returns],
             "film": [files.agent],
         }
         for stage in OF_AGENTS:

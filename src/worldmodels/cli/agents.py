@@ -48,7 +48,7 @@ def _scored_temperature(folder: Path) -> float:
     place = folder.resolve()
     if place.match(f"{ARTIFACTS}/agents/*/agent"):
         files = AgentFiles(place.parent.name, place.parents[3])
-        dream = read_scores(files)["dream"] if files.scores.is_file() else None
+        dream = read_scores(files.scores)["dream"] if files.scores.is_file() else None
         return float(dream["temperature"]) if dream else 1.0
     return 1.0
 

@@ -19,7 +19,8 @@ from worldmodels.report.figures import figure, frame
 from worldmodels.report.pictures import png_bytes
 from worldmodels.report.style import PAPER_COLOUR, SERIES, WORLD_COLOURS
 from worldmodels.report.table import with_error
-from worldmodels.storage.files import read_curve, read_json, write_bytes
+from worldmodels.rollout.scores import read_blind
+from worldmodels.storage.files import read_json, write_bytes
 from worldmodels.storage.layout import METRICS, AgentFiles
 
 LEDGER, HEADLINES = Path("results/ledger.csv"), Path("results/headlines.csv")
@@ -208,8 +209,8 @@ def _rows(root: Path, file: Path) -> list[dict[str, Any]]:
             "game": "take_cover" if game == "takecover" else game,
         }
         if score["key"] == f"{score['environment']}-0":
-            policies = read_curve(AgentFiles(score["key"], root).blind, ("policy", "n", "mean", "std", "stderr"))
-            return [about | row | {"agent": _blind(row["policy"])} for row in policies]
+            _, policies = read_blind(AgentFiles(score["key"], root).returns)
+            return [about | row | {"agent": _blind(name)} for name, row in policies.items()]
         seeds = {"chain_seed": score["seed"], "controller_seed": score["controller_seed"]}
         dream = (score["dream"] or {}).get("mean")
         return [{"agent": score["key"]} | about | seeds | {**score["real"], "dream": dream}]

@@ -32,7 +32,9 @@ def serve(found: Found, *, port: int, rate: float | None) -> None:
         except OSError as error:
             raise WorldModelsError(f"port {port} cannot be used ({error.strerror}): name another with --port.") from None
         print(f"{name}: http://127.0.0.1:{listening.getsockname()[1]} (Ctrl-C ends it)", flush=True)
-        server = uvicorn.Server(uvicorn.Config(make_app(stage), log_level="warning", ws="websockets-sansio"))
+        # Pings keep a proxy's connection open. Who does not answer is not cut off: an order may take minutes
+        config = uvicorn.Config(make_app(stage), log_level="warning", ws="websockets-sansio", ws_ping_timeout=None)
+        server = uvicorn.Server(config)
         try:
             server.run(sockets=[listening])
         except KeyboardInterrupt:

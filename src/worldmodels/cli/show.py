@@ -8,7 +8,6 @@ from typing import Any
 
 from worldmodels.cli.agents import agent_keys, written_params
 from worldmodels.report.table import align, read_scores, render
-from worldmodels.storage.files import read_json
 from worldmodels.storage.layout import ARTIFACTS, KEY, REPORTS, STAGES, AgentFiles, command_for, primary_out
 from worldmodels.tracking.dvclock import read_lock
 
@@ -109,7 +108,7 @@ def _scores(
     """Return study, scores and changed of an agent, or of a random policy."""
     path, scores, changed = AgentFiles(entry["key"], root).scores, None, False
     if path.is_file():
-        scores = read_scores(path) if "evaluate" in entry["stages"] else read_json(path)
+        scores = read_scores(path)
         md5 = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
         changed = locked.get(path.relative_to(root).as_posix(), md5) != md5
     study = (scores or lines.get(entry["key"], {})).get("study")

@@ -19,6 +19,7 @@ from worldmodels.errors import WorldModelsError
 from worldmodels.memory.features import select_features
 from worldmodels.play.server import PAGE
 from worldmodels.play.session import about
+from worldmodels.storage.files import write_bytes
 
 RUNTIME = "onnxruntime-web"
 RUNTIME_VERSION = "1.30.0"
@@ -160,12 +161,9 @@ def browser_runtime() -> Path:
             raise WorldModelsError(f"npm could not fetch {wanted} ({reason}). WM_ONNXRUNTIME_WEB can name a copy.")
         if base64.b64encode(hashlib.sha512(packed.read_bytes()).digest()).decode() != RUNTIME_SHA512:
             raise WorldModelsError(f"what npm fetched as {wanted} is not that package: its SHA-512 differs.")
-        folder.mkdir(parents=True, exist_ok=True)
         with tarfile.open(packed) as archive:
             for file in RUNTIME_FILES:
                 content = archive.extractfile(f"package/dist/{file}")
                 assert content is not None
-                partial = folder / f"{file}.partial"
-                partial.write_bytes(content.read())
-                partial.replace(folder / file)
+                write_bytes(folder / file, content.read())
     return folder

@@ -15,7 +15,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 from starlette.applications import Starlette
@@ -63,7 +62,9 @@ class Visitor:
         return self.paused or (self.watching is None and self.session.now.ended)
 
     def advance(self) -> None:
-        """Dream, or watch, one step on."""
+        """Dream, or watch, one step on, unless nothing moves."""
+        if self.waiting:
+            return
         if self.watching is None:
             self.session.step(self.held if self.driven else None)
         elif self.watching + 1 < len(self.session.moments):
@@ -120,7 +121,7 @@ def make_app(stage: Stage, hosts: tuple[str, ...] = LOOPBACK) -> Starlette:
 
     async def dream(socket: WebSocket) -> None:
         origin = socket.headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != socket.headers.get("host"):
+        if origin is not None and origin.partition("://")[2] != socket.headers.get("host"):
             await socket.close(1008)
             return
         await socket.accept()
@@ -156,10 +157,7 @@ async def _serve(socket: WebSocket, stage: Stage, visitor: Visitor) -> None:
     changed = asyncio.Event()
 
     async def show() -> None:
-        async with visitor.lock:
-            moment = visitor.shown
-            frame = (await asyncio.to_thread(visitor.session.frames, [moment]))[0]
-        await socket.send_bytes(picture(visitor, moment, frame))
+        await socket.send_bytes(await asyncio.shield(_alone(visitor, picture, visitor)))
 
     async def dream() -> None:
         await show()
@@ -170,18 +168,14 @@ async def _serve(socket: WebSocket, stage: Stage, visitor: Visitor) -> None:
                 changed.clear()
                 await show()
                 continue
-            async with visitor.lock:
-                if not visitor.waiting:  # an order may have come first
-                    await asyncio.to_thread(visitor.advance)
+            await asyncio.shield(_alone(visitor, visitor.advance))
             await show()
             due = max(due + 1 / visitor.rate, time.monotonic() - 1 / visitor.rate)
 
     async def listen() -> None:
-        while True:
-            text = await socket.receive_text()
+        while (said := await socket.receive())["type"] == "websocket.receive":
             try:
-                async with visitor.lock:
-                    answer = await asyncio.to_thread(_obey, stage, visitor, text)
+                answer = await asyncio.shield(_alone(visitor, _obey, stage, visitor, said.get("text") or ""))
             except WorldModelsError as error:
                 answer = pack({"kind": "error", "text": str(error)})
             if answer is not None:
@@ -200,8 +194,15 @@ async def _serve(socket: WebSocket, stage: Stage, visitor: Visitor) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def picture(visitor: Visitor, moment: Moment, frame: np.ndarray) -> bytes:
-    """Return a moment as a message."""
+async def _alone(visitor: Visitor, do: Callable[..., Any], *arguments: Any) -> Any:
+    """Do something with a session in a thread. Shielded, it keeps all others out until it is done, also if nobody waits."""
+    async with visitor.lock:
+        return await asyncio.to_thread(do, *arguments)
+
+
+def picture(visitor: Visitor) -> bytes:
+    """Return what is on show as a message."""
+    moment = visitor.shown
     header = {
         "kind": "moment", "step": moment.step, "total": moment.total, "reward": moment.reward, "hazard": moment.hazard,
         "spread": moment.spread, "ended": moment.ended, "paused": visitor.paused, "driven": visitor.driven,
@@ -210,15 +211,16 @@ def picture(visitor: Visitor, moment: Moment, frame: np.ndarray) -> bytes:
         "action": None if moment.action is None else [round(float(each), 3) for each in moment.action],
         "z": [round(each, 3) for each in moment.z[0].tolist()],
     }  # fmt: skip
-    return pack(header, frame.tobytes(), b"" if moment.real is None else moment.real.tobytes())
+    return pack(header, visitor.session.frames([moment]).tobytes(), b"" if moment.real is None else moment.real.tobytes())
 
 
 def _obey(stage: Stage, visitor: Visitor, text: str) -> bytes | None:
     """Do what a visitor says; return an answer, if there is one.
 
     Raises:
-        WorldModelsError: it cannot be done.
+        WorldModelsError: it cannot be done. All is as it was.
     """
+    before = {**vars(visitor), "session": visitor.session.copy()}
     try:
         order = json.loads(text)
         name = order.pop("do")
@@ -226,8 +228,11 @@ def _obey(stage: Stage, visitor: Visitor, text: str) -> bytes | None:
         if name not in ("pause", "step", "back", "rate", "save", "film"):
             visitor.go_on_from_here()
         return do(stage, visitor, **order)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise WorldModelsError(f"this is no order: {text[:200]} ({type(error).__name__}: {error})") from None
+    except (WorldModelsError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
+        for name in ("session", "paused", "driven", "watching"):
+            setattr(visitor, name, before[name])
+        said = "" if isinstance(error, WorldModelsError) else f"this is no order: {text[:200]} ({type(error).__name__}) "
+        raise WorldModelsError(said + str(error)[:500]) from None
 
 
 def _number(value: Any, low: float, high: float) -> float:
@@ -244,8 +249,9 @@ def _hold(_: Stage, visitor: Visitor, action: list[float]) -> None:
 
 
 def _step(_: Stage, visitor: Visitor) -> None:
-    visitor.paused = True
+    visitor.paused = False
     visitor.advance()
+    visitor.paused = True
 
 
 def _back(_: Stage, visitor: Visitor, steps: int) -> None:
@@ -306,7 +312,9 @@ _ORDERS: dict[str, Callable[..., bytes | None]] = {
     "back": _back,
     "start": _start,
     "temperature": lambda _, visitor, value: visitor.session.set_temperature(_number(value, -1e9, 1e9)),
-    "latent": lambda _, visitor, index, value: visitor.session.set_latent(int(index), _number(value, -1e9, 1e9)),
+    "latent": lambda _, visitor, index, value: visitor.session.set_latent(
+        int(_number(index, -1, 1e6)), _number(value, -1e9, 1e9)
+    ),
     "rate": lambda _, visitor, value: setattr(visitor, "rate", _number(value, SLOWEST, FASTEST)),
     "beside": _beside,
     "wake": lambda _, visitor: visitor.session.wake(),

@@ -1,7 +1,9 @@
 """One visitor's dream: it can be driven, bent, stopped, taken back, and replayed."""
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ COLDEST, HOTTEST = 0.01, 10.0
 """Range of the temperature."""
 FURTHEST = 10.0
 """Largest latent that a slider sets, in absolute value."""
+LARGEST = 1e4  # number in latents and in M's state that a recording sets, in absolute value
 BATCH = 64
 """Frames that are decoded at once."""
 
@@ -125,6 +128,9 @@ class Session:
         ended |= before.step + 1 >= LONGEST or (bool(self._game.goal) and earned >= self._game.goal)
         spread = float(told.latent.mean_and_std()[1][0].mean())
         total, taken = before.total + reward, chosen[0].numpy()
+        if not (isfinite(total + spread + (hazard or 0)) and bool(z[:1].isfinite().all() and state[:1].isfinite().all())):
+            self._change(ended=True)  # M has no numbers for what follows
+            return self.now
         moment = Moment(before.step + 1, z[:1], state[:1], taken, total, earned, reward, hazard, spread, ended)
         self.moments.append(self._play_beside(before, moment, chosen))
         return self.now
@@ -145,7 +151,7 @@ class Session:
         if not COLDEST <= temperature <= HOTTEST:
             raise ParamsError(f"temperature: must be from {COLDEST:g} to {HOTTEST:g}")
         self.temperature = temperature
-        self._changes.setdefault(self.now.step, {})["temperature"] = temperature
+        self._note(temperature=temperature)
 
     def set_latent(self, index: int, value: float) -> None:
         """Bend the dream: it goes on from here with another value in one dimension of z."""
@@ -156,7 +162,7 @@ class Session:
         z = self.now.z.clone()
         z[0, index] = value
         self._change(z=z)
-        self._changes.setdefault(self.now.step, {}).setdefault("latents", {})[str(index)] = value
+        self._note(latents={**self._changes.get(self.now.step, {}).get("latents", {}), str(index): value})
 
     def wake(self) -> None:
         """Set the dream to what is real now: z and M's state of the game beside it.
@@ -181,21 +187,28 @@ class Session:
         Raises:
             ParamsError: it is no recording of a dream of this agent.
         """
+        again = self.copy()
+        again.game = None
         try:
-            actions, changes = recording["actions"], recording["changes"]
-            first = torch.tensor([recording["first"]], dtype=torch.float32)
-            if first.shape != (1, self.agent.memory.latent) or len(actions) > LONGEST:
-                raise ValueError("another size")
-            self.game = None
-            self.start(int(recording["seed"]))
-            self._first = first
-            self.moments = [Moment(0, first, self.agent.initial_state(1))]
+            actions, changes, seed = recording["actions"], recording["changes"], int(recording["seed"])
+            if len(actions) > LONGEST or not 0 <= seed < 2**53:
+                raise ValueError("too many actions, or a seed out of range")
+            again.start(seed)
+            first = _row(recording["first"], again.now.z)
+            again._first, again.moments = first, [replace(again.now, z=first)]
             for action in [*actions, None]:
-                self._apply(changes.get(str(self.now.step), {}))
+                again._apply(changes.get(str(again.now.step), {}))
                 if action is not None:
-                    self.step(action)
+                    again.step(action)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
-            raise ParamsError(f"this is no recording of a dream of this agent ({error})") from None
+            raise ParamsError(f"this is no recording of a dream of this agent ({str(error)[:200]})") from None
+        vars(self).update(vars(again))
+
+    def copy(self) -> "Session":
+        """Return a session that is where this one is, and goes on apart from it; a game beside it would be the same."""
+        other = copy(self)
+        other.moments = list(self.moments)
+        return other
 
     @torch.inference_mode()
     def frames(self, moments: Sequence[Moment]) -> np.ndarray:
@@ -206,7 +219,7 @@ class Session:
     def _apply(self, change: Mapping[str, Any]) -> None:
         if "wake" in change:
             z, state = change["wake"]
-            self._wake_at(torch.tensor([z], dtype=torch.float32), torch.tensor([state], dtype=torch.float32))
+            self._wake_at(_row(z, self.now.z), _row(state, self.now.state))
         for index, value in change.get("latents", {}).items():
             self.set_latent(int(index), float(value))
         if "temperature" in change:
@@ -215,9 +228,13 @@ class Session:
     def _change(self, **fields: Any) -> None:
         self.moments[-1] = replace(self.now, **fields)
 
+    def _note(self, **change: Any) -> None:
+        step = self.now.step
+        self._changes = {**self._changes, step: {**self._changes.get(step, {}), **change}}
+
     def _wake_at(self, z: Tensor, state: Tensor) -> None:
         self._change(z=z, state=state, ended=False)
-        self._changes.setdefault(self.now.step, {})["wake"] = [z[0].tolist(), state[0].tolist()]
+        self._note(wake=[z[0].tolist(), state[0].tolist()])
 
     def _look(self, frame: np.ndarray) -> Tensor:
         (padded,) = pad_lanes(torch.from_numpy(frame[None]))
@@ -233,6 +250,14 @@ class Session:
         _, state = self.agent.memory.observe(z[:, None], action[:, None], torch.tensor([[before.step == 0]]), state)
         frame = result.frames[0]
         return replace(moment, real=frame, seen=(self._look(frame), state))
+
+
+def _row(values: Any, like: Tensor) -> Tensor:
+    """Return recorded numbers as a tensor; ValueError if they are too large, or not as many as in ``like``."""
+    found = torch.tensor([values], dtype=torch.float32)
+    if found.shape != like.shape or not bool((found.abs() <= LARGEST).all()):
+        raise ValueError(f"needs {like.shape[1]} numbers up to {LARGEST:g}")
+    return found
 
 
 def about(agent: Agent, *, name: str, temperature: float, rate: float) -> dict[str, Any]:

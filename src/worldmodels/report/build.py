@@ -11,13 +11,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from worldmodels.games.make import Game
 from worldmodels.params import flat, section
 from worldmodels.report import comparisons
-from worldmodels.report.parts import agent_part, readable, search_table, table, world_model_part
+from worldmodels.report.parts import agent_part, search_table, world_model_part
 from worldmodels.report.pictures import png_bytes, write_png
 from worldmodels.report.table import HEADINGS, NO_STUDY, cells, read_scores, score_text
 from worldmodels.report.verdict import best_agent, chain, details, headline, pays_nothing, rivals, variants
 from worldmodels.report.video import picture_of
-from worldmodels.storage.files import read_json, write_bytes
-from worldmodels.storage.layout import REPORTS, STAGES, AgentFiles, WorldModelFiles, require
+from worldmodels.storage.episodes import COLLECTED
+from worldmodels.storage.files import read_curve, read_json, write_bytes
+from worldmodels.storage.layout import REPORTS, STAGES, AgentFiles, WorldModelFiles
 
 _ALIKE = 0.02  # rates that differ by less say nothing: a step pays the same, as in games of survival
 
@@ -77,7 +78,7 @@ def _read_run(root: Path, params: Mapping[str, Any]) -> list[_GameRun]:
         keys = [key for name in names for key, entry in params["agents"].items() if entry["env"] == name]
         agents = {key: AgentFiles(key, root) for key in keys}
         models = {key: WorldModelFiles(key, root) for key, entry in params["world_models"].items() if entry["env"] in names}
-        runs.append(_GameRun(each, names, agents, models, [read_scores(files) for files in agents.values()]))
+        runs.append(_GameRun(each, names, agents, models, [read_scores(files.scores) for files in agents.values()]))
     return [run for run in runs if run.agents]
 
 
@@ -102,7 +103,7 @@ def _game(run: _GameRun, reports: Path, params: Mapping[str, Any]) -> dict[str, 
         "details": details(best),
         "paid": paid,
         "standing": write_png(reports / f"standing-{name}.png", comparisons.standing_bars(rivals(best))) if paid else None,
-        "poster": png_bytes(readable(picture_of, video)),
+        "poster": png_bytes(picture_of(video)),
         "film": video.read_bytes(),
         "rows": cells(scores),
         "best": best["key"],
@@ -123,7 +124,7 @@ def collected(models: Mapping[str, WorldModelFiles]) -> tuple[str, dict[str, dic
     Returns:
         What is measured, and world model's key -> way of playing -> its worth.
     """
-    played = {key: read_json(require(files.data))["policies"] for key, files in models.items()}
+    played = {key: read_json(files.data, COLLECTED)["policies"] for key, files in models.items()}
     rates = [each["reward_per_step"] for ways in played.values() for each in ways.values()]
     alike = bool(rates) and max(rates) - min(rates) < _ALIKE * abs(max(rates))
     field, measure = ("mean_return", "mean return of an episode") if alike else ("reward_per_step", "reward per step")
@@ -137,7 +138,7 @@ def open_loop(models: Mapping[str, WorldModelFiles]) -> dict[str, dict[int, floa
     """
     errors = {}
     for key, files in models.items():
-        judged = table(files.memory_curve, "split").query("split == 'validation'").tail(1)
+        judged = read_curve(files.memory_curve, ("split",)).query("split == 'validation'").tail(1)
         found = judged.filter(regex=r"^open_loop_\d+$").dropna(axis=1)
         if len(found.columns):
             errors[key] = {int(str(column).rpartition("_")[2]): float(found[column].iloc[0]) for column in found}

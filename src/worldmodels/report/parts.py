@@ -1,19 +1,18 @@
 """The folded parts of the page: all that is known of one agent, and of one world model."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pandas as pd
 
 from worldmodels.params import flat
 from worldmodels.report.figures import calibration_bars, loss_curve, return_strip, search_curve
 from worldmodels.report.pictures import write_png
-from worldmodels.storage.files import read_json, read_table
-from worldmodels.storage.layout import AgentFiles, WorldModelFiles, damaged, require
-
-T = TypeVar("T")
+from worldmodels.storage.episodes import COLLECTED
+from worldmodels.storage.files import read_curve, read_json, read_table
+from worldmodels.storage.layout import AgentFiles, WorldModelFiles, require
 
 
 def agent_part(files: AgentFiles, score: Mapping[str, Any], reports: Path, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -43,8 +42,8 @@ def world_model_part(
 ) -> dict[str, Any]:
     """Return what the template shows of a world model; ``seen``: an agent that is based on it, in whose film V is shown."""
     key, entry = files.key, params["world_models"][files.key]
-    vision, memory = (table(path, "update", "split", "loss") for path in (files.vision_curve, files.memory_curve))
-    blind = table(files.calibration, "policy", "real", "real_stderr", "dream", "dream_stderr")
+    vision, memory = (read_curve(path, ("update", "split", "loss")) for path in (files.vision_curve, files.memory_curve))
+    blind = read_curve(files.calibration, ("policy", "real", "real_stderr", "dream", "dream_stderr"))
     losses = [
         (stage, write_png(reports / f"{stage}-{key}.png", loss_curve(title, unit, curve)))
         for stage, title, unit, curve in (
@@ -57,7 +56,7 @@ def world_model_part(
     return {
         "key": key,
         "entry": entry,
-        "data": read_json(files.data),
+        "data": read_json(files.data, COLLECTED),
         "losses": losses,
         "calibration": write_png(reports / f"calibration-{key}.png", calibration_bars(blind)) if len(blind) else None,
         "seen_by": seen and seen.key,
@@ -68,34 +67,9 @@ def world_model_part(
     }
 
 
-def readable(read: Callable[[Path], T], path: Path) -> T:
-    """Return what ``read`` makes of a file.
-
-    Raises:
-        ArtifactError: it is missing, or ``read`` cannot read it, with the command that makes it.
-    """
-    try:
-        return read(require(path))
-    except (ValueError, OSError) as error:
-        raise damaged(path, error) from None
-
-
-def table(path: Path, *columns: str) -> pd.DataFrame:
-    """Return a CSV file as a table.
-
-    Raises:
-        ArtifactError: it is missing, is no table, or lacks one of the ``columns``, with the command that makes it.
-    """
-    found = readable(pd.read_csv, path)
-    missing = [name for name in columns if name not in found]
-    if missing:
-        raise damaged(path, f"it lacks {', '.join(missing)}")
-    return found
-
-
 def search_table(files: AgentFiles) -> pd.DataFrame:
     """Return the curve of an agent's search with all columns that pictures ask for; NaN if no phase has such a figure."""
-    found = table(files.curve, "generation", "phase", "world", "steps")
+    found = read_curve(files.curve, ("generation", "phase", "world", "steps"))
     return found.reindex(columns=found.columns.union(["mean", "std", "best", "reward", "stderr"], sort=False))
 
 

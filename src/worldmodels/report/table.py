@@ -5,12 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
-
 from worldmodels.games.make import references
-from worldmodels.params import explain
-from worldmodels.storage.files import read_json
-from worldmodels.storage.layout import AgentFiles, damaged
+from worldmodels.storage.files import form, read_json
 
 HEADINGS = (
     "agent", "world model", "controller", "seed", "study", "dream", "real ± std. error", "n", "random", "best blind", "paper",
@@ -19,70 +15,28 @@ NO_STUDY = "none"
 """``study`` of an agent that is part of the chain."""
 
 
-class _Mean(BaseModel, strict=True):
-    mean: float
-    stderr: float
-    n: int
+_MEAN = {"mean": float, "stderr": float, "n": int}
+_SUMMARY = {**_MEAN, "std": float, "min": float, "max": float}
+_RANDOM = {
+    **dict.fromkeys(("key", "environment", "preset", "rules", "backend"), str),
+    "real": form(_SUMMARY),
+    "blind": form({**_MEAN, "policy": str}) | None,
+}
+"""What must be in the ``metrics/<key>.json`` of a random policy."""
+_AGENT = {
+    **_RANDOM,
+    **dict.fromkeys(("world_model", "controller", "study", "block"), str),
+    **dict.fromkeys(("seed", "controller_seed", "parameters"), int),
+    "steps": form({"dream": int, "game": int}),
+    "dream": form({**_SUMMARY, "temperature": float}) | None,
+    "random": form(_SUMMARY),
+    "gap": float | None,
+}
 
 
-class _Summary(_Mean):
-    std: float
-    min: float
-    max: float
-
-
-class _Dream(_Summary):
-    temperature: float
-
-
-class _Blind(_Mean):
-    policy: str
-
-
-class _Steps(BaseModel, strict=True):
-    dream: int
-    game: int
-
-
-class _Scores(BaseModel, strict=True):
-    """What must be in the ``metrics/<key>.json`` of an agent. More may be."""
-
-    key: str
-    environment: str
-    world_model: str
-    controller: str
-    study: str
-    preset: str
-    seed: int
-    controller_seed: int
-    rules: str
-    backend: str
-    block: str
-    parameters: int
-    steps: _Steps
-    real: _Summary
-    dream: _Dream | None
-    random: _Summary
-    blind: _Blind | None
-    gap: float | None
-
-
-def read_scores(where: AgentFiles | Path) -> dict[str, Any]:
-    """Return the scores of an agent, checked: they hold all that the tables and the report show.
-
-    Args:
-        where: the agent, or the path of its ``metrics/<key>.json``.
-
-    Raises:
-        ArtifactError: the file is missing, or something in it is missing or wrong; the message names the command that makes it.
-    """
-    path = where.scores if isinstance(where, AgentFiles) else where
-    scores = read_json(path)
-    try:
-        _Scores.model_validate(scores)
-    except ValidationError as error:
-        raise damaged(path, " ".join(explain(error, scores))) from None
-    return dict(scores)
+def read_scores(path: Path) -> dict[str, Any]:
+    """Return the scores of an agent or of a random policy; ArtifactError if what a table or the report shows is not there."""
+    return dict(read_json(path, form(_RANDOM if path.stem.endswith("-0") else _AGENT)))
 
 
 def cells(scores: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:

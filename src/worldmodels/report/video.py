@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from worldmodels.errors import ParamsError
 from worldmodels.report.pictures import enlarge, world_colour
 from worldmodels.report.style import INK, PAPER_WHITE, rgb
+from worldmodels.storage.layout import damaged, require
 
 SCALE = 4
 BAR = 28
@@ -76,20 +77,20 @@ def picture_of(path: Path, second: float = 1.0) -> np.ndarray:
     """Return a frame of a video, (H, W, 3) uint8: the first at or after a second, else the last.
 
     Raises:
-        ValueError: the file is no video.
+        ArtifactError: the file is missing, or no video.
     """
     import av
 
     frame = None
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(require(path))) as container:
             for frame in container.decode(video=0):
                 if frame.time is not None and frame.time >= second:
                     break
     except (av.FFmpegError, IndexError) as error:
-        raise ValueError(f"no video: {error}") from None
+        raise damaged(path, f"no video: {error}") from None
     if frame is None:
-        raise ValueError("no video: it has no frame")
+        raise damaged(path, "no video: it has no frame")
     return frame.to_ndarray(format="rgb24")
 
 

@@ -1,12 +1,15 @@
 """Returns as figures: mean, spread, standard error, and the table of episodes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from worldmodels.shapes import Returns
+from worldmodels.storage.files import read_table
+from worldmodels.storage.layout import damaged
 
 
 def summarise(returns: Returns) -> dict[str, Any]:
@@ -31,6 +34,18 @@ def episodes_table(returns: Returns, world: str) -> pd.DataFrame:
     return pd.DataFrame({"world": world, "seed": returns.seeds, **columns})
 
 
+def read_blind(path: Path, policies: Iterable[str] = ("random",)) -> tuple[pd.DataFrame, dict[str, dict[str, Any]]]:
+    """Return the table of blind policies' episodes, and policy -> summary; ArtifactError if it lacks one or is damaged."""
+    table = read_table(path, ("world", "seed", "total", "length", "terminal"))
+    if missing := set(policies) - set(table["world"]):
+        raise damaged(path, f"it lacks the policy {min(missing)}")
+    found = {}
+    for name, rows in table.groupby("world", sort=False):
+        total, length, terminal = (rows[field].to_numpy()[None] for field in ("total", "length", "terminal"))
+        found[str(name)] = summarise(Returns(total, length, terminal, rows["seed"].to_numpy()))
+    return table, found
+
+
 def join(parts: list[Returns]) -> Returns:
     """Return the episodes of several rollouts of one candidate as one, in the given order."""
     total, length, terminal = (
@@ -39,16 +54,17 @@ def join(parts: list[Returns]) -> Returns:
     return Returns(total, length, terminal, np.concatenate([part.seeds for part in parts]))
 
 
-def best_blind(table: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+def best_blind(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
     """Return the best policy that does not look, other than the random one; None if there is none."""
-    others = [row for row in table if row["policy"] != "random"]
-    return dict(max(others, key=lambda row: row["mean"])) if others else None
+    others = {name: each["mean"] for name, each in scores.items() if name != "random"}
+    best = max(others, key=lambda name: others[name], default="")
+    return {"policy": best, **{field: scores[best][field] for field in ("mean", "std", "stderr", "n")}} if best else None
 
 
-def steps_learned(curve: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """Return how many steps a search learned from in the ``dream`` and in the ``game``; ``curve``: the rows of controller.csv.
+def steps_learned(curve: pd.DataFrame) -> dict[str, int]:
+    """Return how many steps a search learned from in the ``dream`` and in the ``game``; ``curve``: controller.csv.
 
-    >>> steps_learned([{"phase": "search", "world": "dream", "steps": 7}, {"phase": "selection", "world": "", "steps": ""}])
+    >>> steps_learned(pd.DataFrame({"phase": ["search", "selection"], "world": ["dream", ""], "steps": [7, np.nan]}))
     {'dream': 7, 'game': 0}
     """
-    return {world: sum(int(row["steps"]) for row in curve if row["world"] == world) for world in ("dream", "game")}
+    return {world: int(curve.loc[curve["world"] == world, "steps"].sum()) for world in ("dream", "game")}

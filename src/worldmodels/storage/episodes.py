@@ -18,13 +18,20 @@ import pandas as pd
 import pyarrow as pa
 
 from worldmodels.shapes import FRAME_SHAPE, Episode
-from worldmodels.storage.files import link, read_json, sha256, write_json, write_table
+from worldmodels.storage.files import form, link, read_json, sha256, write_json, write_table
 from worldmodels.storage.layout import damaged, require
 
 CHUNK = 64
 FRAME_BYTES = int(np.prod(FRAME_SHAPE))
 MAGIC_BYTES = 8
 """Bytes of an Arrow file before the Arrow stream in it."""
+
+_SHARDS = {"shards": list[form({"path": str, "sha256": str, "frames": int})]}  # type: ignore[misc]
+_PLAYED = {"policies": dict[str, form({"episodes": int, "mean_return": float, "reward_per_step": float})]}  # type: ignore[misc]
+MANIFEST = form(_SHARDS)
+"""What must be in data.json."""
+COLLECTED = form({**_SHARDS, **_PLAYED, **dict.fromkeys(("episodes", "frames", "all_frames"), int), "mean_return": float})
+"""What must be in the data.json of a world model that is not empty."""
 
 
 class EpisodeWriter:
@@ -109,7 +116,7 @@ class EpisodeWriter:
                 link(self.folder / shard["name"], target / shard["name"])
             mine.append({"path": (place / shard["name"]).as_posix(), "sha256": shard["sha256"], "frames": shard["frames"]})
         write_table(place / "episodes.parquet", table)
-        before = read_json(earlier)["shards"]
+        before = read_json(earlier, MANIFEST)["shards"]
         summary = {
             "episodes": len(table),
             "frames": sum(shard["frames"] for shard in mine),
@@ -227,7 +234,7 @@ class FrameReader:
         self.chunks: list[tuple[pa.ipc.RecordBatchFileReader, pa.ipc.RecordBatchFileReader, int]] = []
         self.total = 0  # frames
         frames_only = pa.ipc.IpcReadOptions(included_fields=[0])
-        for shard in read_json(manifest)["shards"]:
+        for shard in read_json(manifest, MANIFEST)["shards"]:
             self.total += shard["frames"]
             path = require(Path(shard["path"]))
             if verify and sha256(path) != shard["sha256"]:

@@ -8,11 +8,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pandas.api.types import is_numeric_dtype
+from pydantic import ConfigDict, TypeAdapter, ValidationError, create_model
 
+from worldmodels.params import explain
 from worldmodels.storage.layout import damaged, require
+
+TEXTS = ("policy", "phase", "world", "split")
+"""Columns of curves that hold texts; all others hold numbers."""
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -34,10 +41,20 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
 
-def read_json(path: Path) -> Any:
-    """Read JSON; ArtifactError if it is missing or broken."""
+def form(fields: Mapping[str, Any]) -> Any:
+    """Return the type of a JSON object that has these fields, of these types, and may have more."""
+    required: dict[str, Any] = {name: (kind, ...) for name, kind in fields.items()}
+    return create_model("form", __config__=ConfigDict(strict=True, allow_inf_nan=False), **required)
+
+
+def read_json(path: Path, kind: Any = Any) -> Any:
+    """Read JSON; ArtifactError if it is missing or broken, or does not have the form of a ``kind``, a pydantic type."""
     try:
-        return json.loads(require(path).read_text(encoding="utf-8"))
+        value = json.loads(require(path).read_text(encoding="utf-8"))
+        TypeAdapter(kind).validate_python(value)
+        return value
+    except ValidationError as error:
+        raise damaged(path, " ".join(explain(error, value))) from None
     except (ValueError, OSError, RecursionError) as error:
         raise damaged(path, error) from None
 
@@ -48,16 +65,22 @@ def write_curve(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence
     write_bytes(path, table.to_csv(index=False, float_format="%.6g", lineterminator="\n").encode())
 
 
-def read_curve(path: Path, columns: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Return the rows of a curve; ArtifactError if it is missing, is no table, or lacks one of the ``columns``."""
+def read_curve(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
+    """Return a curve; ArtifactError if it is missing, is no table, lacks one of the ``columns``, or has texts for numbers."""
     try:
-        table = pd.read_csv(require(path))
-        missing = [name for name in columns if name not in table.columns]
-        if missing or table.empty:
-            raise ValueError(f"it lacks {', '.join(missing) or 'rows'}")
+        table = pd.read_csv(require(path), keep_default_na=False, na_values=[""], dtype=dict.fromkeys(TEXTS, str))
+        _check(columns, list(table.columns.astype(str)))
+        numbers: list[Any] = [] if table.empty else list(table.drop(columns=[*TEXTS], errors="ignore"))
+        if wrong := [name for name in numbers if not is_numeric_dtype(table[name]) or np.isinf(table[name]).any()]:
+            raise ValueError(f"{', '.join(wrong)}: numbers are expected")
+        return table
     except (ValueError, OSError) as error:
         raise damaged(path, error) from None
-    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
+
+
+def _check(columns: Sequence[str], found: Sequence[str]) -> None:
+    if missing := [name for name in columns if name not in found]:
+        raise ValueError(f"it lacks {', '.join(missing)}")
 
 
 def sha256(path: Path) -> str:
@@ -81,8 +104,8 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
     write_bytes(path, table.to_parquet(index=False, write_page_checksum=True))
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """Read a table; ArtifactError if it is missing, or not what was written.
+def read_table(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
+    """Read a table; ArtifactError if it is missing, is not what was written, or lacks one of the ``columns``.
 
     Its values have checksums; the names of its columns stand in it twice.
     """
@@ -91,6 +114,7 @@ def read_table(path: Path) -> pd.DataFrame:
         names = [column["name"] for column in json.loads(table.schema.metadata[b"pandas"])["columns"]]
         if names != table.column_names:
             raise ValueError("the names of its columns are others")
+        _check(columns, names)
         return table.to_pandas()
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         raise damaged(path, error) from None

@@ -77,8 +77,7 @@ class AgentFiles:
         self.rejected = folder / "rejected.safetensors"  # contestants that the selection did not keep
         self.curve = folder / "controller.csv"  # of the search for C
         self.scores = root / METRICS / f"{key}.json"  # in the game and in the dream: DVC's metrics
-        self.returns = folder / "returns.parquet"  # of single episodes
-        self.blind = folder / "blind.csv"  # scores of all blind policies; only of `<environment>-0`
+        self.returns = folder / "returns.parquet"  # of single episodes; of `<environment>-0`: by all blind policies
         self.film = folder / "film"
         self.video = self.film / "agent.mp4"  # an episode: real, through V, dreamt on the same actions
         self.reconstructions = self.film / "vision.png"  # frames, and what V makes of them

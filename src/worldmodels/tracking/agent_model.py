@@ -16,6 +16,8 @@ from mlflow.pyfunc.model import PythonModel
 
 from worldmodels.agent.agent import Agent, load_agent
 
+MOST_STREAMS = 256  # in a request
+
 
 class AgentModel(PythonModel):
     """V, M and C behind ``predict``."""
@@ -35,6 +37,10 @@ class AgentModel(PythonModel):
         if len(frames) != len(memory):
             raise MlflowException.invalid_parameter_value(
                 f"`frame` holds {len(frames)} streams, `memory` {len(memory)}: give one row of each for every stream."
+            )
+        if len(frames) > MOST_STREAMS:
+            raise MlflowException.invalid_parameter_value(
+                f"{len(frames)} streams are too many: send at most {MOST_STREAMS} in a request."
             )
         if not np.isfinite(memory).all():
             raise MlflowException.invalid_parameter_value(

@@ -1,13 +1,13 @@
 """The metrics of a stage. Live runs and rebuilt ones take their names from here, so that they are the same."""
 
-import csv
+import math
 import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from worldmodels.storage.files import read_json
+from worldmodels.storage.files import read_curve, read_json
 
 Point = tuple[Mapping[str, float], int, int]
 """Metrics, their step, and the time in ms."""
@@ -35,13 +35,12 @@ def points(path: Path) -> list[Point]:
     A calibration gives for every policy by how much its score in the dream is above the score in the game.
 
     Raises:
-        ArtifactError: the summary is no JSON.
+        ArtifactError: the file is missing or damaged.
     """
     now = int(time.time() * 1000)
     if path.suffix != ".csv":
         return [(figures(read_json(path)), 0, now)]
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows: list[Any] = read_curve(path).to_dict("records")
     if rows and "policy" in rows[0]:
         found = {f"excess/{tidy(row['policy'])}": _number(row["excess"]) for row in rows}
         return [({name: value for name, value in found.items() if value is not None}, 0, now)]
@@ -76,6 +75,7 @@ def tidy(name: Any) -> str:
 
 def _number(value: Any) -> float | None:
     try:
-        return float(value)
+        number = float(value)
     except (TypeError, ValueError):
         return None
+    return None if math.isnan(number) else number

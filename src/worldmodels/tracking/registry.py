@@ -24,7 +24,7 @@ from mlflow.types import Schema, TensorSpec
 from mlflow.utils.logging_utils import suppress_logs_in_thread
 
 import worldmodels
-from worldmodels.storage.files import read_json
+from worldmodels.report.table import read_scores
 from worldmodels.storage.layout import AgentFiles
 from worldmodels.tracking.dvclock import NO_STUDY, Entry
 from worldmodels.tracking.store import PREFIX
@@ -112,7 +112,7 @@ def _register(mirror: "Mirror", run_id: str, evaluate: Entry, lineage: Mapping[s
     drawn = mirror.on_disk(film.primary) if film is not None else None
     if drawn is not None and (drawn / files.filmstrip.name).is_file():
         parts["picture"] = drawn / files.filmstrip.name
-    return register(mirror.runs.client, run_id, parts, read_json(scores), {**lineage, **mirror.git})
+    return register(mirror.runs.client, run_id, parts, read_scores(scores), {**lineage, **mirror.git})
 
 
 def register(
