@@ -21,7 +21,7 @@ def main(stage: Stage) -> None:
     curve = read_curve(files.curve, ("phase", "world", "steps"))
     agent = load_agent(files.agent)
     shared = stage.engine.share(agent)
-    parts = shards(episode_seeds("test", config.episodes), NUM_ENVS, stage.engine.workers)
+    parts = shards(episode_seeds(config.block, config.episodes), NUM_ENVS, stage.engine.workers)
     checkpoint = stage.checkpoint(*sorted(files.agent.iterdir()))
     real = join(play(stage, play_real, [(shared, game, seeds, NUM_ENVS) for seeds in parts], checkpoint))
     tables, dream = [episodes_table(real, "real"), blind[blind["world"] == "random"]], None
@@ -39,7 +39,7 @@ def main(stage: Stage) -> None:
         "controller_seed": int(stage.seed),
         "rules": env.rules,
         "backend": env.backend,
-        "block": "test",
+        "block": config.block,
         "parameters": agent.parameters.numel(),
         "steps": steps_learned(curve),
         "real": summarise(real),

@@ -13,7 +13,7 @@ that nothing is ever trained or selected on a test episode.
 import zlib
 from typing import Literal, get_args
 
-Purpose = Literal["test", "selection", "evolution", "collection", "dream", "demonstration"]
+Purpose = Literal["test", "selection", "evolution", "collection", "dream", "demonstration", "development"]
 INDEX_BITS = 27
 _PURPOSES: tuple[str, ...] = get_args(Purpose)
 

@@ -1,6 +1,7 @@
 """What a test is: how many episodes, in the game and in the dream."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 from pydantic import Field
 
@@ -15,6 +16,9 @@ class EvaluationConfig(Config):
 
     # of the game; 2 at least, as a standard error needs them. The policies that do not look play the same ones
     episodes: int = Field(ge=2, le=100_000)
+    # ``test``; or ``development``, other episodes, on which recipes and settings are compared: what is chosen by test episodes
+    # has no honest score on them
+    block: Literal["test", "development"] = "test"
     dreams: int = Field(default=100, ge=0, le=100_000)  # episodes of the dream, whose return stands beside the game's; 0: none
     temperature: float = Field(default=1.0, gt=0, le=10)  # tau of these dreams
 
