@@ -9,7 +9,7 @@ from worldmodels.agent.play import play_dream, play_real
 from worldmodels.games.base import GameConfig
 from worldmodels.games.make import Game
 from worldmodels.rollout.evaluation import NUM_ENVS, EvaluationConfig, shards
-from worldmodels.rollout.scores import best_blind, episodes_table, join, read_blind, steps_learned, summarise
+from worldmodels.rollout.scores import best_blind, choice, episodes_table, join, read_blind, steps_learned, summarise
 from worldmodels.seeds import episode_seeds
 from worldmodels.storage.files import read_curve, write_json, write_table
 
@@ -43,6 +43,7 @@ def main(stage: Stage) -> None:
         "parameters": agent.parameters.numel(),
         "steps": steps_learned(curve),
         "real": summarise(real),
+        "selection": choice(curve),
         "dream": dream,
         "random": known["random"],
         "blind": best_blind(known),

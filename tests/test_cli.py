@@ -67,7 +67,13 @@ def scores_of(key: str, mean: float, *, study: str = "none", temperature: float 
     """Return what ``evaluate`` writes of an agent of Take Cover."""
     dream = {"temperature": temperature, **summary(900, 30)}
     about = {"key": key, "environment": "doom", "world_model": "doom-1", "controller": "dream", "study": study}
-    about |= {"preset": "quick", "rules": "takecover-skill4-limit2100", "backend": "vizdoom-1.3.2", "block": "test"}
+    about |= {
+        "preset": "quick",
+        "rules": "takecover-skill4-limit2100",
+        "backend": "vizdoom-1.3.2",
+        "block": "test",
+        "selection": None,
+    }
     numbers = {"seed": 0, "controller_seed": 0, "parameters": 13, "steps": {"dream": 1000, "game": 0}, "gap": 900 - mean}
     return about | numbers | {"real": summary(mean, 20), "dream": dream, "random": summary(210, 20), "blind": None}
 

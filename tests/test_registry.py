@@ -86,7 +86,7 @@ def make_version(client, experiment, root, key, returns, first, told):
     real = {"mean": returns.mean(), "stderr": returns.std(ddof=1) / len(returns) ** 0.5, "n": len(returns)}
     blind = {"policy": "sweep 100", "mean": 7.0, "stderr": 1.0, "n": 20}
     scores = {"key": key, "environment": environment, "world_model": f"{environment}-1", "controller": "dream", "study": "none"}
-    scores |= {"preset": "quick", "seed": 0, "controller_seed": 0, "block": "test", **told}
+    scores |= {"preset": "quick", "seed": 0, "controller_seed": 0, "block": "test", "selection": None, **told}
     scores |= {"real": real, "dream": {"temperature": 1.15, **real}, "random": real, "blind": blind, "gap": 5.0}
     parts = {"agent": files.agent, "returns": files.returns, "picture": files.filmstrip}
     return register(client, client.create_run(experiment).info.run_id, parts, scores, {})

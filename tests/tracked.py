@@ -84,7 +84,7 @@ def make_scores(root, key, world_model, study, mean):
     told |= {"preset": "quick", "seed": 0, "controller_seed": 0, "rules": "takecover", "backend": "vizdoom", "block": "test"}
     told |= {"parameters": 10, "steps": {"dream": 60, "game": 0}, "real": summary(mean), "random": summary(4.0)}
     told |= {"dream": {"temperature": 1.0, **summary(9.0)}, "blind": {"policy": "sweep 100", **summary(5.0)}}
-    write_json(AgentFiles(key, root).scores, told | {"gap": 9.0 - mean})
+    write_json(AgentFiles(key, root).scores, told | {"gap": 9.0 - mean, "selection": None})
 
 
 def make_film(files, shade=0):

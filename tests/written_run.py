@@ -112,6 +112,7 @@ def score_of(key: str, entry: dict[str, Any], real: float, dream: float | None =
         "parameters": 867,
         "steps": {"dream": 120_000, "game": 0},
         "real": summary["real"],
+        "selection": {"mean": real + 40.0, "stderr": 9.0, "n": 24, "contestants": 3},
         "dream": dreamt,
         "random": summary["random"],
         "blind": BLIND if entry["env"] == "doom" else None,

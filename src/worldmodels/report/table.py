@@ -28,6 +28,7 @@ _AGENT = {
     **dict.fromkeys(("world_model", "controller", "study", "block"), str),
     **dict.fromkeys(("seed", "controller_seed", "parameters"), int),
     "steps": form({"dream": int, "game": int}),
+    "selection": form({**_MEAN, "contestants": int}) | None,
     "dream": form({**_SUMMARY, "temperature": float}) | None,
     "random": form(_SUMMARY),
     "gap": float | None,

@@ -61,6 +61,24 @@ def best_blind(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None
     return {"policy": best, **{field: scores[best][field] for field in ("mean", "std", "stderr", "n")}} if best else None
 
 
+def choice(curve: pd.DataFrame) -> dict[str, Any] | None:
+    """Return the score by which the C that is kept was chosen; None if there was no choice. ``curve``: controller.csv.
+
+    It is of the best of several on episodes that chose it: higher than what the same C has in the test, on the average.
+
+    >>> rows = {"phase": ["search", *["selection"] * 3], "mean": [9.0, 3.0, 4.0, 5.0], "stderr": 1.0, "episodes": [0, 8, 8, 4]}
+    >>> choice(pd.DataFrame(rows))
+    {'mean': 4.0, 'stderr': 1.0, 'n': 8, 'contestants': 3}
+    """
+    played = curve[curve["phase"] == "selection"]
+    if played.empty:
+        return None
+    last = played[played["episodes"] == played["episodes"].max()]
+    kept = last.loc[last["mean"].idxmax()]
+    told = {"mean": float(kept["mean"]), "stderr": float(kept["stderr"]), "n": int(kept["episodes"])}
+    return {**told, "contestants": len(played)}
+
+
 def steps_learned(curve: pd.DataFrame) -> dict[str, int]:
     """Return how many steps a search learned from in the ``dream`` and in the ``game``; ``curve``: controller.csv.
 
