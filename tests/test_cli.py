@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from dvc.utils.serialize import load_yaml as dvc_yaml
+from lab import commit, make_project
 from PIL import Image
 from typer.testing import CliRunner
 from typer.testing import Result as Outcome
@@ -544,6 +545,10 @@ class TestParams:
             ("after: doom-1", "after: doom-7", "doom-7"),
             ("seed: 0 #", "seed: 0\nseed: 1 #", 'duplicate key "seed"'),
             ("seed: 0 #", "seed: yes #", "`seed` = 'yes'"),
+            ("environments: [doom", "environments: [a, b", "names 'b'"),
+            ("batch: 16", "batch: 65536", "takes 4,194,304 frames at a time, and doom-1 has 420,800 at most"),
+            ("warm_updates: 400 }", "warm_updates: 400, batch: 60241 }", "60,241 frames at a time, and carracing-1 has 60,240"),
+            ("pay: survival }", "pay: survival, moments: { share: 0.5, context: 250 } }", "carracing-1 has 250 steps at most"),
         ],
     )
     def test_check_refuses_a_bad_file_with_exit_code_2(self, project: Path, old: str, new: str, message: str) -> None:
@@ -705,6 +710,22 @@ class TestSweep:
         result = wm("sweep", "seed=1", env={"WM_TRACKING": "off"})  # there is no .dvc here
         assert result.exit_code == 1
         assert re.search(r"seed-1-\w+ failed: ERROR: you are not inside of a DVC repository", result.stdout), result.output
+
+
+def test_a_shallow_clone_is_told_before_a_sweep_runs_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_project(tmp_path / "whole", load_yaml(REPOSITORY / "presets/quick.yaml"))
+    (tmp_path / "whole" / "more").touch()
+    commit(tmp_path / "whole", "More")
+    clone = ["git", "clone", "-q", "--depth", "1", f"file://{tmp_path}/whole", str(tmp_path / "clone")]
+    subprocess.run(clone, check=True)
+    monkeypatch.chdir(tmp_path / "clone")
+    result = wm("sweep", "seed=1")
+    assert result.exit_code == 1
+    assert "`git fetch --unshallow`" in result.stderr
+    assert "clone" in [each.name for each in doctor.check_dvc(Path()) if each.status == "warn"]
+    subprocess.run(["git", "fetch", "-q", "--unshallow"], check=True)
+    assert wm("sweep", "seed=1", "--dry").exit_code == 0
+    assert "clone" not in [each.name for each in doctor.check_dvc(Path())]
 
 
 class TestDoctor:

@@ -483,6 +483,19 @@ def test_a_game_of_a_plugin_names_the_package_it_is_from() -> None:
     assert CONFIGS["gym-box"].make().backend == f"gymnasium-{version('gymnasium')}"
 
 
+def test_mujoco_warns_and_writes_no_log_into_the_folder(tmp_path, monkeypatch, capfd) -> None:
+    pytest.importorskip("mujoco", reason="MuJoCo is not installed")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MUJOCO_GL", "egl")
+    game = make_quietly("InvertedPendulum-v5", 5, {})
+    game.reset(seed=0)
+    game.unwrapped.data.qvel[0] = 1e20
+    game.step(game.action_space.sample())
+    game.close()
+    assert "warning: MuJoCo: Nan, Inf or huge value" in capfd.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_without_a_display_games_are_drawn_off_screen() -> None:
     script = (
         "import os\n"

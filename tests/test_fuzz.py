@@ -20,6 +20,11 @@ from worldmodels.cli.main import app
 EXAMPLES = int(os.environ.get("WM_FUZZ_EXAMPLES", "150"))
 """Inputs that each test tries; `make test-slow` tries more."""
 fuzz = settings(max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+GRADIENT = {
+    "model": {"features": "zch", "hidden": 64, "bias": True},
+    "order": ["improve"],
+    "phases": {"improve": {"kind": "value_gradient", "updates": 2}},
+}
 QUICK: dict[str, Any] = yaml.safe_load((ROOT / "presets" / "quick.yaml").read_text())
 
 
@@ -166,6 +171,34 @@ def test_lines_that_loop_or_name_what_is_not_there_are_refused_before_anything_r
     assert code == 2
     assert message in said
     assert sorted(path.name for path in project.iterdir()) == ["params.yaml", "presets"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("doom.memory.model.done", False, "pay: hazard is told by M's done head"),
+        ("carracing.memory.model.reward", "none", "a dream of carracing has no reward without it"),
+        ("doom.controllers.game", GRADIENT, "drought_cost is told by M's event head"),
+        ("doom.controllers.dream.phases.learn.moments", {"share": 0.5, "context": 525}, "525 steps at most"),
+        ("doom.controllers.dream.phases.learn", {"kind": "cmaes", "generations": 60}, "69,761 coordinates is too large"),
+        ("doom.controllers.dream.selection.every", 61, "more than the 60 generations"),
+        ("doom.controllers.dream.phases.learn.batch_size", 10**6, "num_envs * num_steps = 8,192 steps"),
+        ("doom.collect.random", {"holds": [2**63], "mean": [0.0], "scale": [1.0], "bias": [0.5]}, "collect.random.holds.0"),
+        ("doom.collect.random", {"mean": [0.0] * 3, "scale": [1.0] * 3, "bias": [0.5] * 3}, "has 3 action components"),
+        ("doom.memory.sequence", 1, "greater than or equal to 2"),
+        ("doom.memory.model.clock", 10**30, "less than or equal to"),
+        ("doom.game.frame_skip", 10**18, "less than or equal to"),
+        ("doom.collect.first_episodes", 1, "takes 1,024 frames at a time, and doom-1 has 526 at most"),
+    ],
+)
+def test_what_would_fail_after_hours_of_training_is_refused_before(project, key, value, message):
+    params, node, last = opened(key)
+    node[last] = value
+    params["carracing"]["evaluate"]["episodes"] = 0 if last in ("sequence", "clock", "frame_skip") else 8
+    code, said = check(params)
+    assert code == 2
+    assert message in said
+    assert ("`carracing.evaluate.episodes`" in said) == (last in ("sequence", "clock", "frame_skip")), "two wrong sections"
 
 
 HOSTILE = [

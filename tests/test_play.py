@@ -10,17 +10,19 @@ import sys
 import threading
 import time
 import urllib.request
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from lab import answers, free_port, page_at, serving
 from test_cli import make_agent
 
 from worldmodels.agent.agent import load_agent, save_agent
-from worldmodels.errors import ParamsError, WorldModelsError
+from worldmodels.errors import EnvironmentFault, ParamsError, WorldModelsError
+from worldmodels.games import doom, doom_engine
 from worldmodels.games.doom import DoomConfig
 from worldmodels.learning.initialisation import initialise
 from worldmodels.memory.features import select_features
@@ -171,6 +173,29 @@ class TestSession:
             with pytest.raises(ParamsError, match="no game"):
                 session.wake()
 
+    def test_a_game_beside_that_fails_leaves_and_the_dream_goes_on_alone(self, agent, monkeypatch):
+        monkeypatch.setattr(doom, "REPLACEMENTS", 0)
+        alone, session = (Session(agent, temperature=1.0, seed=4) for _ in range(2))
+        game = DoomConfig(limit=25).make()
+        session.put_beside(game)
+        alone.put_beside(other := DoomConfig(limit=25).make())
+        for each in (alone, session):
+            each.step([1.0])
+        doom_engine.kill(game._engines[0])
+        for each in (alone, session):
+            each.step([1.0])
+        other.close()
+        assert torch.equal(session.now.z, alone.now.z)
+        assert (session.game, session.now.real, session.now.seen) == (None, None, None)
+        assert "the dream goes on alone: " in session.trouble
+        assert "the ViZDoom engine of lane 0 (seed 4) died" in session.trouble
+        assert session.step().step == 3 or session.now.ended
+        broken = DoomConfig(limit=25).make()
+        broken.start = lambda seeds: (_ for _ in ()).throw(EnvironmentFault("it does not start"))
+        session.put_beside(broken)
+        assert "it does not start" in session.trouble
+        assert (session.game, session.now.step) == (None, 0)
+
     @pytest.mark.parametrize(
         "bad",
         [
@@ -256,6 +281,33 @@ def test_a_dream_is_streamed_driven_stepped_filmed_and_replayed(server):
     visit.say(do="replay", recording=recording)
     again = visit.next(until=lambda h: h["watching"] and h["step"] == after["step"])[0]
     assert again["z"] == after["z"]
+
+
+def test_a_game_beside_whose_engines_die_is_told_and_the_dream_goes_on(server, folder):
+    visit = Visit(server)
+    visit.say(do="beside", on=True)
+    visit.next(until=lambda h: h["beside"])
+    (process,) = [each for each in psutil.process_iter(["cmdline"]) if str(folder) in (each.info["cmdline"] or [])]
+    end, said = time.monotonic() + 60, threading.Event()
+
+    def kill_engines():
+        while time.monotonic() < end and not said.is_set():
+            for engine in process.children(recursive=True):
+                with suppress(psutil.Error):
+                    engine.kill()
+            time.sleep(0.01)
+
+    killer = threading.Thread(target=kill_engines)
+    killer.start()
+    try:
+        assert "the dream goes on alone" in visit.next("error")[0]["text"]
+    finally:
+        said.set()
+        killer.join()
+    header = visit.next()[0]
+    assert not header["beside"]
+    visit.say(do="start", seed=3)
+    assert visit.next(until=lambda h: h["seed"] == 3)[0]["step"] == 0
 
 
 def test_visitors_do_not_disturb_each_other_and_one_who_comes_back_finds_their_dream(server):

@@ -9,6 +9,7 @@ from worldmodels.controller.config import ControllerSection
 from worldmodels.controller.model import ControllerConfig, Controllers, act, parameter_count
 from worldmodels.controller.phases.base import Given
 from worldmodels.controller.phases.cmaes import CMAESConfig, Evolution
+from worldmodels.controller.phases.ppo import PPOConfig
 from worldmodels.controller.selection import SelectionConfig, choose
 from worldmodels.controller.training import contestants_of, steps_of, train_controller
 from worldmodels.games.doom import DoomConfig
@@ -230,3 +231,6 @@ def test_a_search_that_cannot_run_is_known_before_anything_is_trained():
     assert not wrong(Given(game, memory, wide, 1088), components=64)
     assert "done head" in wrong(Given(game, LSTMConfig(hidden=512, done=False), linear, 1088), pay="hazard")[0]
     assert "525 steps at most" in wrong(Given(game, memory, linear, 1088), moments={"share": 0.5, "context": 600})[0]
+    collection = {"updates": 1, "num_envs": 2, "num_steps": 8}
+    assert not PPOConfig(**collection, batch_size=16).check(Given(game, memory, linear, 1088))
+    assert "= 16 steps" in PPOConfig(**collection, batch_size=17).check(Given(game, memory, linear, 1088))[0]

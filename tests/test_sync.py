@@ -345,6 +345,9 @@ def test_versions_whose_files_are_gone_are_registered_again(synced):
     assert min(after.values()) > max(before.values())
     assert mlflow.pyfunc.load_model("models:/worldmodels-doom@candidate")
     assert sync(synced).versions_added == 0
+    client.set_registered_model_alias("worldmodels-doom", "champion", "1")
+    (note,) = sync(synced).notes
+    assert "worldmodels-doom/1, the champion, are gone: `wm registry rollback doom`" in note
 
 
 def test_links_into_a_cache_are_logged_as_the_files_behind_them(project, tmp_path):

@@ -264,6 +264,17 @@ def test_too_little_data_for_m_is_said_plainly(manifest):
         train_memory(new_memory(config.model, 4, 2, 1), rows, config, seed=1, updates=range(1), observe=quiet)
 
 
+def test_a_batch_that_would_hold_a_frame_twice_is_refused(manifest):
+    config, reader = vision_training(), FrameReader(manifest)
+    config = config.model_copy(update={"optimiser": optimiser(batch=reader.total + 1)})
+    with pytest.raises(WorldModelsError, match=f"there are {reader.total} frames: lower it"):
+        train_vision(new_vision(config.model, 1), reader, config, seed=1, updates=range(1), observe=quiet)
+    rows = {"first": torch.zeros(1000, dtype=torch.bool), "mean": torch.zeros(1000, 4)}
+    memory = MemoryTraining(model=LSTMConfig(hidden=4, done=False), optimiser=optimiser(batch=60), sequence=16)
+    with pytest.raises(WorldModelsError, match="takes 960 frames, and there are 950 to learn from"):
+        train_memory(new_memory(memory.model, 4, 2, 1), rows, memory, seed=1, updates=range(1), observe=quiet)
+
+
 def test_a_loss_that_is_not_a_number_stops_with_what_to_lower():
     model = torch.nn.Linear(1, 1)
 

@@ -11,6 +11,7 @@ from pydantic import Field
 from worldmodels.compute.engine import ClusterConfig, ComputeConfig, check_cluster
 from worldmodels.controller.config import ControllerSection
 from worldmodels.controller.phases.base import Given
+from worldmodels.controller.worlds import MomentsConfig
 from worldmodels.errors import ParamsError
 from worldmodels.games.make import Game
 from worldmodels.memory.features import feature_size
@@ -87,19 +88,22 @@ def load_project(path: Path = PARAMS_FILE) -> Project:
     data = load_yaml(path)
     named = data.get("environments")
     names = dict.fromkeys(name for name in named if isinstance(name, str)) if isinstance(named, list) else {}
+    wrong = []
     for name in names:
         if name in Project.model_fields:
-            raise ParamsError(f"{path}: `environments`: {name!r} needs another name: params.yaml uses this one.")
-        if name not in data:
-            raise ParamsError(f"{path}: `environments` names {name!r}, but there is no section `{name}`.")
-        if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-            raise ParamsError(f"{path}: `environments`: {name!r} needs another name: lower-case letters, digits, underscores.")
+            wrong.append(f"{path}: `environments`: {name!r} needs another name: params.yaml uses this one.")
+        elif name not in data:
+            wrong.append(f"{path}: `environments` names {name!r}, but there is no section `{name}`.")
+        elif not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+            wrong.append(f"{path}: `environments`: {name!r} needs another name: lower-case letters, digits, underscores.")
+    if wrong:
+        raise ParamsError("\n".join(wrong))
     sections = {name: data.pop(name) for name in names}
     try:
         project: Project = validate({**data, "sections": sections}, "", Project)
     except ParamsError as error:
         raise ParamsError(str(error).replace("`sections.", "`")) from None
-    problems = [*_keys(project), *_links(project), *_controllers(project)]
+    problems = [*_keys(project), *_links(project), *_controllers(project), *_first_data(project)]
     problems += [problem for name, section in project.sections.items() for problem in _section(name, section)]
     if problems:
         raise ParamsError("\n".join(f"{path}: {problem}" for problem in problems))
@@ -175,6 +179,30 @@ def _controllers(project: Project) -> list[str]:
         theirs = controllers.get(begin.env, {}).get(begin.controller)
         if theirs is not None and theirs.model != controller.model and not controller.model.bias:
             wrong.append(f"{where}: begin = {entry.begin!r} has a C of another shape: to imitate it, set model.bias: true.")
+    return wrong
+
+
+def _first_data(project: Project) -> list[str]:
+    """Return what asks for more than a world model can have whose data are its first episodes alone."""
+    wrong = []
+    for key, model in project.world_models.items():
+        section = project.sections.get(model.env)
+        if section is None or not model.after == model.player == f"{model.env}-0":
+            continue
+        steps = section.game.at_most(section.collect.first_limit).steps
+        frames = section.collect.first_episodes * (steps + 1)
+        batches = {"vision": section.vision.optimiser.batch, "memory": section.memory.optimiser.batch * section.memory.sequence}
+        for part, batch in batches.items():
+            if batch > frames and getattr(section, part).optimiser.updates:
+                where = f"`{model.env}.{part}.optimiser.batch`"
+                wrong.append(f"{where} takes {batch:,} frames at a time, and {key} has {frames:,} at most.")
+        used = {agent.controller for agent in project.agents.values() if agent.world_model == key}
+        for name in sorted(used & section.controllers.keys()):
+            for phase_name, phase in section.controllers[name].phases.items():
+                moments = getattr(phase, "moments", MomentsConfig())
+                if moments.share and moments.context >= steps:
+                    where = f"`{model.env}.controllers.{name}.phases.{phase_name}.moments.context`"
+                    wrong.append(f"{where} is {moments.context}, and an episode of {key} has {steps} steps at most.")
     return wrong
 
 

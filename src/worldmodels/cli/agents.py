@@ -108,7 +108,7 @@ def _download(root: Path, uri: str) -> Path:
             local = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
         except Exception as error:  # whatever a server, a database or a file system throws: the message names it
             raise ArtifactError(
-                f"MLflow has no {uri} ({reason_of(error)}). `wm track sync` registers what was trained."
+                f"MLflow has no {uri} ({reason_of(error)}). `wm track sync` registers what was trained, and says what is lost."
             ) from None
     cards = sorted(local.rglob(CARD))
     if not cards:

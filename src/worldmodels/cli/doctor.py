@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from worldmodels.errors import ParamsError
+from worldmodels.tracking.git import git
 
 REQUIRED = (
     "torch", "numpy", "pandas", "pyarrow", "pydantic", "ruamel.yaml", "safetensors", "cma", "gymnasium", "Box2D",
@@ -189,6 +190,8 @@ def check_dvc(root: Path) -> Iterator[Verdict]:
     if odd:
         advice = "`wm sweep` and `dvc exp run --temp` fail there, all else works: move the project to a plainer folder"
         yield Verdict("folder", "warn", f"its path holds {' '.join(odd)}", advice)
+    if git(root, "rev-parse", "--is-shallow-repository") == "true":
+        yield Verdict("clone", "warn", "shallow: DVC keeps no experiment in it", "`git fetch --unshallow` before `wm sweep`")
     locked = "dvc.lock is there" if (root / "dvc.lock").is_file() else "no dvc.lock yet: `make repro` runs the pipeline"
     yield Verdict("DVC", "ok", f"dvc {_version('dvc')}; {locked}")
 

@@ -21,6 +21,7 @@ from worldmodels.project import Project
 from worldmodels.report.table import align, score_text
 from worldmodels.storage.layout import STAGES
 from worldmodels.tracking.experiments import list_experiments, mirror_experiments, read_result
+from worldmodels.tracking.git import git
 from worldmodels.tracking.store import StoreError
 
 MOST = 200
@@ -287,6 +288,8 @@ def _dvc(root: Path, *arguments: str) -> tuple[int, str]:
 
 def _state(root: Path, targets: Sequence[str]) -> str:
     """Return what an experiment's result depends on besides its settings: the commit, edits of it, targets."""
+    if git(root, "rev-parse", "--is-shallow-repository") == "true":
+        raise WorldModelsError("this clone is shallow: DVC keeps no experiment in it. `git fetch --unshallow` brings the rest.")
     parts = [sorted(targets)]
     for command in (["rev-parse", "HEAD"], ["diff", "HEAD", "--", ".", ":(exclude)dvc.lock"]):
         done = subprocess.run(["git", *command], cwd=root, capture_output=True, text=True, check=False)

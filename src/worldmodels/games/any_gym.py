@@ -11,6 +11,7 @@ Environments of plugin packages are named as Gymnasium does: ``module:Name-v0`` 
 
 import json
 import os
+import sys
 import warnings
 import zlib
 from collections.abc import Callable, Sequence
@@ -201,13 +202,16 @@ def make_quietly(name: "str | EnvSpec", steps: int, kwargs: dict[str, Any]) -> A
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return gymnasium.make(name, max_episode_steps=steps, disable_env_checker=True, **kwargs)
+            game = gymnasium.make(name, max_episode_steps=steps, disable_env_checker=True, **kwargs)
     except (gymnasium.error.Error, ImportError, TypeError) as error:
         hint = ""
         if isinstance(name, str) and ":" not in name:
             module = "ale_py" if name.startswith("ALE/") else "MODULE"
             hint = f" If a package other than Gymnasium has it, name that one's module too: `{module}:{name}`."
         raise ParamsError(f"the Gymnasium environment `{name}` cannot be made: {error}{hint}") from error
+    if mujoco := sys.modules.get("mujoco"):  # else it writes its warnings into MUJOCO_LOG.TXT in the working directory
+        mujoco.set_mju_user_warning(lambda text: print(f"warning: MuJoCo: {text}", file=sys.stderr))
+    return game
 
 
 def backend_of(spec: Any) -> str:

@@ -50,6 +50,9 @@ def train_memory(
 
     Batches and noise depend on ``seed`` and on the number of the update alone. ``rows``: one row a frame, episodes one after
     the other: mean, log_variance (N, Z), action (N, A), reward, terminal, first (N,).
+
+    Raises:
+        WorldModelsError: a sequence is longer than the data, or a batch would hold a frame twice.
     """
     rows = {name: tensor.to(model.device) for name, tensor in rows.items()}
     elapsed = steps_so_far(rows["first"])
@@ -59,6 +62,12 @@ def train_memory(
     if border < length:
         raise WorldModelsError(
             f"{total} frames are too few to train M on sequences of {config.sequence}: collect more episodes."
+        )
+    batch = config.optimiser.batch * config.sequence
+    if config.optimiser.updates and batch > border:
+        raise WorldModelsError(
+            f"memory.optimiser.batch of {config.optimiser.batch:,} sequences of {config.sequence:,} steps takes {batch:,} "
+            f"frames, and there are {border:,} to learn from: lower batch or sequence, or collect more episodes."
         )
 
     model.learn_rewards(rows["reward"], rows["terminal"])

@@ -158,6 +158,9 @@ async def _serve(socket: WebSocket, stage: Stage, visitor: Visitor) -> None:
 
     async def show() -> None:
         await socket.send_bytes(await asyncio.shield(_alone(visitor, picture, visitor)))
+        if visitor.session.trouble:
+            text, visitor.session.trouble = visitor.session.trouble, ""
+            await socket.send_bytes(pack({"kind": "error", "text": text}))
 
     async def dream() -> None:
         await show()

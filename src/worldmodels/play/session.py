@@ -1,6 +1,7 @@
 """One visitor's dream: it can be driven, bent, stopped, taken back, and replayed."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, replace
 from math import isfinite
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from worldmodels.agent.agent import Agent
 from worldmodels.controller.model import act
-from worldmodels.errors import ParamsError
+from worldmodels.errors import EnvironmentFault, ParamsError
 from worldmodels.games.base import BatchEnv
 from worldmodels.memory.features import select_features
 from worldmodels.rollout.noise import EpisodeNoise
@@ -63,6 +64,7 @@ class Session:
     def __init__(self, agent: Agent, *, temperature: float, seed: int = 0) -> None:
         self.agent, self.temperature = agent, temperature
         self.game: BatchEnv | None = None
+        self.trouble = ""  # why the game beside has left, until somebody was told
         self._game = agent.game
         self._layers = agent.controllers().weights(torch.zeros(1, dtype=torch.int64))
         self.start(seed)
@@ -77,10 +79,8 @@ class Session:
         """Begin another dream, where the episode of this seed begins; with a game, on its first frame."""
         self.seed = seed
         self._changes: dict[int, dict[str, Any]] = {0: {"temperature": self.temperature}}
-        state = self.agent.initial_state(1)
-        if self.game is not None:
-            self.game.keep(np.zeros(0, np.int64))
-            frame = self.game.start([seed])[0]
+        state, frame = self.agent.initial_state(1), self._start_beside(seed)
+        if frame is not None:
             z = self._look(frame)
             self.moments = [Moment(0, z, state, real=frame, seen=(z, state))]
         else:
@@ -90,7 +90,7 @@ class Session:
         self._first = self.now.z
 
     def put_beside(self, game: BatchEnv | None) -> None:
-        """Play a game on the same actions from the next start on; None plays none. The game stays its owner's."""
+        """Play a game on the same actions, from the start; None plays none. It stays its owner's, until it fails and leaves."""
         self.game = game
         self.start(self.seed)
 
@@ -240,10 +240,31 @@ class Session:
         (padded,) = pad_lanes(torch.from_numpy(frame[None]))
         return self.agent.vision.encode(to_images(padded))[0][:1]
 
+    def _start_beside(self, seed: int) -> np.ndarray | None:
+        """Return the first frame of the game beside the dream; None if there is no game."""
+        if self.game is None:
+            return None
+        try:
+            self.game.keep(np.zeros(0, np.int64))
+            return self.game.start([seed])[0]
+        except EnvironmentFault as fault:
+            self._lose_game(self.game, fault)
+            return None
+
+    def _lose_game(self, game: BatchEnv, fault: EnvironmentFault) -> None:
+        """Go on without the game beside the dream."""
+        self.game, self.trouble = None, f"the game beside the dream has failed, and the dream goes on alone: {fault}"
+        with suppress(Exception):  # one that has failed may not close either
+            game.close()
+
     def _play_beside(self, before: Moment, moment: Moment, action: Tensor) -> Moment:
         if self.game is None or before.seen is None:
             return moment
-        result = self.game.step(action.numpy())
+        try:
+            result = self.game.step(action.numpy())
+        except EnvironmentFault as fault:
+            self._lose_game(self.game, fault)
+            return moment
         if result.terminal[0] or result.truncated[0]:
             return moment
         z, state = before.seen

@@ -79,6 +79,11 @@ def register_agents(mirror: "Mirror") -> None:
                 chain.setdefault(environment, {})[key] = number
     for environment in chain.keys() | studies.keys():
         set_aliases(client, environment, chain.get(environment, {}), studies.get(environment, []))
+        name = PREFIX + environment
+        champion = next((model.aliases.get(CHAMPION) for model in client.search_registered_models(f"name='{name}'")), None)
+        if champion and not _has_files(name, str(champion)):
+            way = f"`wm registry rollback {environment}` goes back to the one before, or, with --retire, to none"
+            mirror.report.notes.append(f"the files of {name}/{champion}, the champion, are gone: {way}")
 
 
 def _find_version(client: MlflowClient, name: str, fingerprint: str) -> tuple[str | None, list[str]]:

@@ -7,6 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from worldmodels.errors import WorldModelsError
 from worldmodels.learning.fit import Observe, OptimiserConfig, Row, fit
 from worldmodels.learning.initialisation import initialise
 from worldmodels.params import Config
@@ -57,9 +58,17 @@ def train_vision(
     """Train V in place on the frames of ``reader``; return the curve. ``checkpoint``: see ``fit``.
 
     Batches, noise and order depend on ``seed`` and the number of the update alone.
+
+    Raises:
+        WorldModelsError: a batch would hold a frame twice.
     """
     held_out = list(range(0, len(reader), HELD_OUT))
     training = sorted(set(range(len(reader))) - set(held_out)) or held_out
+    if config.optimiser.updates and config.optimiser.batch > reader.total:
+        raise WorldModelsError(
+            f"vision.optimiser.batch is {config.optimiser.batch:,}, and there are {reader.total:,} frames: lower it, or "
+            "collect more episodes."
+        )
     batches = enumerate(_batches(reader, training, config.optimiser.batch, seed))
     validation = _spread(reader, held_out, 8 * config.optimiser.batch)
     mean_image = _mean_image(reader, training).to(model.device)

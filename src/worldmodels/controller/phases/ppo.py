@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from worldmodels.controller.model import Controllers
-from worldmodels.controller.phases.base import Context, Generation, LearnerConfig, PaidConfig
+from worldmodels.controller.phases.base import Context, Generation, Given, LearnerConfig, PaidConfig
 from worldmodels.errors import WorldModelsError
 from worldmodels.learning.resume import restore, state_of
 
@@ -36,6 +36,12 @@ class PPOConfig(PaidConfig, LearnerConfig):
     @property
     def repeats(self) -> int:
         return self.runs
+
+    def check(self, given: Given) -> list[str]:
+        steps, wrong = self.num_envs * self.num_steps, super().check(given)
+        if self.batch_size > steps:
+            wrong.append(f"batch_size is {self.batch_size:,}, and a collection has num_envs * num_steps = {steps:,} steps")
+        return wrong
 
     def open(self, context: Context, begin: np.ndarray | None) -> "PPO":
         return PPO(self, context, begin)
