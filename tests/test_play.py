@@ -10,13 +10,13 @@ import sys
 import threading
 import time
 import urllib.request
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
-import psutil
 import pytest
 import torch
+import uvicorn
 from lab import answers, free_port, page_at, serving
 from test_cli import make_agent
 
@@ -26,6 +26,7 @@ from worldmodels.games import doom, doom_engine
 from worldmodels.games.doom import DoomConfig
 from worldmodels.learning.initialisation import initialise
 from worldmodels.memory.features import select_features
+from worldmodels.play.server import Stage, make_app
 from worldmodels.play.session import Session, widest_latents
 from worldmodels.rollout.loop import EpisodeRecorder, run_episodes
 
@@ -283,31 +284,27 @@ def test_a_dream_is_streamed_driven_stepped_filmed_and_replayed(server):
     assert again["z"] == after["z"]
 
 
-def test_a_game_beside_whose_engines_die_is_told_and_the_dream_goes_on(server, folder):
-    visit = Visit(server)
+def test_a_game_beside_whose_engine_dies_is_told_and_the_dream_goes_on(agent, monkeypatch):
+    monkeypatch.setattr(doom, "REPLACEMENTS", 0)
+    game, port = DoomConfig().make(), free_port()
+    app = make_app(Stage("doom-1", agent, temperature=TAU, rate=30.0, open_game=lambda: game))
+    served = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning"))
+    thread = threading.Thread(target=served.run, daemon=True)
+    thread.start()
+    while not served.started:
+        time.sleep(0.05)
+    visit = Visit(f"http://127.0.0.1:{port}")
+    visit.say(do="pause", on=True)
     visit.say(do="beside", on=True)
     visit.next(until=lambda h: h["beside"])
-    (process,) = [each for each in psutil.process_iter(["cmdline"]) if str(folder) in (each.info["cmdline"] or [])]
-    end, said = time.monotonic() + 60, threading.Event()
-
-    def kill_engines():
-        while time.monotonic() < end and not said.is_set():
-            for engine in process.children(recursive=True):
-                with suppress(psutil.Error):
-                    engine.kill()
-            time.sleep(0.01)
-
-    killer = threading.Thread(target=kill_engines)
-    killer.start()
-    try:
-        assert "the dream goes on alone" in visit.next("error")[0]["text"]
-    finally:
-        said.set()
-        killer.join()
-    header = visit.next()[0]
-    assert not header["beside"]
+    doom_engine.kill(game._engines[0])
+    visit.say(do="step")
+    assert "the dream goes on alone" in visit.next("error")[0]["text"]
     visit.say(do="start", seed=3)
-    assert visit.next(until=lambda h: h["seed"] == 3)[0]["step"] == 0
+    assert visit.next(until=lambda h: h["seed"] == 3)[0]["beside"] is False
+    visit.socket.close()
+    served.should_exit = True
+    thread.join()
 
 
 def test_visitors_do_not_disturb_each_other_and_one_who_comes_back_finds_their_dream(server):
