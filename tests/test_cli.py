@@ -480,13 +480,14 @@ class TestShow:
         assert re.search(r"^doom-1 .*CHANGED", text, flags=re.M)
         assert "do not trust the scores above: doom-1." in text
 
-    def test_an_empty_folder_is_no_error(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_project_without_params_is_no_error(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
+        Path("dvc.yaml").touch()
         result = wm("show", "--next-steps")
         assert result.exit_code == 0
         assert "make repro" in result.stdout
 
-    @pytest.mark.parametrize("command", ["check", "preset quick", "sweep seed=1", "track sync", "ledger write"])
+    @pytest.mark.parametrize("command", ["show", "check", "preset quick", "sweep seed=1", "track sync", "ledger write"])
     def test_in_a_wrong_folder_it_says_so(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
         monkeypatch.chdir(tmp_path)
         result = wm(*command.split())

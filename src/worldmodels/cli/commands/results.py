@@ -20,7 +20,7 @@ def show(
     """Show what exists: agents with their scores, the hashes of artifacts, and what is missing."""
     from worldmodels.cli.show import next_steps_text, overview, overview_text
 
-    found = overview(find_root())
+    found = overview(project_folder())
     if as_json:
         print_json(found)
         return
