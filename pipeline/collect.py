@@ -14,7 +14,7 @@ from worldmodels.rollout.bare import BareWorld
 from worldmodels.rollout.collection import CollectConfig, collect_episodes
 from worldmodels.rollout.patience import PatientWorld, cut_when_decided
 from worldmodels.rollout.policies import ExploringPolicy, RandomPolicy
-from worldmodels.rollout.world import World
+from worldmodels.rollout.world import ToldWorld, World
 from worldmodels.seeds import episode_seeds
 from worldmodels.shapes import Episode
 from worldmodels.storage.agents import read_card
@@ -37,18 +37,17 @@ def main(stage: Stage) -> None:
     writer = EpisodeWriter(checkpoint.folder, game.action_size, state=state.get("writer"))
     sight = Sight(**state.get("sight", {}))
     done = len(writer.rows)
-    bar = iter(stage.progress(range(done, len(seeds)), "episode", len(seeds) - done))
+    told = stage.play(len(seeds) - done, game.steps)
 
     def play(world: World, policy: RandomPolicy | ExploringPolicy, seeds: Sequence[int], name: str) -> None:
         def keep(episode: Episode) -> None:
             if game.patience:
                 episode = cut_when_decided(episode, game.patience, game.aftermath, game.won)
             writer.write(episode, f"{name}{policy.label(episode.seed)}")
-            next(bar, None)
             if checkpoint.due():
                 checkpoint.save({}, {"writer": writer.state(), "sight": asdict(sight)})
 
-        with closing(PatientWorld(world, game.patience) if game.patience else world) as played:
+        with closing(ToldWorld(PatientWorld(world, game.patience) if game.patience else world, told)) as played:
             collect_episodes(played, policy, seeds, sight=sight, keep=keep)
 
     def stretches(begin: int, end: int) -> Iterator[tuple[BatchEnv, Sequence[int]]]:
@@ -71,7 +70,6 @@ def main(stage: Stage) -> None:
             for env, left in stretches(begin, end):
                 policy = ExploringPolicy(agent.policy(parameters[None]), RandomPolicy(random), config.strengths)
                 play(agent.real_world(env), policy, left, f"{name}, ")
-    next(bar, None)
     sight.check(f"the {len(seeds)} episodes of {stage.key}")
     writer.finish(files.data, stage.before.data, files.episodes)
     stage.run.done(files.data, metrics=files.data)

@@ -1,5 +1,7 @@
 """Search for C in the dream or in the game; put V, M and C together as an agent."""
 
+from functools import partial
+
 from pipeline.stage import Stage, run_stage
 from worldmodels.agent.agent import Agent, load_agent, save_agent
 from worldmodels.agent.begin import begin_at
@@ -55,8 +57,9 @@ def main(stage: Stage) -> None:
         seed=stage.project_seed,
         stream=stage.stream,
         controller_seed=seed,
-        generations=stage.progress(range(config.generations + len(config.selection.rounds)), "generation"),
+        generations=stage.progress(range(config.generations), "generation"),
         observe=stage.run.observe,
+        choosing=partial(stage.play, limit=game.steps, what="the choice in the game"),
         checkpoint=stage.checkpoint(*inputs),
     )
     told_of = {"environment": stage.env, "game": game.model_dump(), "controller": config.model.model_dump()}

@@ -23,7 +23,7 @@ def main(stage: Stage) -> None:
     shared = stage.engine.share(agent)
     parts = shards(episode_seeds(config.block, config.episodes), NUM_ENVS, stage.engine.workers)
     checkpoint = stage.checkpoint(*sorted(files.agent.iterdir()))
-    real = join(play(stage, play_real, [(shared, game, seeds, NUM_ENVS) for seeds in parts], checkpoint))
+    real = join(play(stage, play_real, [(shared, game, seeds, NUM_ENVS) for seeds in parts], checkpoint, game.steps))
     tables, dream = [episodes_table(real, "real"), blind[blind["world"] == "random"]], None
     if config.dreams:
         returns = play_dream(agent, config.temperature, episode_seeds("dream", config.dreams, stream="test"))

@@ -13,8 +13,12 @@ def main(stage: Stage) -> None:
     game: GameConfig = stage.params("game", Game)
     config: EvaluationConfig = stage.params("evaluate", EvaluationConfig)
     agent, env = load_agent(stage.agent.agent), game.make(scoring=True)
-    seen = demonstrate(agent, env, seed=episode_seeds("demonstration", 1)[0], temperature=config.temperature)
+    seed, parts = episode_seeds("demonstration", 1)[0], iter(stage.progress(("play and dream", "draw"), "part"))
+    next(parts)
+    seen = demonstrate(agent, env, seed=seed, temperature=config.temperature)
+    next(parts)
     draw(seen, stage.agent, game.frames_a_second)
+    next(parts, None)
     stage.run.done(stage.agent.film)
 
 

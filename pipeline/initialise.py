@@ -21,7 +21,7 @@ def main(stage: Stage) -> None:
     test: EvaluationConfig = stage.params("evaluate", EvaluationConfig)
     parts = shards(episode_seeds(test.block, test.episodes), NUM_ENVS, stage.engine.workers)
     tasks = [(game, policy, seeds, NUM_ENVS) for policy in policies.values() for seeds in parts]
-    played = play(stage, play_blind, tasks, stage.checkpoint())
+    played = play(stage, play_blind, tasks, stage.checkpoint(), game.steps)
     returns = {name: join(played[i * len(parts) : (i + 1) * len(parts)]) for i, name in enumerate(policies)}
     files, empty = stage.agent, stage.model
     write_table(files.returns, pd.concat([episodes_table(each, name) for name, each in returns.items()], ignore_index=True))

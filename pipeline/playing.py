@@ -11,17 +11,21 @@ from worldmodels.storage.checkpoint import Checkpoint
 
 
 def play(
-    stage: Stage, function: Callable[..., Returns], tasks: Sequence[tuple[Any, ...]], checkpoint: Checkpoint
+    stage: Stage, function: Callable[..., Returns], tasks: Sequence[tuple[Any, ...]], checkpoint: Checkpoint, limit: int
 ) -> list[Returns]:
-    """Return what every task gave, in their order. The third argument of a task is its seeds."""
+    """Return what every task gave, in their order. The third argument of a task is its seeds.
+
+    ``limit``: steps of an episode at most.
+    """
     kept = checkpoint.load()[1].get("played", {})
     played = {int(index): _from_lists(each) for index, each in kept.items()}
     if any(index >= len(tasks) or each.seeds.tolist() != list(tasks[index][2]) for index, each in played.items()):
         played = {}  # it was cut into other tasks, for other workers
     missing = [index for index in range(len(tasks)) if index not in played]
-    results = stage.engine.run(function, [tasks[index] for index in missing])
-    for position, returns in stage.progress(results, "task", len(missing)):
+    told = stage.play(sum(len(tasks[index][2]) for index in missing), limit)
+    for position, returns in stage.engine.run(function, [tasks[index] for index in missing]):
         played[missing[position]] = returns
+        told(returns.steps, returns.total.size)
         if checkpoint.due():
             checkpoint.save({}, {"played": {str(index): _to_lists(each) for index, each in played.items()}})
     return [played[index] for index in range(len(tasks))]

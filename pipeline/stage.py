@@ -20,6 +20,7 @@ from worldmodels.compute.engine import ClusterConfig, ComputeConfig, Engine, ope
 from worldmodels.compute.precision import device_of, products_in, training_in
 from worldmodels.errors import ParamsError, WorldModelsError
 from worldmodels.params import flat, load_yaml, section
+from worldmodels.rollout.world import Told
 from worldmodels.storage.agents import code_fingerprint
 from worldmodels.storage.checkpoint import Checkpoint
 from worldmodels.storage.files import sha256
@@ -125,6 +126,10 @@ class Stage:
     def progress(self, steps: Iterable[T], unit: str, total: int | None = None) -> Iterable[T]:
         """Show how far a loop is."""
         return self.run.progress(steps, f"{self.name} {self.key}", unit=unit, total=total)
+
+    def play(self, episodes: int, limit: int, what: str = "") -> Told:
+        """Show how far the play of so many episodes, of at most ``limit`` steps, is. ``what``: which, if there are others."""
+        return self.run.play(f"{self.name} {self.key}" + (f", {what}" if what else ""), episodes, limit)
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -36,8 +36,8 @@ class FakeWorlds:
     def patient_game(self, num_steps):
         return self._open(num_steps)
 
-    def arena(self, open_world):
-        return Arena(LocalEngine(1), open_world)
+    def arena(self, open_world, told=None):
+        return Arena(LocalEngine(1), open_world, told)
 
     def seen(self, seed=None):
         return np.eye(self.feature_size) if self._seen is None else self._seen

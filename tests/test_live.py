@@ -332,3 +332,17 @@ def test_tracking_off_shows_progress_and_touches_no_store(project, monkeypatch, 
     assert "loss 2.5" in errors
     assert "\r" not in errors  # not a terminal: lines
     assert not (project / "mlflow.db").exists()
+
+
+def test_the_time_left_of_play_is_judged_by_steps_before_an_episode_has_ended(capsys):
+    with stage_run("collect", "doom-1", {}) as run:
+        told = run.play("collect doom-1", 4, 100)
+        told(8, 0)
+        assert told._bar.total == 400  # nobody has died: all may live to the limit
+        told(12, 2)
+        assert told._bar.total == 40  # two lives in twenty steps
+        told(20, 1)
+        assert told._bar.total == 53
+        told(13, 1)
+        assert told._bar.total == told._bar.n == 53
+    assert "4/4 episodes" in capsys.readouterr().err

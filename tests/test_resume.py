@@ -117,8 +117,8 @@ class SmallWorlds(FakeWorlds):
         )
         self._game = game
 
-    def arena(self, open_world):
-        arena = Arena(LocalEngine(1), open_world)
+    def arena(self, open_world, told=None):
+        arena = Arena(LocalEngine(1), open_world, told)
         return self._game(arena) if self._game and not open_world.args[0] else arena
 
 
@@ -246,3 +246,23 @@ def test_where_no_checkpoint_can_be_written_the_stage_goes_on(tmp_path, capsys):
     weights, _ = memory(None, Checkpoint(tmp_path / "file" / "state", "one"), quiet)
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
     assert "no checkpoint" in capsys.readouterr().err
+
+
+def test_a_selection_says_how_much_it_plays_and_how_far_it_is():
+    announced, told = [], []
+
+    def choosing(episodes):
+        announced.append(episodes)
+        return lambda steps, ended: told.append((steps, ended))
+
+    section = ControllerSection(
+        model={"features": "zh"},
+        order=["dream"],
+        phases={"dream": {**SEARCH, "generations": 4}},
+        selection={"episodes": 8, "every": 1, "halvings": 2},
+    )
+    how = {"seed": 1, "stream": "s", "controller_seed": 0, "generations": range(4), "observe": lambda row: None}
+    train_controller(section, SmallWorlds(), None, choosing=choosing, **how)
+    assert announced == [4 * 2 + 2 * 2]  # then one is left, and need not play on
+    assert sum(ended for _, ended in told) == announced[0]
+    assert all(steps > 0 for steps, _ in told)

@@ -118,7 +118,7 @@ class Grounds:
     def play(self, *, num_steps=0, **pay):
         return "game"
 
-    def arena(self, open_world):
+    def arena(self, open_world, told=None):
         return Ground(self.feature_size, self.best if open_world == "game" else None)
 
     def seen(self, seed=None):

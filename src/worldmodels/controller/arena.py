@@ -9,7 +9,7 @@ from worldmodels.compute.engine import Engine
 from worldmodels.controller.model import ControllerConfig, Controllers
 from worldmodels.controller.policy import ControllerPolicy
 from worldmodels.rollout.loop import run_episodes
-from worldmodels.rollout.world import World
+from worldmodels.rollout.world import Told, ToldWorld, World
 from worldmodels.shapes import Returns
 
 COLUMNS = ("total", "length", "terminal")
@@ -21,11 +21,14 @@ class Arena:
     Args:
         engine: where they play; the returns are the same everywhere.
         open_world: opens a world.
+        told: is told of play as it goes on.
     """
 
-    def __init__(self, engine: Engine, open_world: Callable[[], World]) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, open_world: Callable[[], World], told: Told | None = None) -> None:
+        self._engine, self._told = engine, told
         self._world = open_world() if engine.parts == 1 else None
+        if self._world is not None and told is not None:
+            self._world = ToldWorld(self._world, told)
         self._open_world = engine.share(open_world)
 
     def play(self, config: ControllerConfig, candidates: np.ndarray, seeds: Sequence[int], lanes: int | None) -> Returns:
@@ -34,7 +37,11 @@ class Arena:
             return _play(self._world, config, candidates, seeds, lanes)
         parts = np.array_split(candidates, min(self._engine.parts, len(candidates)))
         tasks = [(self._open_world, config, part, list(seeds), lanes) for part in parts]
-        found = dict(self._engine.run(play_part, tasks))
+        found = {}
+        for index, returns in self._engine.run(play_part, tasks):
+            found[index] = returns
+            if self._told is not None:
+                self._told(returns.steps, returns.total.size)
         total, length, terminal = (
             np.concatenate([getattr(found[index], name) for index in range(len(parts))])
             for name in ("total", "length", "terminal")

@@ -43,6 +43,20 @@ class SelectionConfig(Config):
         """
         return [self.episodes >> left for left in range(self.halvings, -1, -1)] if self.episodes else []
 
+    def games(self, contestants: int, *, done: int = 0) -> int:
+        """Return how many episodes so many contestants play, in the rounds that are not ``done``.
+
+        >>> SelectionConfig(episodes=100, halvings=2).games(6)  # 6 x 25, 3 x 25, 2 x 50
+        325
+        """
+        games = before = 0
+        for number, until in enumerate(self.rounds):
+            if number and contestants == 1:
+                break
+            games += contestants * (until - before) * (number >= done)
+            contestants, before = math.ceil(contestants / 2), until
+        return games
+
 
 class Choice(NamedTuple):
     """What the contestants came to."""

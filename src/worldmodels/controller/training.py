@@ -12,6 +12,7 @@ from worldmodels.controller.phases.base import Context, Learner
 from worldmodels.controller.selection import choose
 from worldmodels.controller.worlds import Worlds
 from worldmodels.learning.fit import Observe, Row
+from worldmodels.rollout.world import Told
 from worldmodels.seeds import episode_seeds
 from worldmodels.storage.checkpoint import Checkpoint
 
@@ -71,6 +72,7 @@ def train_controller(
     controller_seed: int,
     generations: Iterable[int],
     observe: Observe,
+    choosing: Callable[[int], Told] | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> Found:
     """Search for C.
@@ -82,13 +84,14 @@ def train_controller(
         seed: of the project.
         stream: names the search's episodes.
         controller_seed: of the search alone: the same V and M, another C.
-        generations: 0 .. all generations - 1 and on, one for each round of the selection, possibly wrapped to show progress.
+        generations: 0 .. all generations - 1, possibly wrapped to show progress.
         observe: called with each row of the curve.
+        choosing: called with how many episodes the selection is to play; returns what is told of them.
         checkpoint: saved now and then; a search goes on from it to the same bytes.
     """
     search = _Search(config, worlds, start, iter(generations), observe, checkpoint)
     search.learn(seed, stream, controller_seed)
-    return search.select(episode_seeds("selection", config.selection.episodes, stream=stream))
+    return search.select(episode_seeds("selection", config.selection.episodes, stream=stream), choosing)
 
 
 class _Search:
@@ -152,13 +155,14 @@ class _Search:
             if learner is not None:
                 learner.close()
 
-    def select(self, seeds: list[int]) -> Found:
+    def select(self, seeds: list[int], choosing: Callable[[int], Told] | None) -> Found:
         """Let the contestants play, if there is a choice."""
         config = self.config
-        next(self.counter, None)
+        next(self.counter, None)  # the end of the generations
         kept, rejected, curve = next(iter(self.contestants)), list[int](), self.curve
         if len(self.contestants) > 1:
-            arena = self.worlds.arena(self.worlds.play())
+            left = config.selection.games(len(self.contestants), done=len(self.played))
+            arena = self.worlds.arena(self.worlds.play(), choosing(left) if choosing else None)
             try:
                 kept, rejected, rows = choose(
                     self.contestants,
@@ -186,7 +190,6 @@ class _Search:
     def _after_round(self) -> None:
         if self.checkpoint:
             self._save({})
-        next(self.counter, None)
 
     def _save(self, state: Mapping[str, Tensor]) -> None:
         assert self.checkpoint is not None

@@ -18,7 +18,7 @@ from worldmodels.memory.base import Memory
 from worldmodels.memory.features import Features, feature_size
 from worldmodels.params import Config
 from worldmodels.rollout.patience import PatientWorld
-from worldmodels.rollout.world import ModelWorld, World
+from worldmodels.rollout.world import ModelWorld, Told, World
 from worldmodels.vision.model import Vision
 from worldmodels.worlds.dream import DreamWorld, Replay, Starts
 from worldmodels.worlds.pay import Pay, open_paid
@@ -95,9 +95,9 @@ class Worlds:
         real = _open_games(self.game.at_most(num_steps), self._threads, vision, memory, "zh")  # M is told of, whatever C sees
         return PatientWorld(real, self.game.patience) if self.game.patience else real
 
-    def arena(self, open_world: Callable[[], World]) -> Arena:
-        """Return a place to play with many candidates: here, or on the workers of the engine."""
-        return Arena(self._engine, open_world)
+    def arena(self, open_world: Callable[[], World], told: Told | None = None) -> Arena:
+        """Return a place to play with many candidates: here, or on the workers of the engine; ``told`` is told of play."""
+        return Arena(self._engine, open_world, told)
 
     def seen(self, seed: int | None = None) -> np.ndarray:
         """Return what C would have seen in the data, (n, F) float64; see ``played_features``."""

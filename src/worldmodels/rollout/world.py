@@ -1,6 +1,6 @@
 """The one idea: a world turns actions into features, and the agent cannot tell whether it is real (paper, sections 3, 4)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -119,6 +119,23 @@ class WorldWrapper(Generic[W]):
 
     def spare(self: "WorldWrapper[ModelWorld]") -> None:
         self.world.spare()
+
+
+Told = Callable[[int, int], object]
+"""Is told of play as it goes on: how many steps were played, and how many episodes ended with them."""
+
+
+class ToldWorld(WorldWrapper[W]):
+    """Another world, which says how far it is played."""
+
+    def __init__(self, world: W, told: Told) -> None:
+        super().__init__(world)
+        self._told = told
+
+    def step(self, actions: Tensor) -> Step:
+        step = super().step(actions)
+        self._told(len(actions), int((step.terminal | step.truncated).sum()))
+        return step
 
 
 def pad_lanes(*tensors: Tensor) -> tuple[Tensor, ...]:

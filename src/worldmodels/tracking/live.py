@@ -45,11 +45,12 @@ class StageRun:
 
     def progress(self, steps: Iterable[T], label: str, unit: str = "step", total: int | None = None) -> Iterable[T]:
         """Show a loop's rate and time left on stderr: a bar on a terminal, a line now and then elsewhere."""
-        options: dict[str, Any] = {"file": sys.stderr, "mininterval": 0.2, "dynamic_ncols": True}
-        if not sys.stderr.isatty():
-            options = {"file": _Lines(), "mininterval": QUIET_SECONDS, "ncols": 100}
-        self._bar = tqdm(steps, label, total, unit=f" {unit}", miniters=1, **options)
+        self._bar = tqdm(steps, label, total, unit=f" {unit}", miniters=1, **_shown())
         return self._bar
+
+    def play(self, label: str, episodes: int, limit: int) -> "Play":
+        """Show how far the play of so many episodes is, each of at most ``limit`` steps, in the same way."""
+        return Play(label, episodes, limit)
 
     def done(self, primary: Path, metrics: Path | None = None) -> None:
         """Say that the stage's outputs are written.
@@ -59,6 +60,34 @@ class StageRun:
             metrics: the output that holds its metrics, if they were not observed row by row.
         """
         self.outbox.put(("done", (Path(primary).resolve(), metrics and Path(metrics).resolve())))
+
+
+class Play:
+    """A bar of steps, told of play as it goes on. Episodes that end together say nothing for long, and then all at once."""
+
+    def __init__(self, label: str, episodes: int, limit: int) -> None:
+        self._episodes, self._limit, self._ended = episodes, limit, 0
+        self._bar = tqdm(desc=label, total=episodes * limit, unit=" step", unit_scale=True, miniters=1, **_shown())
+
+    def __call__(self, steps: int, ended: int) -> None:
+        """Take that so many more steps were played, and so many more episodes ended."""
+        self._ended += ended
+        played = int(self._bar.n) + steps
+        # How long the others will last is best judged by all steps over all ends: the life of those that go on counts too.
+        life = min(self._limit, played / self._ended) if self._ended else self._limit
+        over = self._ended >= self._episodes
+        self._bar.total = played if over else max(played + 1, round(self._episodes * life))
+        self._bar.set_postfix_str(f"{self._ended}/{self._episodes} episodes", refresh=False)
+        self._bar.update(steps)
+        if over:
+            self._bar.close()
+
+
+def _shown() -> dict[str, Any]:
+    """Return how tqdm shows a bar: on a terminal in its place, elsewhere as a line now and then."""
+    if sys.stderr.isatty():
+        return {"file": sys.stderr, "mininterval": 0.2, "dynamic_ncols": True}
+    return {"file": _Lines(), "mininterval": QUIET_SECONDS, "ncols": 100}
 
 
 class _Lines:
