@@ -73,7 +73,7 @@ def main(stage: Stage) -> None:
                 play(agent.real_world(env), policy, left, f"{name}, ")
     next(bar, None)
     sight.check(f"the {len(seeds)} episodes of {stage.key}")
-    writer.finish(files.data, stage.before.data, files.episodes)
+    writer.finish(files.data, stage.before.data, files.episodes, choices=game.choices)
     stage.run.done(files.data, metrics=files.data)
 
 
