@@ -20,12 +20,12 @@ from worldmodels.games.any_gym import GymConfig, make_quietly
 from worldmodels.games.base import GameConfig
 from worldmodels.games.carracing import CarRacingConfig, car_controls, make_pool
 from worldmodels.games.doom import DoomConfig, buttons
-from worldmodels.games.doom_engine import start_engine
+from worldmodels.games.doom_engine import Setup, start_engine
 
 
 def bare_doom(_: int) -> Iterator[int]:
     """Play one engine."""
-    game = start_engine()
+    game = start_engine(Setup())
     rng = np.random.default_rng(0)
     try:
         while True:
@@ -103,7 +103,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     warnings.simplefilter("ignore")
-    pendulum = GymConfig(id="Pendulum-v1", action="box", limit=200)
+    pendulum = GymConfig(id="Pendulum-v1", limit=200)
     cases: list[tuple[GameConfig, Callable[[int], Iterator[int]]]] = [
         (DoomConfig(), bare_doom),
         (CarRacingConfig(backend="envpool"), bare_envpool),

@@ -71,7 +71,7 @@ def main(stage: Stage) -> None:
                 policy = ExploringPolicy(agent.policy(parameters[None]), RandomPolicy(random), config.strengths)
                 play(agent.real_world(env), policy, left, f"{name}, ")
     sight.check(f"the {len(seeds)} episodes of {stage.key}")
-    writer.finish(files.data, stage.before.data, files.episodes)
+    writer.finish(files.data, stage.before.data, files.episodes, choices=game.choices)
     stage.run.done(files.data, metrics=files.data)
 
 

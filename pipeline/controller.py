@@ -29,7 +29,7 @@ def main(stage: Stage) -> None:
     memory = load_model(model.memory, memory_from_description)
     rows, _ = load_tensors(model.latents)
     if config.memory == "untrained":
-        memory = new_memory(memory.config, vision.config.latent, memory.action, stage.project_seed + seed)
+        memory = new_memory(memory.config, vision.config.latent, memory.action, stage.project_seed + seed, memory.choices)
     if config.ending:
         memory.config = memory.config.model_copy(update={"ending": config.ending})
     start = None

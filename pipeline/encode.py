@@ -1,8 +1,8 @@
 """Encode all frames by V: mean and log variance, beside actions, rewards and ends."""
 
 from pipeline.stage import Stage, run_stage
-from worldmodels.storage.episodes import FrameReader
-from worldmodels.storage.files import sha256
+from worldmodels.storage.episodes import COLLECTED, FrameReader
+from worldmodels.storage.files import read_json, sha256
 from worldmodels.storage.weights import load_model, load_tensors, save_tensors
 from worldmodels.vision.encode import encode_rows
 from worldmodels.vision.model import Vision
@@ -17,7 +17,8 @@ def main(stage: Stage) -> None:
         (known, _), old = load_tensors(before.latents), len(FrameReader(before.data, verify=False))
     with stage.training():
         rows = encode_rows(model, reader, stage.progress(range(old, len(reader)), "chunk"), known)
-    save_tensors(files.latents, rows, {"frames": len(rows["first"])})
+    choices = read_json(files.data, COLLECTED)["choices"]  # M learns from latents alone
+    save_tensors(files.latents, rows, {"frames": len(rows["first"]), "choices": choices})
     stage.run.done(files.latents)
 
 

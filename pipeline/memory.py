@@ -10,8 +10,10 @@ from worldmodels.storage.weights import load_model, load_tensors, save_model
 def main(stage: Stage) -> None:
     config: MemoryTraining = stage.params("memory", MemoryTraining)
     files, earlier = stage.model, stage.before.memory
-    rows, _ = load_tensors(files.latents)
-    fresh = new_memory(config.model, rows["mean"].shape[1], rows["action"].shape[1], stage.project_seed)
+    rows, told = load_tensors(files.latents)
+    fresh = new_memory(
+        config.model, rows["mean"].shape[1], rows["action"].shape[1], stage.project_seed, told.get("choices", ())
+    )
     model = fresh
     if load_tensors(earlier)[1] == fresh.describe():  # an M of another shape begins anew
         model = load_model(earlier, memory_from_description)

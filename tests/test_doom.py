@@ -1,6 +1,7 @@
 """Take Cover: the paper's game, and engines that die, hang or outlive their process."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,8 +18,9 @@ from PIL import Image
 
 from worldmodels.errors import EnvironmentFault
 from worldmodels.games import doom, doom_engine
+from worldmodels.games.choices import option
 from worldmodels.games.doom import DoomConfig, buttons
-from worldmodels.games.doom_engine import start_engine
+from worldmodels.games.doom_engine import Setup, start_engine
 from worldmodels.seeds import episode_seeds
 
 
@@ -56,7 +58,7 @@ def test_death_ends_a_game_of_doom_and_its_last_frame_is_shown_again() -> None:
 def test_positive_actions_move_the_player_right_and_negative_ones_left() -> None:
     import vizdoom
 
-    game = start_engine()
+    game = start_engine(Setup())
     variables = (vizdoom.GameVariable.POSITION_X, vizdoom.GameVariable.POSITION_Y)
     try:
         for action, sign in ((0.34, 1), (1.0, 1), (0.33, 0), (-0.33, 0), (-0.34, -1), (-1.0, -1)):
@@ -85,7 +87,7 @@ def test_doom_moves_beyond_a_third_of_the_action_and_no_sooner() -> None:
 
 
 def test_the_doom_frame_is_the_upper_five_sixths_in_rgb() -> None:
-    game = start_engine()
+    game = start_engine(Setup())
     game.set_seed(5)
     game.new_episode()
     picture = np.array(game.get_state().screen_buffer)
@@ -102,9 +104,9 @@ def test_many_engines_start_at_once() -> None:
     """In a process of its own: an engine that cannot be executed takes Python with it."""
     code = (
         "from concurrent.futures import ThreadPoolExecutor\n"
-        "from worldmodels.games.doom_engine import start_engine\n"
+        "from worldmodels.games.doom_engine import Setup, start_engine\n"
         "with ThreadPoolExecutor(16) as pool:\n"
-        "    games = list(pool.map(start_engine, [4] * 16))\n"
+        "    games = list(pool.map(start_engine, [Setup()] * 16))\n"
         "    list(pool.map(lambda game: game.close(), games))\n"
     )
     command = [sys.executable, "-X", "faulthandler", "-c", code]
@@ -163,8 +165,8 @@ def test_engines_that_die_again_and_again_are_named_with_their_seed(monkeypatch)
 def test_a_killed_process_leaves_no_engine_no_file_and_no_shared_memory(tmp_path: Path) -> None:
     code = (
         "import glob, time\n"
-        "from worldmodels.games.doom_engine import start_engine\n"
-        "game = start_engine(); game.new_episode()\n"
+        "from worldmodels.games.doom_engine import Setup, start_engine\n"
+        "game = start_engine(Setup()); game.new_episode()\n"
         "print(game.get_instance_id(), len(glob.glob('/dev/shm/*' + game.get_instance_id())), flush=True)\n"
         "time.sleep(60)\n"
     )
@@ -232,3 +234,75 @@ def test_on_other_systems_the_engine_is_started_without_a_shell(monkeypatch, tmp
         assert env.start([1]).any()
         assert len(set(engines()) - before) == 1
     assert set(engines()) == before
+
+
+def test_the_buttons_of_a_scenario_are_a_choice_and_the_first_option_presses_none() -> None:
+    game = DoomConfig(scenario="my_way_home", buttons=["TURN_LEFT", "MOVE_FORWARD"], limit=40)
+    assert game.choices == (3,)
+    assert [policy.name for policy in game.blind] == ["still", "turn_left", "move_forward"]
+    with closing(game.make()) as env:
+        still, left, forward = (constant(env, option(number, 3), 20)[0] for number in range(3))
+        tied, _ = constant(env, [-0.2, -0.1, -0.3], 20)
+    assert (left[-1] != forward[-1]).any()
+    assert (left[-1] != still[-1]).any()
+    assert (forward[-1] != still[-1]).any()
+    np.testing.assert_array_equal(tied, left)
+
+
+def test_what_a_scenario_pays_and_what_is_paid_instead() -> None:
+    def rewards(**told) -> list[float]:
+        game = DoomConfig(scenario="my_way_home", limit=20, frame_skip=4, **told)
+        with closing(game.make()) as env:
+            env.start([3])
+            return [float(env.step(np.zeros((1, 6), np.float32)).rewards[0]) for _ in range(5)]
+
+    assert rewards() == pytest.approx([-0.0004] * 5)
+    assert rewards(living_reward=-0.5) == [-2.0] * 5
+    assert rewards(reward="survival") == [4.0] * 5
+    assert rewards(reward="none") == [0.0] * 5
+
+
+def test_an_episode_begins_where_it_must_and_is_still_its_seed() -> None:
+    import vizdoom
+
+    place = (700.0, 1000.0, -500.0, 100.0)  # of My Way Home: rooms in the east
+    anywhere, there = (DoomConfig(scenario="my_way_home", limit=20, spawn=spawn) for spawn in (None, place))
+    with closing(there.make(threads=2)) as env, closing(anywhere.make()) as other:
+        frames = env.start(range(6))
+        for engine in env._engines:
+            x, y = (engine.get_game_variable(getattr(vizdoom.GameVariable, f"POSITION_{axis}")) for axis in "XY")
+            assert place[0] <= x <= place[1]
+            assert place[2] <= y <= place[3]
+        env.keep(np.zeros(0, np.int64))
+        np.testing.assert_array_equal(env.start([5, 4])[1], frames[4])
+        assert (other.start(range(6)) != frames).any()
+    nowhere = DoomConfig(scenario="my_way_home", limit=20, spawn=(0.0, 0.0, 0.0, 0.0))
+    with closing(nowhere.make()) as env, pytest.raises(EnvironmentFault, match="none began in `spawn`"):
+        env.start([1])
+
+
+def test_scores_by_other_rules_have_another_name() -> None:
+    def rules(**told) -> str:
+        return DoomConfig(**told).rules
+
+    assert rules() == rules(resolution="640x480", frame_skip=4) == "takecover-skill4-limit2100"
+    assert rules(scenario="my_way_home") == "mywayhome-limit2100"
+    others = [{"spawn": (0, 9, 0, 9)}, {"living_reward": 0.0}, {"buttons": ["ATTACK"]}, {"crop": (0, 0.5, 0, 0)}, {"skill": 2}]
+    assert len({rules(scenario="my_way_home", **told) for told in [{}, *others]}) == 6
+
+
+def test_a_scenario_of_ones_own_is_a_file(tmp_path: Path) -> None:
+    import vizdoom
+
+    for name in ("basic.cfg", "basic.wad"):
+        shutil.copy(Path(vizdoom.scenarios_path) / name, tmp_path)
+    text, mine = (tmp_path / "basic.cfg").read_text(), tmp_path / "mine.cfg"
+    mine.write_text(text)
+    game = DoomConfig(scenario=str(mine), limit=10)
+    before = game.rules
+    assert before.startswith("mine-limit10-")
+    assert game.choices == (4,)
+    with closing(game.make()) as env:
+        assert env.start([1]).std() > 0
+    mine.write_text(text.replace("living_reward = -1", "living_reward = -2"))
+    assert game.rules != before

@@ -9,13 +9,16 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
+import torch
 from games import Player, constant, engines
+from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete, Text
 from PIL import Image
 
 from worldmodels.errors import EnvironmentFault, ParamsError
-from worldmodels.games.any_gym import GymConfig, GymEnv, backend_of, make_quietly, open_game
+from worldmodels.games.any_gym import GymConfig, GymEnv, action_map, backend_of, make_quietly, open_game
 from worldmodels.games.base import BatchEnv, GameConfig
 from worldmodels.games.carracing import CarRacingConfig
+from worldmodels.games.choices import chosen, option
 from worldmodels.games.doom import DoomConfig
 from worldmodels.games.frames import resize
 from worldmodels.games.make import Game
@@ -24,6 +27,7 @@ from worldmodels.params import validate
 from worldmodels.rollout.bare import BareWorld
 from worldmodels.rollout.loop import run_episodes
 from worldmodels.rollout.policies import blind_policy
+from worldmodels.shapes import Job
 
 LIMIT = 25
 STEPS_UNTIL_SEEDS_SHOW = {DoomConfig: 80, CarRacingConfig: 15, GymConfig: 15}  # monsters take 36 to 51 tics to differ
@@ -31,8 +35,9 @@ CONFIGS: dict[str, GameConfig] = {
     "doom": DoomConfig(limit=LIMIT),
     "carracing-envpool": CarRacingConfig(backend="envpool", limit=LIMIT),
     "carracing-gymnasium": CarRacingConfig(backend="gymnasium", limit=LIMIT),
-    "gym-box": GymConfig(id="Pendulum-v1", action="box", limit=LIMIT),
-    "gym-discrete": GymConfig(id="CartPole-v1", action="discrete", limit=LIMIT),
+    "gym-box": GymConfig(id="Pendulum-v1", limit=LIMIT),
+    "gym-discrete": GymConfig(id="CartPole-v1", limit=LIMIT),
+    "doom-choice": DoomConfig(scenario="my_way_home", buttons=["MOVE_FORWARD", "TURN_LEFT", "TURN_RIGHT"], limit=LIMIT),
 }
 
 
@@ -218,8 +223,8 @@ def test_a_policy_that_does_not_look_earns_more_than_nothing_in_carracing() -> N
         (DoomConfig(frame_skip=4), True, 4.0, 525, 35 / 4),
         (DoomConfig(), True, 1.0, 2100, 35),
         (CarRacingConfig(frame_skip=3), False, 1.0, 334, 50 / 3),
-        (GymConfig(id="CartPole-v1", action="discrete", limit=10, frame_skip=2, reward="survival"), True, 2.0, 5, 25),
-        (GymConfig(id="Pendulum-v1", action="box", limit=10, reward="none"), False, 0.0, 10, 30),
+        (GymConfig(id="CartPole-v1", limit=10, frame_skip=2, reward="survival"), True, 2.0, 5, 25),
+        (GymConfig(id="Pendulum-v1", limit=10, reward="none"), False, 0.0, 10, 30),
     ],
 )
 def test_what_a_step_is_worth_and_how_many_there_are_follows_from_the_game(
@@ -241,7 +246,7 @@ def test_a_game_of_fewer_steps_is_the_same_game() -> None:
         DoomConfig(limit=10, frame_skip=4),
         CarRacingConfig(limit=10, frame_skip=4),
         CarRacingConfig(backend="gymnasium", limit=10, frame_skip=4),
-        GymConfig(id="Pendulum-v1", action="box", limit=10, frame_skip=4),
+        GymConfig(id="Pendulum-v1", limit=10, frame_skip=4),
     ],
 )
 def test_the_last_step_is_shorter_if_the_limit_cuts_it(config: GameConfig) -> None:
@@ -286,7 +291,7 @@ def test_grey_images_become_rgb(channels: tuple[int, ...]) -> None:
         def reset(self, **_: object) -> tuple[np.ndarray, dict[str, object]]:
             return picture, {}
 
-    env = GymEnv(GymConfig(id="x", action="discrete", limit=1), Grey, lambda action: action, 1, crop=(0, 0, 0, 0))
+    env = GymEnv(GymConfig(id="x", limit=1), Grey, lambda action: action, 1, crop=(0, 0, 0, 0))
     assert (env.start([0])[0] == picture.reshape(64, 64, 1)).all()
 
 
@@ -329,7 +334,7 @@ def test_a_sight_goes_on_where_another_one_was() -> None:
 
 
 def test_a_crop_that_misses_the_game_is_refused() -> None:
-    corner = GymConfig(id="CartPole-v1", action="discrete", limit=20, crop=(0, 0.9, 0, 0.9))
+    corner = GymConfig(id="CartPole-v1", limit=20, crop=(0, 0.9, 0, 0.9))
     with closing(corner.make()) as env, pytest.raises(EnvironmentFault, match=r"crop in params\.yaml"):
         seen(constant(env, [0.0], 5)[0]).check("CartPole")
 
@@ -338,7 +343,7 @@ def test_a_crop_that_misses_the_game_is_refused() -> None:
 
 
 def test_any_environment_is_named_in_yaml_alone() -> None:
-    node = {"kind": "gym", "id": "CarRacing-v3", "action": "discrete", "limit": 3, "crop": [0, 0.125, 0, 0]}
+    node = {"kind": "gym", "id": "CarRacing-v3", "limit": 3, "crop": [0, 0.125, 0, 0]}
     config = validate({**node, "kwargs": {"continuous": False}}, "car.game", Game)
     with closing(config.make()) as env:
         frame = env.start([9])[0]
@@ -349,7 +354,7 @@ def test_any_environment_is_named_in_yaml_alone() -> None:
 
 
 def test_frame_skip_holds_the_action_and_sums_the_rewards() -> None:
-    once, held = (GymConfig(id="Pendulum-v1", action="box", limit=20, frame_skip=skip) for skip in (1, 2))
+    once, held = (GymConfig(id="Pendulum-v1", limit=20, frame_skip=skip) for skip in (1, 2))
     assert once.rules == held.rules == "pendulum-v1-limit20"
     with closing(once.make()) as one, closing(held.make()) as two:
         film_one, total_one = constant(one, [0.3], 8)
@@ -392,29 +397,55 @@ def test_an_action_held_is_the_same_game_seen_less_often(action: list[float], on
     np.testing.assert_array_equal(seldom[: whole + 1], film[::4][: whole + 1])
 
 
-def test_a_box_is_mapped_linearly_and_a_discrete_space_cut_into_equal_bins() -> None:
-    from gymnasium.spaces import Box, Discrete
-
-    from worldmodels.games.any_gym import action_map
-
-    box = GymConfig(id="x", action="box", limit=1)
-    scale, size = action_map(Box(np.array([-2, 0], np.float32), np.array([2, 10], np.float32)), box)
-    assert size == 2
+def test_a_box_is_mapped_linearly() -> None:
+    scale, size, choices = action_map(Box(np.array([-2, 0], np.float32), np.array([2, 10], np.float32)), "x")
+    assert (size, choices) == (2, ())
     for action, controls in (([-1, -1], [-2, 0]), ([0, 0], [0, 5]), ([1, 1], [2, 10])):
         np.testing.assert_allclose(scale(np.array(action)), controls)
-    choose, size = action_map(Discrete(4, start=1), GymConfig(id="x", action="discrete", limit=1))
-    picks = [choose(np.array([a])) for a in np.linspace(-1, 1, 4001)]
-    assert size == 1
-    assert picks[0] == 1
-    assert picks[-1] == 4
-    assert np.abs(np.bincount(picks)[1:] - 1000).max() <= 1
+
+
+def test_of_the_numbers_for_the_options_of_a_choice_the_largest_wins() -> None:
+    choose, size, choices = action_map(Discrete(4, start=1), "x")
+    assert (size, choices) == (4, (4,))
+    assert [choose(np.array(option(number, 4))) for number in range(4)] == [1, 2, 3, 4]
+    assert choose(np.array([-0.5, -0.4, -0.6, -0.4])) == 2
+    several, size, choices = action_map(MultiDiscrete([2, 3], start=[5, 0]), "x")
+    assert (size, choices) == (5, (2, 3))
+    assert several(np.array([0, 1, -1, 0.2, 0.1])).tolist() == [6, 1]
+    switches, size, choices = action_map(MultiBinary([2, 2]), "x")
+    assert (size, choices) == (8, (2, 2, 2, 2))
+    assert switches(np.array([1, 0, 0, 1, 1, 0, 0, 1])).tolist() == [[0, 1], [0, 1]]
+    with pytest.raises(ParamsError, match="only Box, Discrete"):
+        action_map(Text(3), "x")
+
+
+def test_random_play_takes_every_option_of_a_choice_as_often() -> None:
+    game = CONFIGS["gym-discrete"]
+    policy = blind_policy(game.baseline)
+    policy.start([Job(0, seed) for seed in range(4000)])
+    taken = [chosen(action, game.choices)[0] for action in policy.act(torch.zeros(4000, 0)).numpy()]
+    assert np.abs(np.bincount(taken) / 4000 - 0.5).max() < 4 * 0.5 / np.sqrt(4000)
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        ({"scenario": "nowhere"}, "ViZDoom has basic, "),
+        ({"scenario": "basic", "buttons": ["JUMPY"]}, "basic.cfg has MOVE_LEFT, MOVE_RIGHT, ATTACK"),
+        ({"scenario": "my.cfg"}, "no ViZDoom scenario 'my.cfg'"),
+        ({"buttons": ["ATTACK"]}, "Take Cover has the paper's one scalar"),
+    ],
+)
+def test_a_scenario_that_cannot_be_played_is_refused_before_an_engine_starts(told: dict[str, object], message: str) -> None:
+    with pytest.raises(ParamsError, match=message):
+        validate({"kind": "vizdoom", **told}, "game", Game).choices  # noqa: B018
 
 
 def test_a_limit_of_the_games_own_truncates() -> None:
     def make() -> object:
         return make_quietly("Pendulum-v1", 4, {"render_mode": "rgb_array"})
 
-    game = GymConfig(id="Pendulum-v1", action="box", limit=100)
+    game = GymConfig(id="Pendulum-v1", limit=100)
     with closing(GymEnv(game, make, lambda action: action, 1, crop=game.crop)) as env:
         env.start([1])
         ends = [env.step(np.zeros((1, 1), np.float32)).truncated[0] for _ in range(4)]
@@ -425,7 +456,6 @@ def test_a_limit_of_the_games_own_truncates() -> None:
     ("change", "message"),
     [
         ({"id": "NoSuchGame-v0"}, "NoSuchGame"),
-        ({"action": "box"}, "set `action: discrete`"),
         ({"kwargs": {"colour": 1}}, "colour"),
         ({"id": "nosuchmodule:Game-v0"}, "nosuchmodule"),
         ({"id": "ALE/Pong-v5"}, "`ale_py:ALE/Pong-v5`"),
@@ -436,28 +466,28 @@ def test_a_limit_of_the_games_own_truncates() -> None:
     ],
 )
 def test_what_cannot_be_used_is_refused_with_the_remedy(change: dict[str, object], message: str) -> None:
-    node = {"kind": "gym", "id": "CartPole-v1", "action": "discrete", "limit": 5, **change}
+    node = {"kind": "gym", "id": "CartPole-v1", "limit": 5, **change}
     with pytest.raises(ParamsError, match=message):
         validate(node, "cart.game", Game).make()
 
 
 @pytest.mark.parametrize(("pay", "total"), [("events", 8.0), ("survival", 8.0), ("none", 0.0)])
 def test_a_game_pays_what_is_declared(pay: str, total: float) -> None:
-    game = GymConfig.model_validate({"id": "CartPole-v1", "action": "discrete", "limit": 8, "frame_skip": 4, "reward": pay})
+    game = GymConfig.model_validate({"id": "CartPole-v1", "limit": 8, "frame_skip": 4, "reward": pay})
     with closing(game.make()) as env:
         assert constant(env, [0.5], 2)[1] == total  # CartPole gives 1 for each game step
     assert game.rules == "cartpole-v1-limit8" + ("" if pay == "events" else f"-{pay}")
 
 
 def test_survival_is_paid_where_the_game_pays_otherwise() -> None:
-    game = GymConfig(id="Pendulum-v1", action="box", limit=8, reward="survival")
+    game = GymConfig(id="Pendulum-v1", limit=8, reward="survival")
     with closing(game.make()) as env:
         assert constant(env, [0.5], 8)[1] == 8
 
 
 @pytest.mark.parametrize("fails", ["reset", "render"])
 def test_a_game_that_fails_at_its_start_is_named_with_its_seed(fails: str) -> None:
-    config = GymConfig(id="Pendulum-v1", action="box", limit=8)
+    config = GymConfig(id="Pendulum-v1", limit=8)
 
     def broken() -> object:
         game = open_game(config)

@@ -392,3 +392,22 @@ def test_the_clock_counts_the_steps_of_an_episode_and_is_not_learned(kind):
         assert memory.head.weight.grad[:, -1].abs().max() > 0
         _, state = memory.observe(z[:, :3], action[:, :3], restart[:, 1:4], memory.initial_state(2, torch.tensor([20, 30])))
     torch.testing.assert_close(state[:, -1], torch.tensor([0.23, 0.33]), rtol=5e-3, atol=0)
+
+
+def test_m_reads_which_option_of_a_choice_is_taken_and_not_by_how_much():
+    memory = new_memory(LSTMConfig(hidden=8, done=False), latent=4, action=5, seed=0, choices=(3, 2))
+    z, restart, state = torch.randn(2, 6, 4), torch.zeros(2, 6, dtype=torch.bool), memory.initial_state(2)
+    action = torch.rand(2, 6, 5) * 2 - 1
+    taken = memory.taken(action)
+    assert taken.sum(-1).eq(2).all()
+    assert taken[..., :3].argmax(-1).equal(action[..., :3].argmax(-1))
+    assert taken[..., 3:].argmax(-1).equal(action[..., 3:].argmax(-1))
+    read = memory.observe(z, action, restart, state)[0]
+    torch.testing.assert_close(memory.observe(z, taken, restart, state)[0], read, rtol=0, atol=0)
+    other = action.clone()
+    other[0, 3, :3] = action[0, 3, [1, 2, 0]]
+    assert not torch.equal(memory.observe(z, other, restart, state)[0][0], read[0])
+    again = memory_from_description(memory.describe())
+    assert again.choices == (3, 2)
+    with pytest.raises(ValueError, match="choices of 6 options"):
+        memory_from_description({**memory.describe(), "choices": [3, 3]})

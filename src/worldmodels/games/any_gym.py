@@ -3,8 +3,10 @@
 The picture is the observation if that is an image (uint8, height x width, with one or three channels), else what
 ``render()`` draws. The environment takes [-1, 1] actions whatever its own space is:
 
-    box       A numbers, each mapped linearly from [-1, 1] to low..high of the space
-    discrete  one number, [-1, 1] cut into n equal bins
+    Box             A numbers, each mapped linearly from [-1, 1] to low..high of the space
+    Discrete        n numbers; the largest wins
+    MultiDiscrete   n numbers for each of its choices; the largest of them wins
+    MultiBinary     two numbers for each switch, off and on; the larger one wins
 
 Environments of plugin packages are named as Gymnasium does: ``module:Name-v0`` imports the module first.
 """
@@ -16,15 +18,16 @@ import warnings
 import zlib
 from collections.abc import Callable, Sequence
 from importlib.metadata import packages_distributions, version
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from worldmodels.errors import EnvironmentFault, ParamsError
 from worldmodels.games.base import BatchEnv, EnvStep, GameConfig, Pay
+from worldmodels.games.choices import Choices, chosen
 from worldmodels.games.clock import LaneClock
-from worldmodels.games.frames import resize
+from worldmodels.games.frames import Crop, cropped, resize
 from worldmodels.shapes import FRAME_SHAPE
 
 if TYPE_CHECKING:
@@ -32,7 +35,6 @@ if TYPE_CHECKING:
 
 USUAL_RATE = 30.0
 """Game steps a second of a game that does not tell its rate."""
-Share = Annotated[float, Field(ge=0, lt=1)]
 Controls = Callable[[np.ndarray], Any]
 
 
@@ -41,20 +43,11 @@ class GymConfig(GameConfig):
 
     kind: Literal["gym"] = "gym"
     id: str = Field(min_length=1)  # its registered name, such as ``CarRacing-v3`` or ``ale_py:ALE/Pong-v5``
-    action: Literal["box", "discrete"]  # the kind of its action space
     # ``events``: as the game gives it; ``survival``: 1 for every game step instead, so that a dream needs an M that foretells
     # ends and no reward; ``none``: 0
     reward: Pay = "events"
-    # shares of the picture cut off at the top, bottom, left and right; [0, 0.125, 0, 0] drops the lowest eighth
-    crop: Annotated[tuple[Share, Share, Share, Share], Field(strict=False)] = (0, 0, 0, 0)
+    crop: Crop = (0, 0, 0, 0)  # what of the picture is cut off
     kwargs: dict[str, Any] = Field(default_factory=dict)  # passed to ``gymnasium.make``
-
-    @field_validator("crop")
-    @classmethod
-    def _leaves_a_picture(cls, crop: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
-        if crop[0] + crop[1] >= 1 or crop[2] + crop[3] >= 1:
-            raise ValueError("top + bottom and left + right must each be less than 1, else no picture is left")
-        return crop
 
     @property
     def rules(self) -> str:
@@ -67,7 +60,11 @@ class GymConfig(GameConfig):
 
     @property
     def action_size(self) -> int:
-        return self._ask(lambda game: action_map(game.action_space, self)[1])
+        return self._ask(lambda game: action_map(game.action_space, self.id).size)
+
+    @property
+    def choices(self) -> Choices:
+        return self._ask(lambda game: action_map(game.action_space, self.id).choices)
 
     @property
     def pay(self) -> Pay:
@@ -79,8 +76,8 @@ class GymConfig(GameConfig):
         return float(rate) if isinstance(rate, int | float) and rate > 0 else USUAL_RATE
 
     def make(self, *, scoring: bool = False, threads: int = 1) -> BatchEnv:
-        controls, size, backend = self._ask(lambda game: (*action_map(game.action_space, self), backend_of(game.spec)))
-        return GymEnv(self, lambda: open_game(self), controls, size, crop=self.crop, backend=backend)
+        actions, backend = self._ask(lambda game: (action_map(game.action_space, self.id), backend_of(game.spec)))
+        return GymEnv(self, lambda: open_game(self), actions.controls, actions.size, crop=self.crop, backend=backend)
 
     def _ask(self, question: Callable[[Any], Any]) -> Any:
         """Return what a game answers that is made for this question."""
@@ -99,7 +96,7 @@ class GymEnv:
         make: returns one ``gymnasium.Env``.
         controls: maps an action, (A,) in [-1, 1], to what that takes.
         action_size: A.
-        crop: shares of the picture cut off at the top, bottom, left, right.
+        crop: what of the picture is cut off.
         backend: what simulates the game; Gymnasium if it is not given.
     """
 
@@ -110,7 +107,7 @@ class GymEnv:
         controls: Controls,
         action_size: int,
         *,
-        crop: tuple[float, float, float, float],
+        crop: Crop,
         backend: str = "",
     ) -> None:
         self.action_size, self.rules = action_size, game.rules
@@ -167,11 +164,8 @@ class GymEnv:
 
     def _look(self, game: Any, observation: Any) -> np.ndarray:
         picture = observation if is_image(game.observation_space) else game.render()
-        top, bottom, left, right = self._crop
         height, width = picture.shape[:2]
-        colours = np.broadcast_to(picture.reshape(height, width, -1), (height, width, 3))  # from grey too
-        rows = slice(round(top * height), round((1 - bottom) * height))
-        return colours[rows, round(left * width) : round((1 - right) * width)]
+        return cropped(np.broadcast_to(picture.reshape(height, width, -1), (height, width, 3)), self._crop)  # from grey too
 
 
 def _frames(pictures: list[np.ndarray]) -> np.ndarray:
@@ -229,20 +223,25 @@ def is_image(space: Any) -> bool:
     return bool(space.dtype == np.uint8 and len(shape) in (2, 3) and shape[2:] in ((), (1,), (3,)))
 
 
-def action_map(space: Any, config: GymConfig) -> tuple[Controls, int]:
-    """Return the mapping from an action in [-1, 1] to the space, and A.
+class ActionMap(NamedTuple):
+    """How an action in [-1, 1] becomes what a game takes."""
+
+    controls: Controls  # maps an action (A,)
+    size: int  # A
+    choices: Choices  # `GameConfig.choices`
+
+
+def action_map(space: Any, name: str) -> ActionMap:
+    """Return the mapping from an action in [-1, 1] to the space of the game ``name``.
 
     Raises:
-        ParamsError: the space is of another kind, or has no bounds.
+        ParamsError: the space is of a kind that cannot be mapped, or has no bounds.
     """
-    from gymnasium.spaces import Box, Discrete
+    from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 
-    if config.action == "discrete" and isinstance(space, Discrete):
-        count, first = int(space.n), int(space.start)
-        return lambda action: first + min(int((float(action[0]) + 1) / 2 * count), count - 1), 1
-    if config.action == "box" and isinstance(space, Box):
+    if isinstance(space, Box):
         if not space.is_bounded():
-            raise ParamsError(f"the action space of `{config.id}` has no bounds to map [-1, 1] to: {space}")
+            raise ParamsError(f"the action space of `{name}` has no bounds to map [-1, 1] to: {space}")
         low, high = space.low.astype(np.float64), space.high.astype(np.float64)
 
         def scale(action: np.ndarray) -> np.ndarray:
@@ -250,7 +249,18 @@ def action_map(space: Any, config: GymConfig) -> tuple[Controls, int]:
             controls: np.ndarray = (low + share * (high - low)).astype(space.dtype)
             return controls
 
-        return scale, int(low.size)
-    near = {Discrete: "discrete", Box: "box"}.get(type(space))
-    hint = f"set `action: {near}`" if near else "only Box and Discrete can be mapped"
-    raise ParamsError(f"the action space of `{config.id}` is {space}, not {config.action}: {hint}")
+        return ActionMap(scale, int(low.size), ())
+    if isinstance(space, Discrete):
+        return ActionMap(lambda action: int(space.start) + chosen(action, (int(space.n),))[0], int(space.n), (int(space.n),))
+    if isinstance(space, MultiBinary | MultiDiscrete):
+        binary = isinstance(space, MultiBinary)
+        shape, first = space.shape, 0 if binary else space.start
+        choices = (2,) * int(np.prod(shape)) if binary else tuple(int(count) for count in space.nvec.ravel())
+
+        def choose(action: np.ndarray) -> np.ndarray:
+            options: np.ndarray = (first + np.reshape(chosen(action, choices), shape)).astype(space.dtype)
+            return options
+
+        return ActionMap(choose, sum(choices), choices)
+    kinds = "Box, Discrete, MultiDiscrete and MultiBinary"
+    raise ParamsError(f"the action space of `{name}` is {space}; only {kinds} can be mapped.")

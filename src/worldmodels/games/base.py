@@ -8,6 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from worldmodels.games.blind import Blind, RandomPolicyConfig, ScriptedConfig
+from worldmodels.games.choices import Choices
 from worldmodels.params import Config
 
 Pay = Literal["survival", "events", "none"]
@@ -54,6 +55,11 @@ class GameConfig(Config):
     @abstractmethod
     def action_size(self) -> int:
         """A, how many numbers in [-1, 1] an action has."""
+
+    @property
+    def choices(self) -> Choices:
+        """How many options each choice of an action has, A in all; () if the numbers of an action count as they are."""
+        return ()
 
     @property
     @abstractmethod

@@ -1,31 +1,42 @@
-"""VizDoom Take Cover: monsters throw fireballs from the far wall; stay alive by moving sideways (section 4).
+"""ViZDoom: any scenario. In Take Cover, the paper's, monsters throw fireballs: stay alive by moving sideways (section 4).
 
-Action: one scalar in [-1, 1]; above 1/3 moves right, below -1/3 left, else the player stands still.
-Observation: the top 400 of 480 rows (the paper cuts the status bar's place), resized to 64x64 RGB.
-Reward: +1 per tic, 1/35 s. A step is ``frame_skip`` tics, 1 in the paper, and is rendered once.
-End: the player's death (terminal), or the limit, 2100 tics = 60 s (truncated).
+                Take Cover                                          another scenario
+    action      one scalar; above 1/3 moves right, below -1/3       a choice: a number for no button and for each button
+                left, else the player stands still                  alone; the largest wins
+    frame       the top 400 of 480 rows (the paper cuts the         all, or what ``crop`` leaves
+                status bar's place)
+    reward      +1 per tic, 1/35 s                                  the scenario's own, or as ``reward`` says
+    end         the player's death (terminal), or the limit, 2100   as the scenario ends (terminal), or the limit
+                tics = 60 s (truncated)
+
+A frame is resized to 64x64 RGB. A step is ``frame_skip`` tics, 1 in the paper, and is rendered once.
 
 ``set_seed`` before ``new_episode`` fixes an episode, on whichever engine it runs and whatever that engine played
 before. Each engine is a process of its own (17 MB), headless and silent. One that dies or hangs is replaced by another, which
 plays the same actions again: the episode goes on as if nothing had been.
 """
 
+import json
 import sys
+import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
-from typing import TYPE_CHECKING, ClassVar, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from worldmodels.errors import EnvironmentFault
 from worldmodels.games import doom_engine
 from worldmodels.games.base import BatchEnv, EnvStep, GameConfig, GameSteps, Pay, Reference
 from worldmodels.games.blind import RandomPolicyConfig, ScriptedConfig
+from worldmodels.games.choices import Choices, chosen, option
 from worldmodels.games.clock import LaneClock
-from worldmodels.games.frames import resize
+from worldmodels.games.frames import Crop, cropped, resize
+from worldmodels.seeds import stream_seed
 
 if TYPE_CHECKING:
     import vizdoom
@@ -34,19 +45,36 @@ ANSWER_SECONDS = 60.0
 """Time that an engine may take for one step; it takes a fraction of a millisecond a tic on an idle machine."""
 REPLACEMENTS = 3
 """Engines in a row that may die at the same step of a lane."""
+SPAWNS = 1_000
+"""Episodes that may begin elsewhere before one begins in ``spawn``; each takes a millisecond."""
 LEFT, STAY, RIGHT = [True, False], [False, False], [False, True]
+
+
+TAKE_COVER = "take_cover"
+_PAPER: dict[str, Any] = {"skill": 4, "reward": "survival", "crop": (0.0, 1 / 6, 0.0, 0.0)}
+"""What Take Cover is if params.yaml does not say otherwise. At skill 4 a random agent survives 210 tics, as in the paper."""
 
 
 class DoomConfig(GameConfig):
     """A scenario of ViZDoom."""
 
     kind: Literal["vizdoom"] = "vizdoom"
-    scenario: Literal["take_cover"] = "take_cover"  # Take Cover is the paper's
-    # Doom's difficulty. 4 is the paper's game: a random agent survives 210 tics there. 5 is four times as deadly
-    skill: int = Field(default=4, ge=1, le=5)
+    # the name of one that ships with ViZDoom, such as ``take_cover`` (the paper's) or ``my_way_home``; or the path of a .cfg
+    scenario: str = Field(default=TAKE_COVER, min_length=1)
+    skill: int | None = Field(default=None, ge=1, le=5)  # Doom's difficulty; none: as the scenario says
     limit: GameSteps = 2100
     # what the engine renders before the resize to 64x64. 320x240 takes 2.5 times as long as 160x120
     resolution: Literal["160x120", "320x240", "640x480"] = "160x120"
+    crop: Crop = (0, 0, 0, 0)  # what of the picture is cut off
+    # those that can be pressed, by ViZDoom's names; none: the scenario's own. Take Cover has the paper's scalar instead
+    buttons: list[str] = Field(default=[])
+    # ``events``: as the scenario gives it; ``survival``: 1 for every tic instead, so that a dream needs an M that foretells
+    # ends and no reward; ``none``: 0
+    reward: Pay = "events"
+    living_reward: float | None = Field(default=None, ge=-1e6, le=1e6)  # of every tic, with ``events``; none: the scenario's
+    # where the player must stand at the start: least and most x, least and most y on the map. A seed that begins elsewhere is
+    # followed by others, drawn from it, until one begins there
+    spawn: tuple[float, float, float, float] | None = Field(default=None, strict=False)
 
     published: ClassVar = {
         "takecover-skill4-limit2100": (
@@ -55,22 +83,74 @@ class DoomConfig(GameConfig):
         ),
     }
     """Ha & Schmidhuber 2018, table 2."""
-    action_size: ClassVar[int] = 1
-    pay: ClassVar[Pay] = "survival"
     game_steps_a_second: ClassVar[float] = 35.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _paper(cls, told: Any) -> Any:
+        return {**_PAPER, **told} if isinstance(told, dict) and told.get("scenario", TAKE_COVER) == TAKE_COVER else told
+
+    @model_validator(mode="after")
+    def _has_buttons(self) -> Self:
+        if self.take_cover and self.buttons:
+            raise ValueError("buttons: Take Cover has the paper's one scalar, left and right")
+        return self
+
+    @property
+    def take_cover(self) -> bool:
+        """Whether this is the paper's scenario."""
+        return self.scenario == TAKE_COVER
+
+    @property
+    def setup(self) -> doom_engine.Setup:
+        """What its engines are started with."""
+        return doom_engine.Setup(self.scenario, self.skill, self.resolution, tuple(self.buttons), self.living_reward)
+
+    @property
+    def pressed(self) -> tuple[str, ...]:
+        """The buttons that can be pressed, by name."""
+        return _buttons(self.setup)
 
     @property
     def rules(self) -> str:
-        return f"takecover-skill{self.skill}-limit{self.limit}"
+        """Name of the rules; what has no short name in it is told by a checksum."""
+        name = Path(self.scenario).stem.replace("_", "").lower()
+        skill = "" if self.skill is None else f"-skill{self.skill}"
+        told: list[Any] = [self.crop, self.buttons, self.reward, self.living_reward, self.spawn]
+        if self.scenario.endswith(".cfg"):
+            told.append(doom_engine.scenario_file(self.scenario).read_text(errors="replace"))
+        usual = [_PAPER["crop"], [], "survival", None, None] if self.take_cover else [(0, 0, 0, 0), [], "events", None, None]
+        mark = "" if told == usual else f"-{zlib.crc32(json.dumps(told).encode()):08x}"
+        return f"{name}{skill}-limit{self.limit}{mark}"
+
+    @property
+    def action_size(self) -> int:
+        return 1 if self.take_cover else 1 + len(self.pressed)
+
+    @property
+    def choices(self) -> Choices:
+        return () if self.take_cover else (self.action_size,)
+
+    @property
+    def pay(self) -> Pay:
+        return self.reward
 
     @property
     def random(self) -> RandomPolicyConfig:
+        if not self.take_cover:
+            held = [self.steps_of(tics) for tics in (4, 12, 40)]
+            return super().random.model_copy(update={"holds": held})
         holds = [self.steps_of(tics) for tics in (12, 20, 40, 80, 160)]
         return RandomPolicyConfig(holds=holds, mean=[0.0], scale=[1.0], bias=[0.5])
 
     @property
     def blind(self) -> list[ScriptedConfig]:
-        """Standing still, running into a wall, and running to and fro, so many tics each way."""
+        """Standing still, running into a wall, and running to and fro, so many tics each way; or each button held down."""
+        if not self.take_cover:
+            names, actions = ["still", *self.pressed], [option(each, self.action_size) for each in range(self.action_size)]
+            return [
+                ScriptedConfig(name=name.lower(), first=each, second=each) for name, each in zip(names, actions, strict=True)
+            ]
         still = ScriptedConfig(name="still", first=[0.0], second=[0.0])
         hold = ScriptedConfig(name="hold", first=[1.0], second=[1.0])
         sweep = partial(ScriptedConfig, first=[1.0], second=[-1.0])
@@ -80,18 +160,23 @@ class DoomConfig(GameConfig):
         return DoomEnv(self, threads)
 
 
-class DoomEnv:
-    """B games of Take Cover in lock-step; a ``BatchEnv``. The engines of dropped lanes serve the next ``start``."""
+@cache
+def _buttons(setup: doom_engine.Setup) -> tuple[str, ...]:
+    return tuple(button.name for button in doom_engine.configured(setup).get_available_buttons())
 
-    action_size = DoomConfig.action_size
+
+class DoomEnv:
+    """B games in lock-step; a ``BatchEnv``. The engines of dropped lanes serve the next ``start``."""
 
     def __init__(self, config: DoomConfig, threads: int) -> None:
-        self.rules = config.rules
+        self.action_size, self.rules = config.action_size, config.rules
         self.backend = f"vizdoom-{version('vizdoom')}"
         self._config = config
         self._clock = LaneClock(config.limit, config.frame_skip)
         width, height = map(int, config.resolution.split("x"))
-        self._pictures = np.zeros((0, height * 400 // 480, width, 3), np.uint8)  # each lane's last one
+        self._pictures = np.zeros(
+            (0, *cropped(np.empty((height, width, 3)), config.crop).shape), np.uint8
+        )  # each lane's last one
         self._played: list[list[list[bool]]] = []  # each lane's buttons, step by step
         self._engines: list[vizdoom.DoomGame] = []
         self._free: list[vizdoom.DoomGame] = []
@@ -120,12 +205,14 @@ class DoomEnv:
 
     def step(self, actions: np.ndarray) -> EnvStep:
         self._clock.check(actions, self.action_size)
-        survived, terminal = np.zeros(len(self._clock), np.float32), np.zeros(len(self._clock), bool)
-        pressed, left = [buttons(action) for action in actions[:, 0]], self._clock.left()
+        rewards, terminal = np.zeros(len(self._clock), np.float32), np.zeros(len(self._clock), bool)
+        pressed, left, pay = [self._press(action) for action in actions], self._clock.left(), self._config.pay
 
         def advance(lane: int) -> None:
             game = self._engines[lane]
-            survived[lane] = game.make_action(pressed[lane], int(left[lane]))
+            before = game.get_episode_time()
+            reward = game.make_action(pressed[lane], int(left[lane]))
+            rewards[lane] = {"events": reward, "survival": game.get_episode_time() - before, "none": 0.0}[pay]
             terminal[lane] = game.is_episode_finished()
             if not terminal[lane]:  # an ended game has no state: the last picture stays
                 self._look(lane)
@@ -133,7 +220,7 @@ class DoomEnv:
         self._each_lane(range(len(terminal)), advance)
         for played, held in zip(self._played, pressed, strict=True):
             played.append(held)
-        return EnvStep(resize(self._pictures), survived, terminal, self._clock.advance(terminal))
+        return EnvStep(resize(self._pictures), rewards, terminal, self._clock.advance(terminal))
 
     def keep(self, lanes: np.ndarray) -> None:
         kept = set(lanes.tolist())
@@ -150,17 +237,27 @@ class DoomEnv:
         self._engines, self._free = [], []
 
     def _start_engine(self) -> "vizdoom.DoomGame":
-        return doom_engine.start_surely(self._config.skill, self._config.resolution)
+        return doom_engine.start_surely(self._config.setup)
+
+    def _press(self, action: np.ndarray) -> list[bool]:
+        """Return which buttons an action (A,) holds down."""
+        if not self._config.choices:
+            return buttons(action[0])
+        (pressed,) = chosen(action, self._config.choices)
+        return [number == pressed for number in range(1, self.action_size)]
 
     def _begin(self, lane: int) -> None:
-        game = self._engines[lane]
-        game.set_seed(int(self._clock.seeds[lane]))
-        game.new_episode()
-        self._look(lane)
+        game, seed, spawn = self._engines[lane], int(self._clock.seeds[lane]), self._config.spawn
+        for number in range(SPAWNS):
+            game.set_seed(stream_seed("spawn", seed, number) % 2**31 if number else seed)
+            game.new_episode()
+            if spawn is None or doom_engine.stands_in(game, spawn):
+                return self._look(lane)
+        raise EnvironmentFault(f"{self.rules}: of {SPAWNS} episodes from seed {seed} none began in `spawn`: {spawn}.")
 
     def _look(self, lane: int) -> None:
         picture = self._engines[lane].get_state().screen_buffer
-        self._pictures[lane] = picture[: self._pictures.shape[1]]
+        self._pictures[lane] = cropped(picture, self._config.crop)
 
     def _each_lane(self, lanes: range, act: Callable[[int], None]) -> None:
         """Call ``act(lane)`` for all lanes, on all threads; then again for those whose engine died or hung, on another one."""
@@ -217,5 +314,5 @@ class DoomEnv:
 
 
 def buttons(action: float) -> list[bool]:
-    """Return the buttons (left, right) that an action in [-1, 1] holds down."""
+    """Return the buttons of Take Cover (left, right) that an action in [-1, 1] holds down."""
     return RIGHT if action > 1 / 3 else LEFT if action < -1 / 3 else STAY

@@ -8,21 +8,32 @@ import tempfile
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import psutil
 
-from worldmodels.errors import EnvironmentFault
+from worldmodels.errors import EnvironmentFault, ParamsError
 
 if TYPE_CHECKING:
     import vizdoom
+
+
+class Setup(NamedTuple):
+    """What an engine is started with."""
+
+    scenario: str = "take_cover"  # the name of one that ships with ViZDoom, or the path of a .cfg
+    skill: int | None = 4  # difficulty; None: as the scenario says
+    resolution: str = "160x120"
+    buttons: tuple[str, ...] = ()  # names of ViZDoom's; (): as the scenario says
+    living_reward: float | None = None  # for every tic; None: as the scenario says
+
 
 START_SECONDS = 30.0
 """Time that an engine may take to start; it takes 0.1 to 0.3 s on an idle machine."""
 START_TRIES = 3
 
 
-def start_surely(skill: int, resolution: str) -> "vizdoom.DoomGame":
+def start_surely(setup: Setup) -> "vizdoom.DoomGame":
     """Start one engine; one that does not answer within ``START_SECONDS`` is given up, and another is started.
 
     An engine that cannot be forked, or dies while it starts, leaves ViZDoom waiting for ever, and nothing can reach it. So
@@ -34,7 +45,7 @@ def start_surely(skill: int, resolution: str) -> "vizdoom.DoomGame":
 
     def start(answer: "queue.SimpleQueue[vizdoom.DoomGame | Exception]") -> None:
         try:
-            answer.put(start_engine(skill, resolution))
+            answer.put(start_engine(setup))
         except Exception as error:
             answer.put(error)
 
@@ -55,25 +66,22 @@ def start_surely(skill: int, resolution: str) -> "vizdoom.DoomGame":
     )
 
 
-def start_engine(skill: int = 4, resolution: str = "160x120") -> "vizdoom.DoomGame":
+def start_engine(setup: Setup) -> "vizdoom.DoomGame":
     """Start one engine, headless and silent.
 
     On Linux it leaves nothing behind, even if this process is killed: no process, no shared memory, no file of its own.
 
     Raises:
         EnvironmentFault: it does not start.
+        ParamsError: the scenario cannot be read.
     """
     import vizdoom
 
-    game = vizdoom.DoomGame()
-    game.load_config(str(Path(vizdoom.scenarios_path) / "take_cover.cfg"))  # scenario, map, buttons, no HUD
-    game.set_doom_skill(skill)
-    game.set_episode_start_time(1)
-    game.set_episode_timeout(0)  # the limit is counted here, so that a death is told from a time-out
-    game.set_living_reward(1)
+    game = configured(setup)
+    game.set_episode_timeout(0)  # the limit is counted here, so that an end of the game's own is told from a time-out
     game.set_mode(vizdoom.Mode.PLAYER)
     game.set_screen_format(vizdoom.ScreenFormat.RGB24)
-    game.set_screen_resolution(getattr(vizdoom.ScreenResolution, f"RES_{resolution.upper()}"))
+    game.set_screen_resolution(getattr(vizdoom.ScreenResolution, f"RES_{setup.resolution.upper()}"))
     game.set_available_game_variables([])
     game.set_window_visible(False)
     game.set_sound_enabled(False)
@@ -90,6 +98,48 @@ def start_engine(skill: int = 4, resolution: str = "160x120") -> "vizdoom.DoomGa
     for path in glob.glob(f"/dev/shm/ViZDoom*{game.get_instance_id()}"):
         os.unlink(path)
     return game
+
+
+def configured(setup: Setup) -> "vizdoom.DoomGame":
+    """Return a game that has read its scenario, without an engine.
+
+    Raises:
+        ParamsError: there is no such scenario or button, or its file is none.
+    """
+    import vizdoom
+
+    path = scenario_file(setup.scenario)
+    game = vizdoom.DoomGame()
+    try:
+        game.load_config(str(path))
+    except Exception as error:
+        raise ParamsError(f"{path} is no configuration of ViZDoom: {error}") from None
+    switches = {name: button for name, button in vizdoom.Button.__members__.items() if not name.endswith("_DELTA")}
+    own = [button.name for button in game.get_available_buttons() if button.name in switches]
+    if unknown := [name for name in setup.buttons if name not in switches]:
+        raise ParamsError(
+            f"`buttons`: {unknown[0]!r} is no button of ViZDoom that is pressed or not. {path.name} has {', '.join(own)}."
+        )
+    game.set_available_buttons([switches[name] for name in setup.buttons or own])
+    if setup.skill is not None:
+        game.set_doom_skill(setup.skill)
+    if setup.living_reward is not None:
+        game.set_living_reward(setup.living_reward)
+    return game
+
+
+def scenario_file(scenario: str) -> Path:
+    """Return the .cfg of a scenario; ParamsError if there is none."""
+    import vizdoom
+
+    if scenario.endswith(".cfg"):
+        path, hint = Path(scenario), "Name a file, or a scenario that ships with ViZDoom."
+    else:
+        folder = Path(vizdoom.scenarios_path)
+        path, hint = folder / f"{scenario}.cfg", f"ViZDoom has {', '.join(sorted(each.stem for each in folder.glob('*.cfg')))}."
+    if not path.is_file():
+        raise ParamsError(f"there is no ViZDoom scenario {scenario!r}. {hint}")
+    return path
 
 
 def _launcher() -> Path:
@@ -113,6 +163,14 @@ def _launcher() -> Path:
         raise PermissionError(f"{folder} is not yours: remove it, or set TMPDIR to another folder.")
     os.environ |= {"WM_VIZDOOM": str(engine), "WM_VIZDOOM_FOLDER": str(folder)}
     return script
+
+
+def stands_in(game: "vizdoom.DoomGame", place: tuple[float, float, float, float]) -> bool:
+    """Return whether the player is there: least and most x, least and most y on the map."""
+    import vizdoom
+
+    x, y = (game.get_game_variable(each) for each in (vizdoom.GameVariable.POSITION_X, vizdoom.GameVariable.POSITION_Y))
+    return bool(place[0] <= x <= place[1] and place[2] <= y <= place[3])
 
 
 def engine_faults() -> tuple[type[Exception], ...]:

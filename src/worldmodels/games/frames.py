@@ -1,8 +1,30 @@
 """The one way from a game's picture to a 64x64 frame: crop, then an anti-aliased resize."""
 
+from typing import Annotated
+
 import numpy as np
+from pydantic import AfterValidator, Field
 
 from worldmodels.shapes import FRAME_SHAPE, FRAME_SIZE
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+def _leaves_a_picture(crop: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+    if crop[0] + crop[1] >= 1 or crop[2] + crop[3] >= 1:
+        raise ValueError("top + bottom and left + right must each be less than 1, else no picture is left")
+    return crop
+
+
+Crop = Annotated[tuple[Share, Share, Share, Share], Field(strict=False), AfterValidator(_leaves_a_picture)]
+"""Shares of a picture that are cut off at the top, bottom, left and right; [0, 0.125, 0, 0] drops the lowest eighth."""
+
+
+def cropped(picture: np.ndarray, crop: Crop) -> np.ndarray:
+    """Return what a crop leaves of a picture (height, width, ...), as a view."""
+    height, width = picture.shape[:2]
+    top, bottom, left, right = crop
+    return picture[round(top * height) : round((1 - bottom) * height), round(left * width) : round((1 - right) * width)]
 
 
 def resize(pictures: np.ndarray) -> np.ndarray:

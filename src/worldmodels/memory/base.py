@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from worldmodels.learning.initialisation import initialise
@@ -46,6 +47,8 @@ class Memory(nn.Module, ABC):
     """
 
     rewards: Tensor
+    choices: tuple[int, ...] = ()
+    """How many options each choice of an action has: M reads which one is taken. (): it reads the numbers as they are."""
 
     def __init__(self, config: MemoryShape, latent: int, action: int, width: int) -> None:
         super().__init__()
@@ -74,7 +77,10 @@ class Memory(nn.Module, ABC):
 
     @abstractmethod
     def observe(self, z: Tensor, action: Tensor, restart: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Read T steps without predicting; ``forward`` says what is what. Return outputs (B, T, H) and the state after them."""
+        """Read T steps without predicting; ``forward`` says what is what. Return outputs (B, T, H) and the state after them.
+
+        It reads ``taken(action)``.
+        """
 
     @property
     def state_size(self) -> int:
@@ -93,7 +99,19 @@ class Memory(nn.Module, ABC):
 
     def describe(self) -> dict[str, Any]:
         """Return what ``memory_from_description`` needs to build the same shape again."""
-        return {"config": self.config.model_dump(), "latent": self.latent, "action": self.action}
+        return {
+            "config": self.config.model_dump(),
+            "latent": self.latent,
+            "action": self.action,
+            **({"choices": list(self.choices)} if self.choices else {}),
+        }
+
+    def taken(self, action: Tensor) -> Tensor:
+        """Return actions (..., A) as M reads them: in a choice 1 for the option with the largest number, 0 for the others."""
+        if not self.choices:
+            return action
+        parts = action.split(self.choices, -1)
+        return torch.cat([F.one_hot(part.argmax(-1), part.shape[-1]).to(action.dtype) for part in parts], -1)
 
     def draw_weights(self, generator: torch.Generator) -> None:
         """Draw the weights of an untrained M."""

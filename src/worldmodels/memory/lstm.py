@@ -88,7 +88,7 @@ class LSTMMemory(Memory):
     def observe(self, z: Tensor, action: Tensor, restart: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         flag = [restart.unsqueeze(-1).to(z.dtype)] if self.config.done else []
         kind = self.bias.dtype  # of the products; the state is float32 (``compute.precision``)
-        drive = F.linear(torch.cat([z, action, *flag], -1).to(kind), self.input_weight, self.bias)  # (B, T, 4H)
+        drive = F.linear(torch.cat([z, self.taken(action), *flag], -1).to(kind), self.input_weight, self.bias)  # (B, T, 4H)
         keep = (~restart).to(z.dtype).unsqueeze(-1)
         h, c = state.chunk(2, 1)
         # If autocast is on, the drive is of its type.

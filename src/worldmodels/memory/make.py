@@ -1,6 +1,6 @@
 """The kinds of M: the one place that knows them all."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import torch
@@ -20,9 +20,10 @@ MemoryConfig = Annotated[Annotated[LSTMConfig, Tag("lstm")], Discriminator(_kind
 """The shape of M, by its ``kind``: a union of one member for each kind."""
 
 
-def new_memory(config: MemoryShape, latent: int, action: int, seed: int) -> Memory:
-    """Return an untrained M for Z ``latent`` and A ``action``."""
+def new_memory(config: MemoryShape, latent: int, action: int, seed: int, choices: Sequence[int] = ()) -> Memory:
+    """Return an untrained M for Z ``latent`` and A ``action``, in which ``choices`` are made (``Memory.choices``)."""
     model = config.build(latent, action)
+    model.choices = tuple(choices)
     model.draw_weights(torch.Generator().manual_seed(stream_seed(seed, "memory")))
     return model
 
@@ -34,4 +35,8 @@ def memory_from_description(description: Mapping[str, Any]) -> Memory:
         KeyError, ValueError: it describes no M.
     """
     config: MemoryShape = TypeAdapter(MemoryConfig).validate_python(description["config"])
-    return config.build(description["latent"], description["action"])
+    model = config.build(description["latent"], description["action"])
+    model.choices = tuple(description.get("choices", ()))
+    if model.choices and sum(model.choices) != model.action:
+        raise ValueError(f"choices of {sum(model.choices)} options in all, and actions of {model.action} numbers")
+    return model

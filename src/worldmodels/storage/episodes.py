@@ -30,7 +30,15 @@ _SHARDS = {"shards": list[form({"path": str, "sha256": str, "frames": int})]}  #
 _PLAYED = {"policies": dict[str, form({"episodes": int, "mean_return": float, "reward_per_step": float})]}  # type: ignore[misc]
 MANIFEST = form(_SHARDS)
 """What must be in data.json."""
-COLLECTED = form({**_SHARDS, **_PLAYED, **dict.fromkeys(("episodes", "frames", "all_frames"), int), "mean_return": float})
+COLLECTED = form(
+    {
+        **_SHARDS,
+        **_PLAYED,
+        **dict.fromkeys(("episodes", "frames", "all_frames"), int),
+        "mean_return": float,
+        "choices": list[int],
+    }
+)
 """What must be in the data.json of a world model that is not empty."""
 
 
@@ -102,10 +110,10 @@ class EpisodeWriter:
         """Return what another writer needs to go on from here, beside the folder."""
         return {"rows": self.rows, "shards": self.shards, "open": self._open.state() if self._open else None}
 
-    def finish(self, manifest: Path, earlier: Path, target: Path | None = None) -> None:
+    def finish(self, manifest: Path, earlier: Path, target: Path | None = None, *, choices: Sequence[int] = ()) -> None:
         """Close the files and write the manifest: this iteration's shards after the shards of the ``earlier`` manifest.
 
-        With ``target``, the files are put there, and the folder keeps its own.
+        With ``target``, the files are put there, and the folder keeps its own. ``choices``: of the game.
         """
         self._close_shard()
         place = target or self.folder
@@ -131,6 +139,7 @@ class EpisodeWriter:
                 }
                 for name, group in table.groupby("policy")
             },
+            "choices": list(choices),
             "shards": [*before, *mine],
         }
         write_json(manifest, summary)

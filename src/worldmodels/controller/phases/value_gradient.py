@@ -77,6 +77,8 @@ class ValueGradientConfig(LearnerConfig):
             wrong.append("drought_cost is told by M's event head: set memory.model.reward: event, or drought_cost: 0")
         if self.hazard_cost and not memory.done:
             wrong.append("hazard_cost is told by M's done head: set memory.model.done: true, or hazard_cost: 0")
+        if given.game.choices:
+            wrong.append("value gradients need actions that are numbers, and this game's are choices: take kind: ppo or cmaes")
         return wrong
 
     def open(self, context: Context, begin: np.ndarray | None) -> "ValueGradients":
