@@ -190,7 +190,15 @@ def write_world_model(root: Path, key: str, entry: dict[str, Any]) -> None:
         name: {"episodes": 10, "mean_return": 100.0 * place, "reward_per_step": paid_by_step(place)}
         for place, name in enumerate(who, start=1)
     }
-    data = {"episodes": 20, "frames": 4000, "all_frames": 9000, "mean_return": 150.0, "policies": policies, "shards": []}
+    data = {
+        "episodes": 20,
+        "frames": 4000,
+        "all_frames": 9000,
+        "mean_return": 150.0,
+        "policies": policies,
+        "choices": [],
+        "shards": [],
+    }
     files.data.write_text(json.dumps(data))
     real = {"policy": ["random", "sweep 70"], "real": [210, 636], "real_stderr": [9, 40]}
     pd.DataFrame(real | {"dream": [280, 1150], "dream_stderr": [9, 70]}).to_csv(files.calibration, index=False)
