@@ -179,6 +179,7 @@ def test_a_score_names_its_rules_and_its_simulator() -> None:
         "carracing-gymnasium": ("carracing-v3-limit25", "gymnasium"),
         "gym-box": ("pendulum-v1-limit25", "gymnasium"),
         "gym-discrete": ("cartpole-v1-limit25", "gymnasium"),
+        "doom-choice": ("mywayhome-limit25-f3f517f6", "vizdoom"),
     }
 
 
