@@ -45,9 +45,7 @@ class OptimiserConfig(Config):
 
     def warm(self) -> "OptimiserConfig":
         """Return this for a model that goes on from the previous iteration's."""
-        return self.model_copy(
-            update={"updates": self.warm_updates, "passes": 0, "learning_rate": self.warm_learning_rate}
-        )
+        return self.model_copy(update={"updates": self.warm_updates, "passes": 0, "learning_rate": self.warm_learning_rate})
 
     def counted(self, items: float) -> "OptimiserConfig":
         """Return this with its passes as updates, for data of so many frames (V) or sequences (M); each pass is whole batches.
