@@ -51,10 +51,11 @@ def use_preset(root: Path, name: str, studies: Sequence[str], *, force: bool) ->
 
 
 def check_params(root: Path) -> str:
-    """Validate the whole params file; return what it holds, and how long it takes if that was measured.
+    """Validate the whole params file; return what it holds, and about how long it takes on machines whose rates are known.
 
     Raises:
         ParamsError: params are wrong; the message names every problem.
+        ArtifactError: the table of rates is damaged.
     """
     from worldmodels.compute.cores import cores
     from worldmodels.forecast import RATES, forecast, read_rates
