@@ -61,6 +61,10 @@ def test_a_variant_of_a_sweep_costs_what_its_values_say(tmp_path):
     assert twice["vision@doom-1"] - start == pytest.approx(2 * (once["vision@doom-1"] - start))
 
 
+def test_of_a_machine_of_which_nothing_is_known_nothing_is_said():
+    assert all(math.isnan(seconds) for seconds in forecast(preset("paper"), {}).values())
+
+
 def test_what_was_not_measured_is_said(tmp_path):
     params = tiny_params()
     params["doom"]["game"]["resolution"] = "320x240"

@@ -57,7 +57,7 @@ def forecast(project: Project, rates: Rates) -> dict[str, float]:
         first = len(chain) == 1
         frames[key] = sum(works[project.world_models[each].env].frames(first=each == chain[-1]) for each in chain)
         work, player = works[entry.env], project.agents.get(entry.player)
-        found[f"collect@{key}"] = work.collect(first=player is None)
+        found[f"collect@{key}"] = work.played(work.frames(first=first), looking=player is not None)
         found[f"vision@{key}"] = work.vision(frames[key], first=first)
         found[f"encode@{key}"] = frames[key] / work.rate("encoding")
         found[f"memory@{key}"] = work.memory(frames[key], first=first)
@@ -83,11 +83,14 @@ class _Work:
         return self._rates.get(what, math.nan)
 
     def life(self, who: str, most: int = 0) -> float:
-        """Return how many steps an episode lasts: by ``random`` play or an ``agent``, of ``most`` steps if it is not 0."""
+        """Return how many steps an episode lasts: by ``random`` play or an ``agent``, of ``most`` steps if it is not 0.
+
+        One that is not known to end goes on to the limit.
+        """
         game, most = self.game, min(self.game.steps, most or self.game.steps)
-        lasts = game.survival or (who == "random" and game.patience > 0)  # else to the limit
-        known = self.rate(f"game steps of an episode, {_name(game).split()[1]}, {who}") if lasts else game.limit
-        return min(most, known / game.frame_skip)
+        ends = game.survival or (who == "random" and game.patience > 0)
+        name = f"game steps of an episode, {_name(game).split()[1]}, {who}"
+        return min(most, self._rates.get(name, game.limit) / game.frame_skip) if ends else most
 
     def played(self, steps: float, *, looking: bool = True, scoring: bool = False) -> float:
         """Return the seconds of steps in the game, with V and M or without."""
@@ -108,11 +111,6 @@ class _Work:
     def initialise(self) -> float:
         steps = self.section.evaluate.episodes * len(self.game.policies) * self.life("random")
         return self.played(steps, looking=False, scoring=True)
-
-    def collect(self, *, first: bool) -> float:
-        frames, scoring = self.frames(first=first), self.section.collect.scoring_share
-        there = self.played(frames * scoring, looking=not first, scoring=True) if scoring else 0
-        return self.played(frames * (1 - scoring), looking=not first) + there
 
     def vision(self, frames: float, *, first: bool) -> float:
         config = self.section.vision.optimiser
