@@ -14,10 +14,11 @@ def main(stage: Stage) -> None:
     fresh = new_memory(
         config.model, rows["mean"].shape[1], rows["action"].shape[1], stage.project_seed, told.get("choices", ())
     )
-    model = fresh
+    model, optimiser = fresh, config.optimiser.counted(len(rows["first"]) / config.sequence)
     if load_tensors(earlier)[1] == fresh.describe():  # an M of another shape begins anew
         model = load_model(earlier, memory_from_description)
-        config = config.model_copy(update={"optimiser": config.optimiser.warm()})
+        optimiser = optimiser.warm()
+    config = config.model_copy(update={"optimiser": optimiser})
     model.to(stage.device)
     with stage.training():
         curve = train_memory(

@@ -24,6 +24,7 @@ def main(stage: Stage) -> None:
         config = config.model_copy(update={"optimiser": optimiser})
     else:
         model = new_vision(config.model, stage.project_seed)
+        config = config.model_copy(update={"optimiser": config.optimiser.counted(reader.total)})
     model.to(stage.device)
     with stage.training():
         curve = train_vision(

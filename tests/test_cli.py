@@ -526,12 +526,13 @@ class TestParams:
             assert f"preset {name}, " in result.stdout
         assert "3 world models, 4 agents (doom-1, doom-2, doom-2-game, carracing-1)" in result.stdout
 
-    def test_check_says_how_long_it_takes_where_that_was_measured(self, project: Path) -> None:
-        assert "measured" not in wm("check").stdout
-        Path("params.yaml").write_text(
-            QUICK + 'measured: [{ hardware: "a machine, 2 cores", minutes: { "Take Cover": 12.5 } }]\n'
-        )
-        assert "measured on a machine, 2 cores: Take Cover 12.5 min" in wm("check").stdout
+    def test_check_says_how_long_a_run_takes_by_the_rates_of_known_machines(self, project: Path) -> None:
+        assert "takes about" not in wm("check").stdout
+        Path("results").mkdir(exist_ok=True)
+        shutil.copy(REPOSITORY / "results/rates.csv", "results/rates.csv")
+        said = wm("check").stdout
+        assert "A run from nothing on one core of an Intel Xeon with AVX-512, float32 takes about:" in said
+        assert re.search(r"^all +\d+ min +\d+ min$", said, flags=re.M)
 
     def test_check_notes_more_threads_than_cores(self, project: Path) -> None:
         Path("params.yaml").write_text(QUICK.replace("threads: 2", "threads: 1024"))

@@ -8,7 +8,7 @@ import torch
 
 from worldmodels.compute.precision import training_in
 from worldmodels.errors import ArtifactError, WorldModelsError
-from worldmodels.learning.fit import OptimiserConfig, fit
+from worldmodels.learning.fit import OptimiserConfig, fit, learning_rate
 from worldmodels.memory.lstm import LSTMConfig
 from worldmodels.memory.make import new_memory
 from worldmodels.memory.prediction import MemoryLossConfig
@@ -66,6 +66,28 @@ def manifest(tmp_path):
         writer.finish(tmp_path / name / "data.json", previous)
         previous = tmp_path / name / "data.json"
     return previous
+
+
+def test_the_learning_rate_falls_by_a_cosine_or_by_a_share_of_the_way():
+    cosine = optimiser(updates=100, learning_rate=1e-3, final_learning_rate=1e-4)
+    assert [learning_rate(cosine, update) for update in (0, 50, 100)] == pytest.approx([1e-3, 5.5e-4, 1e-4])
+    paper = optimiser(updates=30_000, learning_rate=1e-3, final_learning_rate=1e-5, decay=0.99999)
+    for update in (0, 1, 30_000):
+        assert learning_rate(paper, update) == (1e-3 - 1e-5) * 0.99999**update + 1e-5  # as its released code has it
+
+
+@pytest.mark.parametrize("budget", [{}, {"updates": 3, "passes": 1}])
+def test_a_budget_is_in_updates_or_in_passes(budget):
+    with pytest.raises(ValueError, match="either updates or passes"):
+        OptimiserConfig(batch=100, **budget)
+
+
+def test_passes_are_whole_batches_and_are_for_a_model_that_begins():
+    config = OptimiserConfig(passes=400, batch=100, warm_updates=7)
+    assert config.counted(399.9).updates == 400 * 3
+    assert config.counted(5).updates == 400
+    assert config.warm().counted(399.9).updates == 7
+    assert optimiser(updates=30).counted(399.9).updates == 30
 
 
 def test_episodes_come_back_from_disk_as_they_were(manifest):

@@ -36,6 +36,8 @@ def tiny_params() -> dict[str, Any]:
     doom["game"]["limit"] = 320
     racing["game"].update(limit=80, patience=15)
     racing["collect"]["scoring_share"] = 0.5
+    racing["vision"]["optimiser"] = {"passes": 1, "batch": 64, "warm_updates": 2}
+    racing["memory"]["optimiser"] = {"passes": 1, "batch": 8, "warm_updates": 2, "decay": 0.9}
     doom["controllers"] = {
         "dream": {
             "model": {"features": "zch", "hidden": 64},

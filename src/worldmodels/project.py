@@ -58,13 +58,6 @@ class EnvironmentSection(Config):
     evaluate: EvaluationConfig
 
 
-class Measured(Config):
-    """How long a preset took on a machine."""
-
-    hardware: str
-    minutes: dict[str, float]  # by part of the run
-
-
 class Project(Config):
     """params.yaml."""
 
@@ -72,7 +65,6 @@ class Project(Config):
     seed: int = Field(ge=0, lt=2**31)  # of everything random in training
     compute: ComputeConfig  # this machine
     cluster: ClusterConfig  # other machines
-    measured: list[Measured] = Field(default=[])
     environments: list[str] = Field(min_length=1)  # names of `sections`
     world_models: dict[str, WorldModelEntry] = Field(min_length=1)  # V, M and the data behind them, by key
     agents: dict[str, AgentEntry] = Field(min_length=1)  # by key

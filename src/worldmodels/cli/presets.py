@@ -1,7 +1,9 @@
 """``wm preset`` and ``wm check``: which params are in force; ``validated`` checks params that are not yet."""
 
 import io
+import math
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from worldmodels.cli.folder import nearest
 from worldmodels.errors import ParamsError
 from worldmodels.params import PARAMS_FILE, load_yaml
+from worldmodels.storage.layout import STAGES
 
 if TYPE_CHECKING:
     from worldmodels.project import Project
@@ -48,12 +51,14 @@ def use_preset(root: Path, name: str, studies: Sequence[str], *, force: bool) ->
 
 
 def check_params(root: Path) -> str:
-    """Validate the whole params file; return what it holds, and how long it takes if that was measured.
+    """Validate the whole params file; return what it holds, and about how long it takes on machines whose rates are known.
 
     Raises:
         ParamsError: params are wrong; the message names every problem.
+        ArtifactError: the table of rates is damaged.
     """
     from worldmodels.compute.cores import cores
+    from worldmodels.forecast import RATES, forecast, read_rates
     from worldmodels.project import NO_STUDY, load_project
 
     project = load_project(root / PARAMS_FILE)
@@ -63,12 +68,43 @@ def check_params(root: Path) -> str:
     told += [f"study {study}: {studies.count(study)}" for study in dict.fromkeys(studies)]
     counts = f"{len(project.world_models)} world models, {len(project.agents)} agents ({'; '.join(told)})"
     lines = [f"{root / PARAMS_FILE} is valid: preset {project.preset}, {counts}."]
-    for measured in project.measured:
-        parts = "; ".join(f"{part} {minutes:g} min" for part, minutes in measured.minutes.items())
-        lines.append(f"measured on {measured.hardware}: {parts}")
     if project.compute.threads > cores():
         lines.append(f"note: compute.threads is {project.compute.threads}, and this machine has {cores()} cores.")
+    for hardware, rates in read_rates(root / RATES).items():
+        lines += ["", f"A run from nothing on {hardware} takes about:", forecast_table(project, forecast(project, rates))]
     return "\n".join(lines)
+
+
+def forecast_table(project: "Project", seconds: Mapping[str, float]) -> str:
+    """Return how long the stages of each environment take, as text.
+
+    ``seconds``: of each stage, as ``forecast`` returns them.
+    """
+    from worldmodels.report.table import align
+
+    sums = defaultdict[tuple[str, str], float](float)
+    for called, each in seconds.items():
+        stage, _, key = called.partition("@")
+        keyed: Any = getattr(project, STAGES[stage] or "environments")
+        for row in (stage, "all"):
+            sums[row, key if isinstance(keyed, list) else keyed[key].env] += each
+    rows = [stage for stage in STAGES if STAGES[stage]] + ["all"]
+    columns = project.environments
+    cells = [["stage", *columns], *([row, *(span(sums[row, name]) for name in columns)] for row in rows)]
+    return align(cells, right=range(1, len(columns) + 1))
+
+
+def span(seconds: float) -> str:
+    """Return a time in words.
+
+    >>> span(40), span(5400), span(200_000), span(float("nan"))
+    ('40 s', '1.5 hours', '2.3 days', 'not measured')
+    """
+    if math.isnan(seconds):
+        return "not measured"
+    units = {"days": 86400, "hours": 3600, "min": 60}
+    unit, size = next(((unit, size) for unit, size in units.items() if seconds >= 1.2 * size), ("s", 1))
+    return f"{seconds / size:,.{unit in ('days', 'hours') and seconds < 10 * size:d}f} {unit}"
 
 
 def validated(write: Callable[[Path], object], name: str) -> "Project":

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from worldmodels.errors import WorldModelsError
@@ -20,9 +20,11 @@ Observe = Callable[[Row], object]
 
 
 class OptimiserConfig(Config):
-    """Adam, with a cosine decay."""
+    """Adam, with a learning rate that decays."""
 
-    updates: int = Field(ge=0, le=10_000_000)  # gradient steps of a model that begins untrained; 0 leaves it so
+    # gradient steps of a model that begins untrained; 0 leaves it so
+    updates: int = Field(default=0, ge=0, le=10_000_000)
+    passes: int = Field(default=0, ge=0, le=10_000)  # instead: as many as it takes to go through all data so often (paper)
     # gradient steps of a model that goes on from the previous iteration's
     warm_updates: int = Field(default=0, ge=0, le=10_000_000)
     batch: int = Field(default=32, ge=1, le=65_536)  # frames (V) or sequences (M) of a gradient step
@@ -31,10 +33,27 @@ class OptimiserConfig(Config):
     warm_learning_rate: float = Field(default=0.0005, gt=0, le=1)
     # at the end; equal to ``learning_rate`` if it is not to decay
     final_learning_rate: float = Field(default=0.0001, gt=0, le=1)
+    # how it gets there. 0: by a cosine, with the last update. Above: an update leaves this share of the way (paper, M of Take
+    # Cover: 0.99999)
+    decay: float = Field(default=0.0, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> "OptimiserConfig":
+        if len({"updates", "passes"} & self.model_fields_set) != 1:
+            raise ValueError("name either updates or passes")
+        return self
 
     def warm(self) -> "OptimiserConfig":
         """Return this for a model that goes on from the previous iteration's."""
-        return self.model_copy(update={"updates": self.warm_updates, "learning_rate": self.warm_learning_rate})
+        return self.model_copy(update={"updates": self.warm_updates, "passes": 0, "learning_rate": self.warm_learning_rate})
+
+    def counted(self, items: float) -> "OptimiserConfig":
+        """Return this with its passes as updates, for data of so many frames (V) or sequences (M); each pass is whole batches.
+
+        >>> OptimiserConfig(passes=10, batch=100).counted(2_050).updates
+        200
+        """
+        return self.model_copy(update={"updates": self.passes * max(1, int(items / self.batch))}) if self.passes else self
 
 
 def fit(
@@ -84,7 +103,7 @@ def fit(
         if update < done:
             continue
         for group in optimiser.param_groups:
-            group["lr"] = _learning_rate(config, update / config.updates)
+            group["lr"] = learning_rate(config, update)
         optimiser.zero_grad(set_to_none=True)
         terms = loss(update)
         terms["loss"].backward()
@@ -113,6 +132,7 @@ def fit(
     return curve
 
 
-def _learning_rate(config: OptimiserConfig, done: float) -> float:
-    cosine = 0.5 * (1 + math.cos(math.pi * done))
-    return config.final_learning_rate + (config.learning_rate - config.final_learning_rate) * cosine
+def learning_rate(config: OptimiserConfig, update: int) -> float:
+    """Return the rate of an update."""
+    left = config.decay**update if config.decay else 0.5 * (1 + math.cos(math.pi * (update / config.updates)))
+    return config.final_learning_rate + (config.learning_rate - config.final_learning_rate) * left

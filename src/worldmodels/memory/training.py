@@ -17,8 +17,6 @@ from worldmodels.seeds import stream_seed
 from worldmodels.storage.checkpoint import Checkpoint
 from worldmodels.vision.model import sample_latent
 
-CLIP = 10.0
-"""Greatest norm of the gradient."""
 HORIZONS = (1, 5, 10, 20, 30)
 """Steps ahead for which open-loop predictions are judged."""
 JUDGED = 128
@@ -34,6 +32,7 @@ class MemoryTraining(Config):
     loss: MemoryLossConfig = MemoryLossConfig()  # weights of its terms
     optimiser: OptimiserConfig  # how it is trained; a batch is of sequences
     sequence: int = Field(default=64, ge=2, le=10_000)  # T, steps of a training sequence
+    clip: float = Field(default=10.0, gt=0, le=1e9)  # greatest norm of the gradient; the paper's is as good as unbounded
 
 
 def train_memory(
@@ -128,7 +127,7 @@ def train_memory(
         updates=updates,
         observe=observe,
         validate=validate,
-        clip=CLIP,
+        clip=config.clip,
         checkpoint=checkpoint,
         carried=carried,
     )

@@ -43,9 +43,10 @@ def preset(
 
 @commands.command(short_help="Validate the whole params.yaml.")
 def check() -> None:
-    """Validate the whole params.yaml before anything runs, and say how long it takes if that was measured.
+    """Validate the whole params.yaml before anything runs, and say about how long it takes.
 
-    It checks every value, refuses unknown keys, and checks how world models and agents build on each other.
+    It checks every value, refuses unknown keys, and checks how world models and agents build on each other. How long each stage
+    takes is what it has to do over the rates of a machine in results/rates.csv, for a run from nothing.
     """
     from worldmodels.cli.presets import check_params
 
