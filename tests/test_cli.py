@@ -6,8 +6,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 from dvc.utils.serialize import load_yaml as dvc_yaml
-from lab import commit, make_project
+from lab import answers, commit, make_project
 from PIL import Image
 from typer.testing import CliRunner
 from typer.testing import Result as Outcome
@@ -434,26 +436,46 @@ class TestShow:
         for part in ("doom-1 ", "doom-2-game", "777 ± 87", "doom-cmaes", "learning"):
             assert part in table
 
-    def test_the_next_steps_are_of_the_last_agent_that_is_in_no_study(self, project: Path) -> None:
+    def test_the_next_steps_say_how_it_went_and_are_of_the_best_agents_that_are_in_no_study(self, project: Path) -> None:
         text = wm("show", "--next-steps").stdout
-        assert "wm evaluate doom-1 " in text
-        assert "make ui" in text
+        assert "Take Cover: doom-1 gets 500 ± 56 a game: worse than the paper's agent (1,092 ± 56" in text
+        assert "wm play doom-1 " in text
         assert "dvc repro report" in text
+        assert "0123456" not in text  # hashes are for `wm show`
         write_scores(project, "doom-2-game", 777)
         shutil.copytree("artifacts/agents/doom-1", "artifacts/agents/zzz")
-        write_scores(project, "zzz", 444, study="learning")
-        assert "wm evaluate doom-2-game " in wm("show", "--next-steps").stdout
+        write_scores(project, "zzz", 999, study="learning")
         Path("reports").mkdir()
         Path("reports/index.html").touch()
-        assert "  reports/index.html" in wm("show", "--next-steps").stdout
-
-    def test_the_commands_of_the_next_steps_work_as_printed(self, project: Path) -> None:
         text = wm("show", "--next-steps").stdout
-        commands = re.findall(r"^  wm (.+?)  ", text, flags=re.M)
-        assert len(commands) == 2
-        for command in commands:
-            result = wm(*command.split())
-            assert result.exit_code == 0, result.output
+        assert "wm play doom-2-game " in text
+        assert "open reports/index.html in a browser" in text
+
+    @pytest.mark.parametrize("number", range(3))
+    def test_the_commands_of_the_next_steps_work_as_printed(self, project: Path, number: int) -> None:
+        """In a shell in which no virtual environment is active, as after `make repro`."""
+        plain = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+        plain |= {"PATH": "/usr/bin:/bin", "HOME": str(project), "PYTHONPATH": str(REPOSITORY / "src"), "BROWSER": "true"}
+        lines = re.findall(r"^  (\S*wm .+)$", wm("show", "--next-steps", env={"VIRTUAL_ENV": ""}).stdout, flags=re.M)
+        assert len(lines) == 3
+        log = project / "log"
+        with log.open("w") as out:
+            own = {"stdout": out, "stderr": out, "env": plain, "start_new_session": True}
+            process = subprocess.Popen(["/bin/sh", "-c", f"exec {lines[number]}"], **own)
+        try:
+            if " evaluate " in lines[number]:
+                assert process.wait(300) == 0, log.read_text()
+                assert Path("doom-1.mp4").stat().st_size
+            else:  # a server: it says where, and answers
+                deadline = time.monotonic() + 240
+                while not (said := re.search(r"http://127\.0\.0\.1:\d+", log.read_text())) or not answers(said[0]):
+                    assert process.poll() is None, log.read_text()
+                    assert time.monotonic() < deadline, log.read_text()
+                    time.sleep(0.2)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGINT)
+            process.wait(60)
 
     def test_json_tells_made_from_missing(self, project: Path) -> None:
         found = json.loads(wm("show", "--json").stdout)

@@ -21,7 +21,7 @@ from worldmodels.report.comparisons import agent_bars, search_rounds, standing_b
 from worldmodels.report.demonstration import Demonstration, demonstrate, draw
 from worldmodels.report.figures import calibration_bars, loss_curve, return_strip, search_curve
 from worldmodels.report.style import BLIND_COLOUR, PAPER_COLOUR, PAPER_WHITE, WORLD_COLOURS, rgb
-from worldmodels.report.verdict import rivals
+from worldmodels.report.table import rivals
 from worldmodels.report.video import BAR, side_by_side, write_video
 from worldmodels.rollout.scores import episodes_table
 from worldmodels.storage.agents import AgentCard

@@ -307,6 +307,23 @@ def test_a_game_beside_whose_engine_dies_is_told_and_the_dream_goes_on(agent, mo
     thread.join()
 
 
+def test_another_action_is_answered_at_once_and_time_runs_no_faster(server):
+    visit = Visit(server)
+    with closing(visit.socket):
+        visit.say(do="rate", value=1)
+        visit.say(do="start", seed=7)
+        visit.next(until=lambda h: h["seed"] == 7)
+        begin, waits = time.monotonic(), []
+        for side in (1.0, -1.0) * 3:
+            visit.say(do="hold", action=[side])
+            said = time.monotonic()
+            step = visit.next(until=lambda h, side=side: h["action"] == [side])[0]["step"]
+            waits.append(time.monotonic() - said)
+            time.sleep(1.1)
+        assert np.median(waits) < 0.2, waits  # a step takes a second
+        assert step <= time.monotonic() - begin + 2
+
+
 def test_visitors_do_not_disturb_each_other_and_one_who_comes_back_finds_their_dream(server):
     one, other = Visit(server), Visit(server)
     assert one.name != other.name
@@ -475,7 +492,7 @@ def test_the_sliders_change_spread_and_latents(browser, server):
                 latents.append(z_of(page))
             spreads.append(np.std(latents, 0).mean())
         assert spreads[1] > 1.3 * spreads[0]
-        page.click("summary")
+        page.click("summary >> nth=1")
         slider = page.locator("#latents input").first
         slider.fill(slider.get_attribute("max"))
         index = int(slider.get_attribute("aria-label").split()[1])
@@ -492,12 +509,53 @@ def test_a_socket_that_is_killed_comes_back_to_the_same_dream(browser, server):
         assert page.evaluate("dream.last.seed") == 21
 
 
-def test_the_page_fits_a_phone_and_shows_the_game_beside(browser, server):
-    with page_at(browser, server, viewport={"width": 380, "height": 780}) as page:
+@pytest.mark.parametrize("size", [(1366, 650), (390, 844)], ids=["laptop", "phone"])
+def test_pictures_and_controls_fit_one_screen_also_with_the_game_beside(browser, server, size):
+    with page_at(browser, server, viewport=dict(zip(("width", "height"), size, strict=True))) as page:
         ready(page)
-        page.click("#besidebutton")
-        page.wait_for_function("!document.getElementById('beside').hidden", timeout=60_000)
-        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        for beside in (False, True):
+            if beside:
+                page.click("#besidebutton")
+                page.wait_for_function("!document.getElementById('beside').hidden", timeout=60_000)
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+            last = "#traces" if size[0] < 600 else ".panel"  # on a phone what is folded comes below
+            assert page.evaluate("last => document.querySelector(last).getBoundingClientRect().bottom <= innerHeight", last)
+
+
+PICTURES = """async () => {
+  const own = CanvasRenderingContext2D.prototype.putImageData, step = dream.last.step;
+  let pictures = 0;
+  CanvasRenderingContext2D.prototype.putImageData = function (...all) {
+    pictures += this.canvas.id === "dream";
+    return own.apply(this, all);
+  };
+  await new Promise((go) => setTimeout(go, 4000));
+  CanvasRenderingContext2D.prototype.putImageData = own;
+  return [pictures, dream.last.step - step];
+}"""
+KEY = """async ([key, side]) => {
+  const press = (kind) => document.body.dispatchEvent(new KeyboardEvent(kind, { key, bubbles: true }));
+  const begin = performance.now();
+  press("keydown");
+  while (!dream.last.action || dream.last.action[0] !== side) await new Promise(requestAnimationFrame);
+  press("keyup");
+  await new Promise((go) => setTimeout(go, 2200)); // what came before its time is over, the key that was let go too
+  return performance.now() - begin - 2200;
+}"""
+
+
+@pytest.mark.parametrize("place", ["server", "site"])
+def test_few_steps_a_second_fade_into_many_pictures_and_a_key_is_answered_at_once(browser, request, place):
+    with page_at(browser, request.getfixturevalue(place)) as page:
+        ready(page)
+        page.evaluate("dream.source.say({do: 'rate', value: 4}); dream.source.say({do: 'start', seed: 11})")
+        page.wait_for_function("dream.last.seed === 11 && dream.last.step >= 2")
+        pictures, steps = page.evaluate(PICTURES)
+        assert pictures > 1.3 * steps > 2
+        page.evaluate("dream.source.say({do: 'rate', value: 1})")
+        waits = [page.evaluate(KEY, [key, side]) for key, side in (("ArrowRight", 1), ("ArrowLeft", -1)) * 2]
+        print(f"{place}: {pictures} pictures of {steps} steps in 4 s; a key is answered in {np.median(waits):.0f} ms")
+        assert np.median(waits) < 500, waits  # a step takes a second
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from worldmodels.errors import ArtifactError, ParamsError
 from worldmodels.report.figures import figure, frame
 from worldmodels.report.pictures import png_bytes
 from worldmodels.report.style import PAPER_COLOUR, SERIES, WORLD_COLOURS
-from worldmodels.report.table import with_error
+from worldmodels.report.table import GAMES, game_name, with_error
 from worldmodels.rollout.scores import read_blind
 from worldmodels.storage.files import read_json, write_bytes
 from worldmodels.storage.layout import METRICS, AgentFiles
@@ -30,8 +30,6 @@ COLUMNS = (
     "hardware", "commit",
 )  # fmt: skip
 BEGIN, END = "<!-- ledger -->", "<!-- /ledger -->"
-GAMES = {"take_cover": "Take Cover", "carracing": "CarRacing"}
-"""Games as a page names them. A game that is not here stands under its own name."""
 _IDENTITY = ["run", "game", "agent", "chain_seed", "controller_seed"]
 _NUMBERS: dict[str, Any] = dict.fromkeys(COLUMNS[4:7], "Int64") | dict.fromkeys(COLUMNS[7:12], "Float64")
 
@@ -203,11 +201,9 @@ def _rows(root: Path, file: Path) -> list[dict[str, Any]]:
     """Return the row of an agent, or a row for every policy that does not look if the score is of the random one."""
     score = read_json(file)
     try:
-        game, study = score["rules"].partition("-")[0], score.get("study", "none")
-        about = {
-            "preset": score["preset"] + ("" if study == "none" else f"+{study}"),
-            "game": "take_cover" if game == "takecover" else game,
-        }
+        study = score.get("study", "none")
+        preset = score["preset"] + ("" if study == "none" else f"+{study}")
+        about = {"preset": preset, "game": game_name(score["rules"])}
         if score["key"] == f"{score['environment']}-0":
             _, policies = read_blind(AgentFiles(score["key"], root).returns)
             return [about | row | {"agent": _blind(name)} for name, row in policies.items()]

@@ -1,13 +1,17 @@
 """``wm show``: agents and their scores, the artifacts of world models and agents, what is missing."""
 
 import hashlib
+import os
 import re
+import shlex
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from worldmodels.cli.agents import agent_keys, written_params
-from worldmodels.report.table import align, read_scores, render
+from worldmodels.report.table import align, by_game, read_scores, render, title
+from worldmodels.report.verdict import best_agent, headline
 from worldmodels.storage.layout import ARTIFACTS, KEY, REPORTS, STAGES, AgentFiles, command_for, primary_out
 from worldmodels.tracking.dvclock import read_lock
 
@@ -45,18 +49,12 @@ def overview(root: Path) -> dict[str, Any]:
 
 
 def overview_text(found: Mapping[str, Any]) -> str:
-    """Return ``overview`` as text: scores, hashes of every stage, what is missing."""
+    """Return ``overview`` as text: scores and how they stand, hashes of every stage, what is missing."""
     if not found["agents"]:
         return "Nothing here: no agents in params.yaml, no artifacts. `wm preset quick` writes params, `make repro` runs."
-    scored = [entry["scores"] for entry in _evaluated(found)]
-    parts = [render(scored)] if scored else []
+    parts = _standing(found)
     parts += [_hashes(found["world_models"], "world model", "world_models")] if found["world_models"] else []
     parts.append(_hashes(found["agents"], "agent", "environments", "agents") + "\n(md5 in dvc.lock; -: not made)")
-    changed = ", ".join(entry["key"] for entry in found["agents"] if entry["changed"])
-    if changed:
-        parts.append(
-            f"CHANGED since they were made, so do not trust the scores above: {changed}. `dvc repro` makes them again."
-        )
     missing = [f"  {command}" for command in found["missing"]]
     if len(missing) > MISSING_SHOWN:
         missing[MISSING_SHOWN:] = [f"  and {len(missing) - MISSING_SHOWN} more"]
@@ -65,24 +63,47 @@ def overview_text(found: Mapping[str, Any]) -> str:
 
 
 def next_steps_text(found: Mapping[str, Any]) -> str:
-    """Return where to look after a run."""
-    done = _evaluated(found)
-    chain = [entry["key"] for entry in done if entry["study"] is None] or [entry["key"] for entry in done]
-    if not chain:
+    """Return how a run went, and three commands to try next, which a shell in this folder takes as they are."""
+    games = by_game(_scored(found))
+    if not games:
         return "Next: `make repro` runs the pipeline; `wm doctor` checks this machine."
-    last, page = chain[-1], "figures, dreams and scores on one page"
+    first, last = (best_agent(games[which])["key"] for which in (0, -1))
+    page = f"open {found['report']} in a browser" if found["report"] else f"`dvc repro report` makes {REPORTS / 'index.html'}"
+    wm = _wm()
     steps = [
-        (found["report"], page) if found["report"] else ("dvc repro report", f"makes {REPORTS / 'index.html'}: {page}"),
-        (f"wm evaluate {last} --episodes 10 --video {last}.mp4", "watch the agent play the real game"),
-        (f"wm dream {last} --out dream.mp4", "watch what it dreams"),
-        ("make ui", "MLflow: runs, curves, registered agents"),
+        (f"{wm} play {first}", "play inside its dream, in a browser"),
+        (f"{wm} evaluate {last} --episodes 10 --video {last}.mp4", "let it play the real game, and film it"),
+        (f"{wm} track ui", "MLflow: compare runs, curves, registered agents"),
     ]
     width = max(len(command) for command, _ in steps)
-    return "Where to look next:\n" + "\n".join(f"  {command.ljust(width)}  {why}" for command, why in steps)
+    lines = [f"Films, figures and all agents on one page: {page}.", "Three commands to try next:"]
+    lines += [f"  {command.ljust(width)}  # {why}" for command, why in steps]
+    return "\n\n".join([*_standing(found), "\n".join(lines)])
 
 
-def _evaluated(found: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [entry for entry in found["agents"] if entry["scores"] and "evaluate" in entry["stages"]]
+def _wm() -> str:
+    """Return how a shell calls this program: by its path, if it lies in a virtual environment that is not active."""
+    own = Path(sys.prefix) / "bin" / "wm"
+    if sys.prefix == sys.base_prefix or os.environ.get("VIRTUAL_ENV") == sys.prefix or not own.is_file():
+        return "wm"
+    return shlex.quote(str(own.relative_to(Path.cwd()) if own.is_relative_to(Path.cwd()) else own))
+
+
+def _standing(found: Mapping[str, Any]) -> list[str]:
+    """Return the tables of scores, a sentence on the best agent of each game, and what is not to be trusted."""
+    scored = _scored(found)
+    parts = [render(scored)] if scored else []
+    parts += ["\n".join(f"{title(own[0]['rules'])}: {headline(best_agent(own))}" for own in by_game(scored))] if scored else []
+    changed = ", ".join(entry["key"] for entry in found["agents"] if entry["changed"])
+    if changed:
+        parts.append(
+            f"CHANGED since they were made, so do not trust the scores above: {changed}. `dvc repro` makes them again."
+        )
+    return parts
+
+
+def _scored(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [entry["scores"] for entry in found["agents"] if entry["scores"] and "evaluate" in entry["stages"]]
 
 
 def _lines(written: Mapping[str, Any], section: str) -> dict[str, Mapping[str, Any]]:

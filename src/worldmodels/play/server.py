@@ -47,6 +47,7 @@ class Visitor:
     held: list[float]  # the visitor's action
     paused: bool = False
     driven: bool = False  # by the visitor, not by the agent
+    turned: bool = False  # whether the visitor's action is another one than that of the last step
     watching: int | None = None  # which moment of a replayed dream is shown; None while it is dreamt
     connected: int = 0  # sockets
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)  # held by who uses the session
@@ -166,11 +167,16 @@ async def _serve(socket: WebSocket, stage: Stage, visitor: Visitor) -> None:
         await show()
         due = time.monotonic()
         while True:
+            # Another action is answered at once, by a step that comes before its time. The one after it waits for its own.
+            early = 1 / visitor.rate if visitor.turned else 0.0
             with suppress(TimeoutError):
-                await asyncio.wait_for(changed.wait(), None if visitor.waiting else max(0.0, due - time.monotonic()))
+                left = None if visitor.waiting else max(0.0, due - early - time.monotonic())
+                await asyncio.wait_for(changed.wait(), left)
                 changed.clear()
-                await show()
+                if visitor.waiting or not visitor.turned:
+                    await show()
                 continue
+            visitor.turned = False
             await asyncio.shield(_alone(visitor, visitor.advance))
             await show()
             due = max(due + 1 / visitor.rate, time.monotonic() - 1 / visitor.rate)
@@ -248,6 +254,7 @@ def _hold(_: Stage, visitor: Visitor, action: list[float]) -> None:
     held = [_number(each, -1, 1) for each in action]
     if len(held) != len(visitor.held):
         raise ValueError(f"an action has {len(visitor.held)} numbers")
+    visitor.turned |= not visitor.driven or held != visitor.held
     visitor.held, visitor.driven = held, True
 
 

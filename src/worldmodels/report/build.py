@@ -13,8 +13,8 @@ from worldmodels.params import flat, section
 from worldmodels.report import comparisons
 from worldmodels.report.parts import agent_part, search_table, world_model_part
 from worldmodels.report.pictures import png_bytes, write_png
-from worldmodels.report.table import HEADINGS, NO_STUDY, cells, read_scores, score_text
-from worldmodels.report.verdict import best_agent, chain, details, headline, pays_nothing, rivals, variants
+from worldmodels.report.table import NO_STUDY, read_scores, rivals, score_text, table, title
+from worldmodels.report.verdict import best_agent, chain, headline, pays_nothing, variants
 from worldmodels.report.video import picture_of
 from worldmodels.storage.episodes import COLLECTED
 from worldmodels.storage.files import read_curve, read_json, write_bytes
@@ -55,7 +55,7 @@ def build_report(root: Path, params: Mapping[str, Any]) -> None:
     pages.filters |= {"score": score_text, "base64": lambda content: base64.b64encode(content).decode()}
     pages.filters["width"] = lambda png: int.from_bytes(png[16:20])
     games = [_game(run, reports, params) for run in runs]
-    page = pages.get_template("page.html.jinja").render(stages=list(STAGES), games=games, headings=HEADINGS)
+    page = pages.get_template("page.html.jinja").render(stages=list(STAGES), games=games)
     write_bytes(reports / "index.html", page.encode())
 
 
@@ -97,15 +97,15 @@ def _game(run: _GameRun, reports: Path, params: Mapping[str, Any]) -> dict[str, 
         models = ", ".join(dict.fromkeys(score["world_model"] for score in own))
         studies.append({"name": study, "models": models, "png": write_png(reports / f"study-{name}-{study}.png", image)})
     return {
-        "name": ", ".join(run.environments),
+        "title": title(run.rules),
         "rules": f"{run.rules}, scored on {', '.join(dict.fromkeys(score['backend'] for score in scores))}",
         "headline": headline(best),
-        "details": details(best),
+        "episodes": f"{best['real']['n']} {best['block']}",
         "paid": paid,
         "standing": write_png(reports / f"standing-{name}.png", comparisons.standing_bars(rivals(best))) if paid else None,
         "poster": png_bytes(picture_of(video)),
         "film": video.read_bytes(),
-        "rows": cells(scores),
+        "table": table(scores),
         "best": best["key"],
         "bars": write_png(reports / f"agents-{name}.png", comparisons.agent_bars(shown)),
         "searches": write_png(reports / f"search-{name}.png", comparisons.search_rounds(curves)),

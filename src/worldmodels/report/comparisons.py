@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 
 from worldmodels.report.figures import PLACES, WIDTH, bars, figure, frame, spread
 from worldmodels.report.style import BLIND_COLOUR, FAINT_INK, INK, PAPER_COLOUR, PAPER_WHITE, SERIES, WORLD_COLOURS
-from worldmodels.report.table import with_error
-from worldmodels.report.verdict import Rival, Variant, rivals
+from worldmodels.report.table import Rival, others, with_error
+from worldmodels.report.verdict import Variant
 
 _COLOURS = {"random": WORLD_COLOURS["random"], "blind": BLIND_COLOUR, "paper": PAPER_COLOUR, "agent": WORLD_COLOURS["real"]}
 
@@ -30,7 +30,7 @@ def standing_bars(axes: Axes, found: Sequence[Rival]) -> None:
         text = with_error(rival.mean, rival.stderr)
         axes.annotate(text, (end + 0.015 * reach, -place), va="center", fontweight=weight)
     axes.axvline(0, color=FAINT_INK, linewidth=0.8)
-    axes.set_yticks([-place for place in range(len(found))], [rival.name for rival in found])
+    axes.set_yticks([-place for place in range(len(found))], [rival.name.replace(" (", "\n(") for rival in found])
     axes.tick_params(axis="y", length=0)
     axes.grid(visible=False, axis="y")
     axes.set_xlim(right=max(ends) + 0.2 * reach)
@@ -51,10 +51,9 @@ def agent_bars(axes: Axes, scores: Sequence[Mapping[str, Any]]) -> None:
         for x, each in own:
             style: Any = {"xytext": (0, 3), "textcoords": "offset points", "ha": "center", "fontsize": 9}
             axes.annotate(f"{each['mean']:.0f}", (x, max(each["mean"], 0) + each["stderr"]), **style)
-    best = max(scores, key=lambda score: (score["blind"] or score["random"])["mean"])
-    for number, rival in enumerate(rivals(best)[:-1], start=1):
+    for number, rival in enumerate(others(scores), start=1):
         line: Any = {"color": _COLOURS[rival.kind], "linewidth": 1.4, "linestyle": (0, (3 * number - 2, 2)), "zorder": 0.9}
-        axes.axhline(rival.mean, label=rival.name.replace("\n", " "), **line)
+        axes.axhline(rival.mean, label=rival.name, **line)
     names = [score["key"] for score in scores]
     frame(axes, "Every agent, in its dream and in the game", y="mean return", names=names, legend=3)
 

@@ -1,16 +1,15 @@
-"""The table of scores: what every agent got in the game and in its dream, beside random play, blind play and the paper."""
+"""The tables of scores: what every agent of a game got, in the game and in its dream, below what others got."""
 
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from worldmodels.games.make import references
 from worldmodels.storage.files import form, read_json
 
-HEADINGS = (
-    "agent", "world model", "controller", "seed", "study", "dream", "real ± std. error", "n", "random", "best blind", "paper",
-)  # fmt: skip
+GAMES = {"take_cover": "Take Cover", "carracing": "CarRacing"}
+"""Games as people call them. A game that is not here stands under its own name."""
 NO_STUDY = "none"
 """``study`` of an agent that is part of the chain."""
 
@@ -40,30 +39,84 @@ def read_scores(path: Path) -> dict[str, Any]:
     return dict(read_json(path, form(_RANDOM if path.stem.endswith("-0") else _AGENT)))
 
 
-def cells(scores: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    """Return text cells under ``HEADINGS``, one row an agent: by environment in the order first seen, then as given."""
-    order = list(dict.fromkeys(score["environment"] for score in scores))
-    return [
-        (
-            score["key"],
-            score["world_model"],
-            score["controller"],
-            str(score["controller_seed"]),
-            "-" if score["study"] == NO_STUDY else score["study"],
-            score_text(score["dream"]),
-            score_text(score["real"]),
-            str(score["real"]["n"]),
-            score_text(score["random"]),
-            score_text(score["blind"]),
-            score_text(paper(score)),
-        )
-        for score in sorted(scores, key=lambda score: order.index(score["environment"]))
-    ]
+class Rival(NamedTuple):
+    """A score on a game, beside others on the same game."""
+
+    name: str  # who has it
+    kind: str  # ``random``, ``blind``, ``paper`` or ``agent``
+    mean: float  # mean return
+    stderr: float  # its standard error
+    n: int  # episodes
+
+
+def rivals(score: Mapping[str, Any]) -> list[Rival]:
+    """Return what an agent stands beside: random play, the best policy that does not look, the paper's agent, itself.
+
+    What there is not is left out.
+    """
+    found = [("random play", "random", score["random"])]
+    if score["blind"]:
+        found.append((f"best blind policy ({score['blind']['policy']})", "blind", score["blind"]))
+    if published := references(score["rules"]):
+        theirs = published[0]
+        found.append(("the paper's agent", "paper", {**theirs._asdict(), "stderr": theirs.std / theirs.n**0.5}))
+    found.append((score["key"], "agent", score["real"]))
+    return [Rival(name, kind, each["mean"], each["stderr"], each["n"]) for name, kind, each in found]
+
+
+def others(scores: Sequence[Mapping[str, Any]]) -> list[Rival]:
+    """Return what all agents of one game stand beside."""
+    return rivals(max(scores, key=lambda score: (score["blind"] or score["random"])["mean"]))[:-1]
+
+
+def game_name(rules: str) -> str:
+    """Return what the ledger calls the game with these rules.
+
+    >>> game_name("takecover-skill4-limit2100"), game_name("carracing-v3-limit1000")
+    ('take_cover', 'carracing')
+    """
+    name = rules.partition("-")[0]
+    return "take_cover" if name == "takecover" else name
+
+
+def title(rules: str) -> str:
+    """Return what people call the game with these rules.
+
+    >>> title("takecover-skill4-limit2100")
+    'Take Cover'
+    """
+    return GAMES.get(game_name(rules), game_name(rules))
+
+
+def by_game(scores: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """Return scores game by game, in the order first seen. Scores under the same rules are of one game."""
+    games: dict[str, list[Mapping[str, Any]]] = {}
+    for score in scores:
+        games.setdefault(score["rules"], []).append(score)
+    return list(games.values())
+
+
+def table(scores: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """Return the scores of one game as cells: a line of heads, what agents stand beside, and an agent a line, as given."""
+    studied = any(score["study"] != NO_STUDY for score in scores)
+
+    def line(name: str, model: str, controller: str, study: str, *numbers: str) -> tuple[str, ...]:
+        return (name, model, controller, *([study] if studied else []), *numbers)
+
+    lines = [line(title(scores[0]["rules"]), "world model", "controller", "study", "in its dream", "in the game", "n")]
+    lines += [line(each.name, "", "", "", "", with_error(each.mean, each.stderr), str(each.n)) for each in others(scores)]
+    for score in scores:
+        controller = score["controller"] + (f", seed {score['controller_seed']}" if score["controller_seed"] else "")
+        study = "" if score["study"] == NO_STUDY else score["study"]
+        numbers = score_text(score["dream"]), score_text(score["real"]), str(score["real"]["n"])
+        lines.append(line(score["key"], score["world_model"], controller, study, *numbers))
+    return lines
 
 
 def render(scores: Sequence[Mapping[str, Any]]) -> str:
-    """Return the table as text that stays aligned in a terminal, a log and a commit message."""
-    return align([HEADINGS, *cells(scores)], right=range(HEADINGS.index("dream"), len(HEADINGS)))
+    """Return a table for each game, as text that stays aligned in a terminal, a log and a commit message."""
+    tables = [table(own) for own in by_game(scores)]
+    return "\n\n".join(align(lines, right=range(len(lines[0]) - 3, len(lines[0]))) for lines in tables)
 
 
 def align(lines: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
@@ -91,9 +144,3 @@ def with_error(value: float, error: float) -> str:
 def score_text(summary: Mapping[str, Any] | None) -> str:
     """Return the ``mean`` and ``stderr`` of a summary as text, ``-`` for none."""
     return "-" if summary is None else with_error(summary["mean"], summary["stderr"])
-
-
-def paper(score: Mapping[str, Any]) -> dict[str, float] | None:
-    """Return ``mean`` and ``stderr`` of the paper's agent under the rules of a score; None if it has none."""
-    found = references(score["rules"])
-    return {"mean": found[0].mean, "stderr": found[0].std / found[0].n ** 0.5} if found else None

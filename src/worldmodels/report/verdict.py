@@ -6,19 +6,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from worldmodels.report.table import NO_STUDY, paper, score_text
+from worldmodels.report.table import NO_STUDY, Rival, rivals, with_error
 
 CLEAR = 2.0
 """If a difference is at least so many of its standard errors, it is called one."""
 
 
-class Rival(NamedTuple):
-    """Another score on the same game."""
-
-    name: str  # who has it
-    kind: str  # ``random``, ``blind``, ``paper`` or ``agent``
-    mean: float  # mean return
-    stderr: float  # its standard error
+_WHO = {"random": "random play", "blind": "the best blind policy", "paper": "the paper's agent"}
 
 
 class Variant(NamedTuple):
@@ -54,30 +48,16 @@ def best_agent(scores: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     return max(chain(scores), key=lambda score: score["real"]["mean"])
 
 
-def rivals(score: Mapping[str, Any]) -> list[Rival]:
-    """Return what an agent stands beside: random play, the best policy that does not look, the paper's agent, itself.
-
-    What there is not is left out.
-    """
-    blind, published = score["blind"], paper(score)
-    found = [Rival("random play", "random", score["random"]["mean"], score["random"]["stderr"])]
-    if blind:
-        found.append(Rival(f"best blind policy\n({blind['policy']})", "blind", blind["mean"], blind["stderr"]))
-    if published:
-        found.append(Rival("the paper's agent", "paper", published["mean"], published["stderr"]))
-    return [*found, Rival(score["key"], "agent", score["real"]["mean"], score["real"]["stderr"])]
-
-
-def errors_above(one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
+def errors_above(one: Rival, other: Rival) -> float:
     """Return by how many standard errors of the difference one score is above another; negative if it is below.
 
-    >>> errors_above({"mean": 900, "stderr": 30}, {"mean": 800, "stderr": 40})
+    >>> errors_above(Rival("a", "agent", 900, 30, 50), Rival("b", "blind", 800, 40, 50))
     2.0
     """
-    difference, error = one["mean"] - other["mean"], math.hypot(one["stderr"], other["stderr"])
+    difference, error = one.mean - other.mean, math.hypot(one.stderr, other.stderr)
     if error == 0:
         return math.copysign(math.inf, difference) if difference else 0.0
-    return float(difference / error)
+    return difference / error
 
 
 def pays_nothing(score: Mapping[str, Any]) -> bool:
@@ -86,34 +66,22 @@ def pays_nothing(score: Mapping[str, Any]) -> bool:
 
 
 def headline(score: Mapping[str, Any]) -> str:
-    """Return one sentence: what an agent got, and whether it is above the best policy that does not look."""
-    key, real = score["key"], score["real"]
+    """Return one sentence: what an agent got, and how it stands beside blind play, the paper's agent and random play."""
     if pays_nothing(score):
-        return f"This game pays no score: the film shows what {key} does."
-    rival = score["blind"] or score["random"]
-    who = "the best policy that does not look" if score["blind"] else "random play"
-    above = errors_above(real, rival)
+        return f"This game pays no score: the film shows what {score['key']} does."
+    *beside, agent = rivals(score)
+    first, *rest = *beside[1:], beside[0]
+    stands = [_beside(agent, first, " standard errors"), *(_beside(agent, rival) for rival in rest)]
+    return f"{agent.name} gets {with_error(agent.mean, agent.stderr)} a game: {', '.join(stands)}."
+
+
+def _beside(agent: Rival, rival: Rival, unit: str = "") -> str:
+    """Return how an agent stands beside another score, with the difference in standard errors."""
+    above = errors_above(agent, rival)
+    size = "by more than chance can explain" if math.isinf(above) else f"by {abs(above):.1f}{unit}"
     if abs(above) >= CLEAR:
-        stands = f"{'better' if above > 0 else 'worse'} than {who}, by {_errors(above)}"
+        than = f"{'better' if above > 0 else 'worse'} than"
     else:
-        stands = f"not clearly better than {who} ({_errors(above)} {'above' if above >= 0 else 'below'} it)"
-    return f"{key} gets {score_text(real)} a game: {stands}."
-
-
-def details(score: Mapping[str, Any]) -> str:
-    """Return what a reader of the headline needs beside it: what was measured, and where the paper's agent stands."""
-    parts = [f"Mean return and standard error of {score['real']['n']} test episodes, which nothing was trained or selected on."]
-    if pays_nothing(score):
-        return parts[0]
-    if score["blind"]:
-        parts.append("A policy that does not look moves by the clock alone. An agent that uses what it sees is better.")
-    published = paper(score)
-    if published:
-        above = errors_above(score["real"], published)
-        stands = "level with this one" if abs(above) < CLEAR else f"{_errors(above)} {'lower' if above > 0 else 'higher'}"
-        parts.append(f"The paper's agent has {score_text(published)}: {stands}.")
-    return " ".join(parts)
-
-
-def _errors(number: float) -> str:
-    return "more than chance can explain" if math.isinf(number) else f"{abs(number):.1f} standard errors"
+        than = "level with" if rival.kind == "paper" else "not clearly better than"
+        size = f"{size.removeprefix('by ')} {'above' if above >= 0 else 'below'}"
+    return f"{than} {_WHO[rival.kind]} ({with_error(rival.mean, rival.stderr)}; {size})"

@@ -14,7 +14,7 @@ commands.add_typer(ledger, name="ledger")
 
 @commands.command(short_help="What exists: agents, scores, hashes.")
 def show(
-    next_steps: Annotated[bool, typer.Option("--next-steps", help="Say where to look next.")] = False,
+    next_steps: Annotated[bool, typer.Option("--next-steps", help="Say how a run went, and what to try next.")] = False,
     as_json: Json = False,
 ) -> None:
     """Show what exists: agents with their scores, the hashes of artifacts, and what is missing."""
@@ -24,9 +24,7 @@ def show(
     if as_json:
         print_json(found)
         return
-    typer.echo(overview_text(found))
-    if next_steps:
-        typer.echo("\n" + next_steps_text(found))
+    typer.echo(next_steps_text(found) if next_steps else overview_text(found))
 
 
 @commands.command(short_help="Check this machine; say what to do.")

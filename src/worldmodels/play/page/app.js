@@ -4,26 +4,60 @@ import { connect } from "./source.js";
 const $ = (id) => document.getElementById(id);
 const KEPT = 300;
 const traces = { spread: [], hazard: [], reward: [] };
-let source = null, last = null, dragging = null, frames = 0, since = performance.now(), rate = 0;
+let source = null, last = null, dragging = null, came = 0;
 const sliders = new Map();
 
-function draw(canvas, rgb) {
-  const context = canvas.getContext("2d"), image = context.createImageData(64, 64);
-  for (let i = 0, j = 0; i < rgb.length; i += 3, j += 4) {
-    image.data[j] = rgb[i]; image.data[j + 1] = rgb[i + 1]; image.data[j + 2] = rgb[i + 2]; image.data[j + 3] = 255;
+// M may take 9 steps a second. A picture fades into the next one, as long as that one took to come, so that it moves evenly.
+const QUICK = 1000 / 30, LONGEST = 250; // ms; what comes quicker needs no fading
+class Screen {
+  constructor(id) {
+    this.context = $(id).getContext("2d");
+    this.image = this.context.createImageData(64, 64);
+    this.image.data.fill(255);
+    this.shown = new Uint8Array(3 * 64 * 64);
+    this.drawn = 0;
   }
-  context.putImageData(image, 0, 0);
+  show(rgb, fade) { // fade: ms; null if it is the same moment again
+    if (fade !== null) { this.from = fade ? this.shown : rgb; this.fade = fade; this.begin = performance.now(); }
+    this.to = rgb;
+    this.moving = true;
+  }
+  draw(now) {
+    if (!this.moving) return;
+    const share = this.fade ? Math.min(1, Math.max(0, now - this.begin) / this.fade) : 1;
+    if (share < 1 && now - this.drawn < 0.75 * QUICK) return; // 30 a second are enough: drawing is dear without a GPU
+    this.drawn = now;
+    this.shown = share < 1 ? this.to.map((value, i) => this.from[i] + share * (value - this.from[i])) : this.to;
+    const { data } = this.image;
+    for (let i = 0, j = 0; i < this.shown.length; i += 3, j += 4) {
+      data[j] = this.shown[i]; data[j + 1] = this.shown[i + 1]; data[j + 2] = this.shown[i + 2];
+    }
+    this.context.putImageData(this.image, 0, 0);
+    this.moving = share < 1;
+  }
+}
+const screens = { dream: new Screen("dream"), real: new Screen("real") };
+function animate(now) {
+  for (const screen of Object.values(screens)) screen.draw(now);
+  requestAnimationFrame(animate);
 }
 
 function show(moment, dream, real) {
-  draw($("dream"), dream);
+  const same = last && moment.seed === last.seed && moment.step === last.step, now = performance.now();
+  const next = last && moment.seed === last.seed && moment.step === last.step + 1 && !moment.paused;
+  const fade = same ? null : next && now - came > QUICK ? Math.min(now - came, LONGEST) : 0;
+  if (!same) came = now;
+  screens.dream.show(dream, fade);
+  if (real) screens.real.show(real, last && last.real ? fade : 0);
   $("beside").hidden = !moment.beside;
   $("wake").hidden = !real;
-  if (real) draw($("real"), real);
   $("realfacts").textContent = real ? "same actions" : "over, or taken back";
-  const end = moment.ended ? ", ended" : moment.watching ? ", replay" : "";
-  $("facts").textContent = `step ${moment.step}, return ${moment.total.toFixed(0)}${end}, ${rate.toFixed(0)} a second`;
-  press("driver", moment.driven); press("pause", moment.paused); press("besidebutton", moment.beside);
+  $("facts").textContent = `${moment.watching ? "replay" : moment.driven ? "you drive" : "the agent drives"}, step ${moment.step}, return ${moment.total.toFixed(0)}`;
+  $("over").hidden = !moment.ended;
+  $("over").textContent = `The dream is over, with a return of ${moment.total.toFixed(0)}.`;
+  $("driver").firstChild.textContent = moment.driven ? "Let the agent drive" : "Drive yourself";
+  $("pause").firstChild.textContent = moment.paused ? "Go on" : "Pause";
+  press("besidebutton", moment.beside);
   if (!dragging) {
     put("temperature", Math.log(moment.temperature), moment.temperature.toFixed(2));
     for (const [index, slider] of sliders) { slider.value = moment.z[index]; label(slider, moment.z[index]); }
@@ -31,9 +65,6 @@ function show(moment, dream, real) {
   if (last && moment.step <= last.step) cut(moment.step);
   if (!last || moment.step !== last.step || moment.seed !== last.seed) remember(moment);
   last = moment;
-  frames += 1;
-  const now = performance.now();
-  if (now - since > 500) { rate = 1000 * frames / (now - since); frames = 0; since = now; }
   if (moment.ended && !moment.paused && !moment.watching) scheduleStart();
 }
 
@@ -58,10 +89,10 @@ function remember(moment) {
   plot();
 }
 
-const LINES = { spread: ["--dream", "uncertainty of M"], hazard: ["--ink", "hazard (log)"], reward: ["--real", "reward"] };
+const LINES = { spread: ["--dream", "how unsure M is"], hazard: ["--ink", "chance of the end"], reward: ["--real", "reward"] };
 function plot() {
   const canvas = $("traces"), ratio = devicePixelRatio || 1, style = getComputedStyle(document.documentElement);
-  if (canvas.width !== canvas.clientWidth * ratio) { canvas.width = canvas.clientWidth * ratio; canvas.height = 150 * ratio; }
+  if (canvas.width !== canvas.clientWidth * ratio) { canvas.width = canvas.clientWidth * ratio; canvas.height = canvas.clientHeight * ratio; }
   const context = canvas.getContext("2d");
   context.clearRect(0, 0, canvas.width, canvas.height);
   for (const name in traces) {
@@ -102,6 +133,7 @@ function hold() {
 function pressKey(key, on) {
   if (on === down.has(key)) return;
   on ? down.add(key) : down.delete(key);
+  for (const pad of $("pads").children) pad.classList.toggle("held", down.has(pad.dataset.key));
   hold();
 }
 
@@ -123,8 +155,8 @@ function keyboard(event, on) {
 
 function build(about) {
   const size = about.latents.length;
-  $("about").textContent = `${about.name} (${about.environment})`;
-  $("latentcount").textContent = `${size} dimensions`;
+  $("about").textContent = `of ${about.name}`;
+  $("latentcount").textContent = size;
   put("rate", about.rate, about.rate);
   drives = DRIVES[about.actions] || { keys: {}, pads: {} };
   for (const [text, key] of Object.entries(drives.pads)) {
@@ -155,9 +187,8 @@ function build(about) {
     item.append(mark, LINES[name][1]);
     return item;
   }));
-  const drive = about.actions === 3 ? "Arrow keys steer, gas and brake" : "Arrow keys move";
-  $("help").textContent = `${drive}; M hands over to the agent and back, Space pauses, . steps, , goes 35 steps back, R dreams another dream` +
-    (about.real ? ", G plays the real game beside, W sets the dream to what is real." : ".");
+  $("help").innerHTML = "The dream is no game: M makes up what comes next, V draws it. You can drive" +
+    `<span class="keys">, with the arrow keys${about.actions === 3 ? " (up is gas, down is brake)" : ""}</span>.`;
 }
 
 function wire() {
@@ -206,6 +237,7 @@ try {
   build(found.about);
   wire();
   early.forEach((act) => act());
+  requestAnimationFrame(animate);
   window.dream = { source, get last() { return last; } };
 } catch (error) {
   $("about").textContent = `It does not work: ${error.message}`;

@@ -11,7 +11,7 @@ export async function connect(handlers) {
   const size = about.latents.length, tensor = (values) => new ort.Tensor("float32", values, [1, values.length]);
   const clamp = (value, low, high) => Math.max(low, Math.min(high, Number(value) || 0));
   const state = { temperature: about.temperature, rate: about.rate, paused: false, driven: false, watching: null, held: null };
-  let moments = [], changes = {}, first = null, seed = 0, random = null;
+  let moments = [], changes = {}, first = null, seed = 0, random = null, turned = false;
   state.held = new Array(about.actions).fill(0);
 
   // Noise belongs to the seed and the step, so that a dream taken back goes on as before.
@@ -29,6 +29,7 @@ export async function connect(handlers) {
     return { normal, uniform: Float32Array.from({ length: size }, () => random()), end: random() };
   }
   const now = () => moments[moments.length - 1];
+  const waiting = () => state.paused || (state.watching === null && now().ended);
   const shown = () => (state.watching === null ? now() : moments[state.watching]);
 
   function start(chosen, z = null) {
@@ -102,7 +103,12 @@ export async function connect(handlers) {
   }
 
   const orders = {
-    hold: ({ action }) => { state.held = action.map((value) => clamp(value, -1, 1)); state.driven = true; },
+    hold: ({ action }) => {
+      const held = action.map((value) => clamp(value, -1, 1));
+      turned = turned || !state.driven || held.some((value, axis) => value !== state.held[axis]);
+      state.held = held;
+      state.driven = true;
+    },
     agent: () => { state.driven = false; },
     pause: ({ on }) => { state.paused = on; },
     step: async () => { state.paused = true; await advance(); },
@@ -124,7 +130,7 @@ export async function connect(handlers) {
   }
 
   // One thing at a time: orders wait for the step under way.
-  let queue = Promise.resolve(), due = performance.now();
+  let queue = Promise.resolve(), due = performance.now(), timer = null;
   const then = (act) => (queue = queue.then(act).catch((error) => handlers.message(error.message)));
   function say(order) {
     then(async () => {
@@ -133,20 +139,27 @@ export async function connect(handlers) {
         state.watching = null;
       }
       await orders[order.do](order);
-      await show();
+      if (waiting() || !turned) await show();
+      else if (timer !== null) plan();
     });
   }
+  function plan() { // another action is answered at once, by a step that comes before its time; the one after it waits for its own
+    clearTimeout(timer);
+    timer = setTimeout(tick, Math.max(0, due - (turned ? 1000 / state.rate : 0) - performance.now()));
+  }
   function tick() {
+    timer = null;
     then(async () => {
-      if (!(state.paused || (state.watching === null && now().ended))) { await advance(); await show(); }
+      turned = false;
+      if (!waiting()) { await advance(); await show(); }
     }).then(() => {
       due = Math.max(due + 1000 / state.rate, performance.now());
-      setTimeout(tick, Math.max(0, due - performance.now()));
+      plan();
     });
   }
 
   start(Math.floor(Math.random() * 2 ** 31));
   then(show);
-  setTimeout(tick, 0);
+  plan();
   return { about, say, predict, agent, decode };
 }
