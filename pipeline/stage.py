@@ -136,7 +136,7 @@ class Stage:
         """The environment's section, with this stage's section of ``controllers`` alone."""
         own = dict(self._params.get(self.env) or {})
         controllers = own.pop("controllers", None) or {}
-        return own | ({"controller": controllers.get(self.controller)} if self.controller else {})
+        return own | ({"controllers": {self.controller: controllers.get(self.controller)}} if self.controller else {})
 
     def check_params(self) -> None:
         """Refuse what was made if params.yaml says something else by now: DVC would note the new params beside the old results.
@@ -190,7 +190,9 @@ def run_stage(name: str, body: Callable[[Stage], None]) -> None:
         told = flat(stage.settings, stage.env) if stage.env else {}
         with (
             ended_from_outside(stage),
-            stage_run(name, stage.key, told, world_model=stage.world_model, computation=stage.computation) as stage.run,
+            stage_run(
+                name, stage.key, stage.env, told, world_model=stage.world_model, computation=stage.computation
+            ) as stage.run,
         ):
             body(stage)
             stage.check_params()

@@ -53,7 +53,7 @@ def swept(experiments):
 
 def runs_of(folder, **tags):
     client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
-    experiment = client.get_experiment_by_name("worldmodels").experiment_id
+    experiment = client.get_experiment_by_name("worldmodels-doom").experiment_id
     query = " and ".join(f"tags.`{name.replace('_', '.')}` = '{value}'" for name, value in tags.items())
     return client.search_runs([experiment], query)
 
@@ -80,8 +80,7 @@ def test_a_sweep_runs_every_combination_and_every_experiment_is_a_run_of_its_nam
     }  # fmt: skip
     assert found["bold"].data.params[f"{SEARCH}.sigma"] == "0.2"
     scores = json.loads((folder / SCORES).read_text())
-    assert found["warm"].data.metrics["doom-1/real/mean"] == scores["real"]["mean"]  # the dream's temperature is no matter
-    assert found["warm"].data.metrics["doom-1/real/n"] == 2
+    assert found["warm"].data.metrics["doom-1/Agent/score"] == scores["real"]["mean"]  # the dream's temperature is no matter
     assert not runs_of(folder, wm_kind="iteration")
 
 
@@ -198,17 +197,17 @@ def test_outside_of_git_the_message_says_what_is_needed(tmp_path):
 
 
 def test_a_result_is_in_force_only_if_all_that_it_was_made_of_is():
-    first = Entry("vision", "doom-1", {"doom.vision": {"sigma": 1}}, {}, {"artifacts/v": "1"})
-    second = Entry("evaluate", "doom-1", {"seed": 0}, {"artifacts/v": "1"}, {"artifacts/s": "2"})
+    first = Entry("vision", "doom-1", "doom", {"doom.vision": {"sigma": 1}}, {}, {"artifacts/v": "1"})
+    second = Entry("evaluate", "doom-1", "doom", {"seed": 0}, {"artifacts/v": "1"}, {"artifacts/s": "2"})
     params = {"doom": {"vision": {"sigma": 1}}, "seed": 0}
     assert in_force([first, second], params) == [first, second]
     assert in_force([first, second]) == [first, second]
     assert in_force([first, second], {**params, "seed": 1}) == [first]
     assert in_force([first, second], {"doom": {"vision": {"sigma": 2}}, "seed": 0}) == []
     assert in_force([first, second], {"doom": {"vision": {"sigma": 1, "added": 2}}, "seed": 0}) == []
-    elsewhere = Entry("vision", "doom-1", {"doom.vision": {"sigma": 1}}, {}, {"artifacts/v": "3"})
+    elsewhere = Entry("vision", "doom-1", "doom", {"doom.vision": {"sigma": 1}}, {}, {"artifacts/v": "3"})
     assert in_force([elsewhere, second], params) == [elsewhere]
-    assert in_force([Entry("vision", "a", {}, {"x": "1"}, {"x": "1"})]) == []  # it needs itself
+    assert in_force([Entry("vision", "a", "doom", {}, {"x": "1"}, {"x": "1"})]) == []  # it needs itself
 
 
 def test_an_experiment_that_is_no_state_of_this_project_says_how_to_remove_it(tmp_path):

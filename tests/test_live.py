@@ -16,14 +16,13 @@ import pandas as pd
 import pytest
 import yaml
 from mlflow import MlflowClient
-from tracked import client_of, files_of, runs, stage_process
+from tracked import EXPERIMENT, client_of, files_of, runs, stage_process
 
 from worldmodels.errors import WorldModelsError
 from worldmodels.storage.files import write_curve
 from worldmodels.tracking.dvclock import artifact_hash, read_lock
 from worldmodels.tracking.live import stage_run
 from worldmodels.tracking.points import point_of, points
-from worldmodels.tracking.store import EXPERIMENT
 from worldmodels.tracking.sync import sync
 
 
@@ -61,7 +60,9 @@ def test_a_live_run_streams_to_a_server_and_ends_with_its_artifact_and_its_film(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
     monkeypatch.setenv("DVC_EXP_NAME", "busy-bee")
     client = MlflowClient(server)
-    with stage_run("film", "doom-1", {"doom.evaluate.episodes": 20}, world_model="doom-1") as run:
+    with stage_run(
+        "vision", "doom-1", "doom", {"doom.vision.epochs": 20, "doom.memory.epochs": 3}, world_model="doom-1"
+    ) as run:
         deadline, seen = time.monotonic() + 240, []
         while not seen and time.monotonic() < deadline:  # metrics arrive while the stage runs
             run.observe(row(0, 3.0))
@@ -72,19 +73,22 @@ def test_a_live_run_streams_to_a_server_and_ends_with_its_artifact_and_its_film(
         assert [found.info.status for found in seen] == ["RUNNING"]
         for step in range(1, 2500):
             run.observe(row(step, 1.0 / step, kl=float("nan")))
-        run.done(Path("artifacts/agents/doom-1/film"))
+        run.done(Path("artifacts/world_models/doom-1/vision.safetensors"))
     (child,) = runs(client, kind="stage")
     (parent,) = runs(client, kind="experiment")
     assert child.info.status == "FINISHED"
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert (parent.info.run_name, parent.data.tags["wm.open"]) == ("busy-bee", "true")
     assert not runs(client, kind="iteration")  # the workspace's iteration is not this one
-    assert child.data.tags["wm.artifact"] == artifact_hash(project / "artifacts/agents/doom-1/film")
+    assert child.data.tags["wm.artifact"] == artifact_hash(project / "artifacts/world_models/doom-1/vision.safetensors")
     assert child.data.tags["dvc.experiment"] == "busy-bee"
-    assert child.data.params == {"doom.evaluate.episodes": "20"}
-    assert child.data.metrics == {"train/loss": pytest.approx(1 / 2499)}
-    history = client.get_metric_history(child.info.run_id, "train/loss")
+    assert child.data.params == {"doom.vision.epochs": "20"}  # those of the stage itself
+    assert child.data.metrics == {"V/loss": pytest.approx(1 / 2499)}
+    history = client.get_metric_history(child.info.run_id, "V/loss")
     assert {point.step for point in history} == set(range(2500))
+    with stage_run("film", "doom-1", "doom", {}, world_model="doom-1") as run:
+        run.done(Path("artifacts/agents/doom-1/film"))
+    (child,) = runs(client, kind="stage", stage="film")
     names = ("agent.mp4", "dream.png", "temperatures.png", "traversal.png", "vision.png")
     assert files_of(client, child) == [f"pictures/{name}" for name in names]
 
@@ -104,15 +108,14 @@ def test_stages_of_a_world_model_and_of_its_agents_share_a_parent_and_others_hav
         ("film", "flat", "doom-2"),
         ("report", "report", ""),
     ):
-        with stage_run(stage, key, {}, world_model=world_model):
+        with stage_run(stage, key, "" if stage == "report" else "doom", {}, world_model=world_model):
             pass
     client = client_of(project)
     names = {run.info.run_id: run.info.run_name for run in runs(client, kind="iteration")}
     assert sorted(names.values()) == ["doom-2"]
     parents = {run.info.run_name: names.get(run.data.tags.get("mlflow.parentRunId")) for run in runs(client, kind="stage")}
     assert parents == {
-        "initialise doom-0": None, "collect doom-2": "doom-2", "controller flat": "doom-2", "film flat": "doom-2",
-        "report": None,
+        "doom-0": None, "collect doom-2": "doom-2", "controller flat": "doom-2", "film flat": "doom-2"
     }  # fmt: skip
 
 
@@ -126,7 +129,7 @@ def test_stages_of_a_world_model_and_of_its_agents_share_a_parent_and_others_hav
     ],
 )
 def test_a_live_run_has_the_metrics_that_a_rebuilt_one_has(project, stage, key, path):
-    with stage_run(stage, key, {}, world_model="doom-1") as run:
+    with stage_run(stage, key, "doom", {}, world_model="doom-1") as run:
         run.done(Path(path), metrics=Path(path))
     client = client_of(project)
     (live,) = runs(client, kind="stage", stage=stage)
@@ -143,18 +146,16 @@ def test_a_row_of_a_curve_is_named_alike_live_and_from_disk(project, tmp_path):
         {"generation": 1, "phase": "improve", "world": "game", "mean": 2.0, "noise": 0.5, "steps": 80},
     ]
     write_curve(tmp_path / "controller.csv", rows)
-    assert [point[:2] for point in points(tmp_path / "controller.csv")] == [point_of(each, 0)[:2] for each in rows]
-    assert point_of(rows[0], 9) == ({"search/mean": 1.5, "search/sigma": 0.25, "search/steps": 60}, 0, 9)
+    named = [point_of("controller", each, 0)[:2] for each in rows]
+    assert [point[:2] for point in points(tmp_path / "controller.csv")] == named
+    assert named == [({"C/dream_return": 1.5, "C/dream_sigma": 0.25}, 0), ({"C/game_return": 2.0, "C/game_noise": 0.5}, 1)]
 
 
-def test_a_summary_gives_its_numbers_and_no_settings_lists_or_truth_values(tmp_path):
-    path = tmp_path / "scores.json"
-    path.write_text(
-        '{"seed": 1, "won": true, "far": 1e999, "real": {"mean": 2, "seeds": [0], "deep, 1": {"n": 3}}, "dream": null}'
-    )
-    ((metrics, step, _),) = points(path)
-    assert metrics == {"far": float("inf"), "real/mean": 2.0, "real/deep 1/n": 3.0}
-    assert step == 0
+def test_scores_on_other_episodes_than_the_test_s_have_other_names(project):
+    path = project / "metrics/doom-1.json"
+    assert points(path)[0][0].keys() == {f"Agent/{name}" for name in ("score", "error", "dream", "gap")}
+    path.write_text(path.read_text().replace('"test"', '"development"'))
+    assert all(name.startswith("Agent on development/") for name in points(path)[0][0])
     path.write_text('{"a":' * 100_000)
     with pytest.raises(WorldModelsError, match="damaged"):
         points(path)
@@ -162,13 +163,13 @@ def test_a_summary_gives_its_numbers_and_no_settings_lists_or_truth_values(tmp_p
 
 def test_the_errors_of_a_stage_pass_through_and_its_run_says_how_it_ended(project):
     for error in (ZeroDivisionError, KeyboardInterrupt):
-        with pytest.raises(error), stage_run("vision", "doom-1", {}):
+        with pytest.raises(error), stage_run("vision", "doom-1", "doom", {}):
             raise error
     assert [run.info.status for run in runs(client_of(project), kind="stage")] == ["FAILED", "KILLED"]
 
 
 def test_a_terminated_stage_ends_killed_and_one_that_died_is_swept_by_the_next(project):
-    body = "with stage_run('vision', 'doom-1', {}) as run:\n    while True: run.observe(ROW); time.sleep(0.2)"
+    body = "with stage_run('vision', 'doom-1', 'doom', {}) as run:\n    while True: run.observe(ROW); time.sleep(0.2)"
     client = client_of(project)
     processes = []
     for sent in (signal.SIGTERM, signal.SIGKILL):
@@ -181,17 +182,17 @@ def test_a_terminated_stage_ends_killed_and_one_that_died_is_swept_by_the_next(p
         process.send_signal(sent)
         assert process.wait(120) == {signal.SIGTERM: 143, signal.SIGKILL: -9}[sent]
     assert [run.info.status for run in runs(client, kind="stage")] == ["KILLED", "RUNNING"]
-    with stage_run("vision", "doom-1", {}):
+    with stage_run("vision", "doom-1", "doom", {}):
         while len(runs(client, kind="stage")) < 3:
             time.sleep(0.1)
-        with stage_run("vision", "doom-1", {}):  # the outer one is alive: it is left alone
+        with stage_run("vision", "doom-1", "doom", {}):  # the outer one is alive: it is left alone
             pass
         statuses = [run.info.status for run in runs(client, kind="stage", stage="vision")]
         assert statuses == ["KILLED", "KILLED", "RUNNING", "FINISHED"]
 
 
 def test_a_killed_stage_goes_on_in_the_same_run_and_no_point_is_there_twice(project):
-    body = "with stage_run('vision', 'doom-1', {'a': 1}, computation='c1') as run:\n"
+    body = "with stage_run('vision', 'doom-1', 'doom', {'doom.vision.a': 1}, computation='c1') as run:\n"
     body += "    while True: run.observe(ROW); time.sleep(0.2)"
     client, process = client_of(project), stage_process(project, body)
     while not [run for run in runs(client, kind="stage") if run.data.metrics]:
@@ -200,20 +201,20 @@ def test_a_killed_stage_goes_on_in_the_same_run_and_no_point_is_there_twice(proj
     process.kill()
     process.wait(20)
     (killed,) = runs(client, kind="stage")
-    sent = len(client.get_metric_history(killed.info.run_id, "train/loss"))
+    sent = len(client.get_metric_history(killed.info.run_id, "V/loss"))
     for _ in range(2):  # the second time nothing is left to go on with
-        with stage_run("vision", "doom-1", {"a": 1}, computation="c1") as run:
+        with stage_run("vision", "doom-1", "doom", {"doom.vision.a": 1}, computation="c1") as run:
             run.observe(row(0))
             run.observe(row(1, 0.5))
     first, second = runs(client, kind="stage")
     assert first.info.run_id == killed.info.run_id
     for run in (first, second):
         assert run.info.status == "FINISHED"
-        assert run.data.metrics["train/loss"] == 0.5
-    assert [point.step for point in client.get_metric_history(first.info.run_id, "train/loss")] == [0] * sent + [1]
-    with pytest.raises(KeyboardInterrupt), stage_run("vision", "doom-1", {"a": 2}, computation="c2"):
+        assert run.data.metrics["V/loss"] == 0.5
+    assert [point.step for point in client.get_metric_history(first.info.run_id, "V/loss")] == [0] * sent + [1]
+    with pytest.raises(KeyboardInterrupt), stage_run("vision", "doom-1", "doom", {"doom.vision.a": 2}, computation="c2"):
         raise KeyboardInterrupt
-    with stage_run("vision", "doom-1", {"a": 3}, computation="c3"):  # other params: another run
+    with stage_run("vision", "doom-1", "doom", {"doom.vision.a": 3}, computation="c3"):  # other params: another run
         pass
     assert [run.info.status for run in runs(client, kind="stage")] == ["FINISHED", "FINISHED", "KILLED", "FINISHED"]
 
@@ -231,7 +232,7 @@ def test_a_real_stage_killed_under_dvc_goes_on_in_its_run_and_sync_finds_one_run
     with (tmp_path / "log").open("w") as log:
         command, own = ["dvc", "repro", "vision@doom-1"], lab.environment(folder) | tracked
         dvc = subprocess.Popen(command, cwd=folder, env=own, stdout=log, stderr=log)
-        while not (found := [run for run in runs(client, kind="stage") if "train/loss" in run.data.metrics]):
+        while not (found := [run for run in runs(client, kind="stage") if "V/loss" in run.data.metrics]):
             assert dvc.poll() is None, (tmp_path / "log").read_text()
             time.sleep(0.1)
         os.kill(int(found[0].data.tags["wm.process"].partition("@")[0]), signal.SIGKILL)
@@ -244,7 +245,7 @@ def test_a_real_stage_killed_under_dvc_goes_on_in_its_run_and_sync_finds_one_run
     assert {run.info.status for run in stages} == {"FINISHED"}
 
     def logged():
-        return sorted((point.step, point.value) for point in client.get_metric_history(vision.info.run_id, "train/loss"))
+        return sorted((point.step, point.value) for point in client.get_metric_history(vision.info.run_id, "V/loss"))
 
     curve = pd.read_csv(folder / "artifacts/world_models/doom-1/vision.csv").query("split == 'train'")[["update", "loss"]]
     whole = [(int(step), pytest.approx(loss, rel=1e-5)) for step, loss in curve.itertuples(index=False)]
@@ -254,12 +255,12 @@ def test_a_real_stage_killed_under_dvc_goes_on_in_its_run_and_sync_finds_one_run
     assert len(logged()) == len(whole) - 1
     lab.run(folder, "wm", "track", "sync")
     assert logged() == whole
-    locked = [entry.artifact for entry in read_lock(folder / "dvc.lock")]
+    locked = [entry.artifact for entry in read_lock(folder / "dvc.lock") if entry.env]
     assert sorted(run.data.tags["wm.artifact"] for run in stages) == sorted(locked)
 
 
 def test_a_process_that_took_the_number_of_a_dead_stage_is_not_taken_for_it(project):
-    body = "with stage_run('vision', 'doom-1', {}) as run:\n    time.sleep(60)"
+    body = "with stage_run('vision', 'doom-1', 'doom', {}) as run:\n    time.sleep(60)"
     client, process = client_of(project), stage_process(project, body)
     while not runs(client, kind="stage"):
         assert process.poll() is None, process.stderr.read()
@@ -273,7 +274,7 @@ def test_a_process_that_took_the_number_of_a_dead_stage_is_not_taken_for_it(proj
 
 
 def test_three_stages_at_once_on_a_fresh_store_do_not_harm_it(project):
-    body = "with stage_run(sys.argv[0] and os.environ['STAGE'], 'doom-1', {'a': 1}) as run:\n    run.observe(ROW)"
+    body = "with stage_run(os.environ['STAGE'], 'doom-1', 'doom', {}) as run:\n    if run.stage != 'encode': run.observe(ROW)"
     started = [stage_process(project, body, STAGE=stage) for stage in ("vision", "encode", "memory")]
     for process in started:
         _, errors = process.communicate(timeout=400)
@@ -304,7 +305,7 @@ def test_a_store_that_cannot_be_used_warns_once_and_neither_fails_nor_stalls_a_s
         uri = f"sqlite:///{project}/broken.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     began = time.monotonic()
-    with stage_run("vision", "doom-1", {"a": 1}) as run:
+    with stage_run("vision", "doom-1", "doom", {"doom.vision.a": 1}) as run:
         for step in run.progress(range(3), "vision doom-1", unit="update"):
             run.observe(row(step))
         run.done(Path("artifacts/world_models/doom-1/vision.safetensors"))
@@ -322,7 +323,7 @@ def test_a_store_that_cannot_be_used_warns_once_and_neither_fails_nor_stalls_a_s
 
 def test_tracking_off_shows_progress_and_touches_no_store(project, monkeypatch, capsys):
     monkeypatch.setenv("WM_TRACKING", "off")
-    with stage_run("vision", "doom-1", {}) as run:
+    with stage_run("vision", "doom-1", "doom", {}) as run:
         for step in run.progress(range(3), "vision doom-1", unit="update"):
             run.observe(row(step, 2.5))
         run.done(Path("artifacts/world_models/doom-1/vision.safetensors"))

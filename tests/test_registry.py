@@ -32,7 +32,7 @@ from worldmodels.storage.files import write_table
 from worldmodels.storage.layout import AgentFiles
 from worldmodels.tracking.registry import RETURNS, alias_of, register, set_aliases
 from worldmodels.tracking.release import Outcome, judge, sign_flip_p
-from worldmodels.tracking.store import open_store
+from worldmodels.tracking.store import game_experiment, lock, open_store
 from worldmodels.vision.model import Vision, VisionConfig
 from worldmodels.worlds.dream import Starts
 
@@ -55,6 +55,7 @@ VERSIONS = {
     5: (BETTER, 0, RULES | {"rules": "takecover-easy"}),
     6: (BETTER, 1000, RULES),
     7: (BETTER, 0, RULES | {"study": "ablation"}),
+    8: (BETTER, 0, RULES | {"block": "development"}),
 }
 """Version -> returns of its test episodes, the first of their seeds, what else is told of it. Version k is agent doom-k."""
 
@@ -72,8 +73,8 @@ def make_agent(folder, environment):
     save_agent(folder, Agent(card, vision, memory, torch.randn(parameter_count(shape, 20, 1)), starts))
 
 
-def make_version(client, experiment, root, key, returns, first, told):
-    """An agent's files, registered as `wm track sync` does it."""
+def make_version(client, root, key, returns, first, told):
+    """An agent's files, registered as `wm track sync` does it; its iteration is called as it is."""
     files, (environment, _, number) = AgentFiles(key, root), key.rpartition("-")
     make_agent(files.agent, environment)
     seeds = np.arange(first, first + len(returns))
@@ -84,12 +85,16 @@ def make_version(client, experiment, root, key, returns, first, told):
     write_table(files.returns, pd.concat(tables))
     write_png(files.filmstrip, np.full((8, 8, 3), int(number), np.uint8))
     real = {"mean": returns.mean(), "stderr": returns.std(ddof=1) / len(returns) ** 0.5, "n": len(returns)}
+    real |= {"min": returns.min(), "max": returns.max(), "seeds": [first, first + len(returns) - 1]}
     blind = {"policy": "sweep 100", "mean": 7.0, "stderr": 1.0, "n": 20}
     scores = {"key": key, "environment": environment, "world_model": f"{environment}-1", "controller": "dream", "study": "none"}
     scores |= {"preset": "quick", "seed": 0, "controller_seed": 0, "block": "test", "selection": None, **told}
     scores |= {"real": real, "dream": {"temperature": 1.15, **real}, "random": real, "blind": blind, "gap": 5.0}
     parts = {"agent": files.agent, "returns": files.returns, "picture": files.filmstrip}
-    return register(client, client.create_run(experiment).info.run_id, parts, scores, {})
+    with lock(root):
+        experiment = game_experiment(client, root, environment)
+    iteration = client.create_run(experiment, run_name=key, tags={"wm.kind": "iteration"}).info.run_id
+    return str(register(client, iteration, parts, scores, {}, client.create_run(experiment).info.run_id).version)
 
 
 @pytest.fixture(scope="module")
@@ -98,10 +103,10 @@ def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("made")
     (root / "dvc.yaml").touch()
     given = os.environ.pop("MLFLOW_TRACKING_URI", None)
-    client, experiment = open_store(root)
+    client = open_store(root)
     for number, (returns, first, told) in VERSIONS.items():
-        assert make_version(client, experiment, root, f"doom-{number}", returns, first, told) == str(number)
-    make_version(client, experiment, root, "carracing-1", GOOD[:4], 0, RULES)
+        assert make_version(client, root, f"doom-{number}", returns, first, told) == str(number)
+    make_version(client, root, "carracing-1", GOOD[:4], 0, RULES)
     set_aliases(client, "doom", {f"doom-{number}": str(number) for number in range(1, 7)})
     set_aliases(client, "carracing", {"carracing-1": "1"})
     if given is not None:
@@ -118,7 +123,7 @@ def client(made, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT"):
         monkeypatch.delenv(name, raising=False)
-    return open_store(tmp_path)[0]
+    return open_store(tmp_path)
 
 
 def wm(*arguments):
@@ -161,8 +166,8 @@ def test_one_that_is_no_better_passes_no_more_often_than_alpha():
     assert sum(sign_flip_p(generator.standard_cauchy(8)) < 0.05 for _ in range(1000)) < 80
 
 
-def policy(returns, name="version 9", rules="a", backend="b", first=0):
-    return Outcome(name, rules, backend, np.arange(first, first + len(returns)), np.asarray(returns, float))
+def policy(returns, name="version 9", rules="a", backend="b", block="test", first=0):
+    return Outcome(name, rules, backend, block, np.arange(first, first + len(returns)), np.asarray(returns, float))
 
 
 def test_the_verdict_names_both_scores_the_difference_p_and_the_level():
@@ -184,7 +189,13 @@ def test_too_few_episodes_are_said_to_be_too_few():
 
 
 @pytest.mark.parametrize(
-    ("other", "word"), [({"rules": "z"}, "other rules"), ({"backend": "z"}, "back end"), ({"first": 1}, "9 with seeds 1 to 9")]
+    ("other", "word"),
+    [
+        ({"rules": "z"}, "other rules"),
+        ({"backend": "z"}, "back end"),
+        ({"block": "z"}, "another block"),
+        ({"first": 1}, "9 with seeds 1 to 9"),
+    ],
 )
 def test_what_was_not_tested_alike_is_not_compared(other, word):
     verdict = judge(policy([9.0] * 9), policy([1.0] * 9, **other))
@@ -199,7 +210,7 @@ def test_what_was_not_tested_alike_is_not_compared(other, word):
 def test_a_version_holds_its_returns_a_picture_and_a_card_that_shows_it(client, made):
     version = client.get_model_version(DOOM, "3")
     for line in (
-        "# doom-3, an agent for doom", "World model `doom-1`, controller `dream`.", "real, test seeds", "temperature 1.15",
+        "doom-3 gets 4", "World model `doom-1`, controller `dream`.", "real, test seeds", "temperature 1.15",
         "does not look (sweep 100)", "load_model", "wm evaluate",
     ):  # fmt: skip
         assert line in version.description
@@ -218,7 +229,7 @@ def test_list_shows_every_version_with_its_aliases_score_and_what_the_gate_said(
     text = wm("list").stdout
     assert text.index(CARRACING) < text.index(DOOM)
     rows = {row["version"]: row for row in json.loads(wm("list", "doom", "--json").stdout)}
-    assert list(rows) == ["7", "6", "5", "4", "3", "2", "1"]
+    assert list(rows) == ["8", "7", "6", "5", "4", "3", "2", "1"]
     assert rows["1"]["aliases"] == ["champion", "doom-1"]
     assert rows["6"]["aliases"] == ["candidate", "doom-6"]
     assert (rows["7"]["aliases"], rows["7"]["agent"], rows["7"]["study"]) == ([], "doom-7", "ablation")
@@ -306,6 +317,41 @@ def test_an_agent_of_a_study_is_compared_and_not_promoted(client):
     assert champion(client) is None
 
 
+def test_an_agent_that_played_development_episodes_is_neither_promoted_nor_compared_with_the_champion(client):
+    for champion_now in (None, "1"):  # it would beat the random policy and the champion
+        refused = wm("promote", "doom-8")
+        assert refused.exit_code == 1
+        assert "played development episodes" in refused.stderr
+        assert champion(client) == champion_now
+        wm("promote", "doom/1")
+    told = json.loads(wm("compare", "doom-8", "--json").stdout)
+    assert (told["passed"], told["p"]) == (False, None)
+    assert "on another block of episodes" in told["reason"]
+
+
+def test_a_champion_and_its_iteration_say_why_it_is_champion(client):
+    def note(key):
+        (run,) = client.search_runs([client.get_experiment_by_name(DOOM).experiment_id], f"attributes.run_name = '{key}'")
+        return run.data.tags["mlflow.note.content"], run.data.tags["champion"]
+
+    card = client.get_model_version(DOOM, "1").description
+    wm("promote", "doom/1")
+    wm("promote", "doom/4")
+    first, why, *rest = client.get_model_version(DOOM, "1").description.split("\n\n")
+    assert first == card.split("\n\n")[0]
+    assert why.startswith("> promoted 20")
+    assert "the random policy" in why
+    assert [first, *rest] == card.split("\n\n")
+    assert f"**champion**: {why.removeprefix('> ')} |" in note("doom-1")[0]
+    assert note("doom-1")[1] == "doom-1"
+    assert "| refused 20" in note("doom-4")[0]
+    wm("promote", "doom/3")
+    assert "(doom-3) is better" in client.get_model_version(DOOM, "1").description.split("\n\n")[1]
+    assert (note("doom-1")[1], note("doom-3")[1]) == ("-", "doom-3")
+    wm("rollback", "doom")
+    assert (note("doom-1")[1], note("doom-3")[1]) == ("doom-1", "-")
+
+
 def test_rollback_returns_to_the_champion_before(client):
     for version in ("doom/1", "doom/3"):
         assert wm("promote", version).exit_code == 0
@@ -379,7 +425,7 @@ def test_a_sync_moves_the_candidate_and_leaves_the_champion(client):
 
 
 def test_a_version_without_its_table_stops_the_gate(client):
-    run = client.create_run(client.get_experiment_by_name("worldmodels").experiment_id)
+    run = client.create_run(client.get_experiment_by_name(DOOM).experiment_id)
     bare = client.create_model_version(DOOM, f"runs:/{run.info.run_id}/agent", run.info.run_id)
     result = wm("promote", f"doom/{bare.version}")
     assert result.exit_code == 1
@@ -396,7 +442,7 @@ def test_a_version_without_its_table_stops_the_gate(client):
     [
         (("promote", "dom"), "`doom`"),
         (("promote", "doom@champ"), "`doom@candidate`"),
-        (("promote", "doom/8"), "`doom/7`"),
+        (("promote", "doom/9"), "`doom/8`"),
         (("promote", "doom@dom-2"), "`doom@doom-2`"),
         (("promote", "doom-12"), "`doom-2`"),
         (("promote", "models:/doom/x/y"), "nothing in the registry is called `models:/doom/x/y`"),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import lab
 import mlflow
 import numpy as np
 import pandas as pd
@@ -17,6 +19,7 @@ import yaml
 from mlflow.entities import ViewType
 from tracked import (
     AGENTS,
+    EXPERIMENT,
     OF_AGENTS,
     OF_WORLD_MODELS,
     SOURCES,
@@ -41,10 +44,14 @@ from worldmodels.errors import ArtifactError
 from worldmodels.storage.layout import AgentFiles, WorldModelFiles
 from worldmodels.tracking.dvclock import DvcLock, artifact_hash, parse_lock, read_lock
 from worldmodels.tracking.live import stage_run
-from worldmodels.tracking.store import EXPERIMENT, StoreError
+from worldmodels.tracking.pages import game_pages
+from worldmodels.tracking.release import RefusedError, promote
+from worldmodels.tracking.store import StoreError
 from worldmodels.tracking.sync import sync
 
-ENTRIES = 2 + len(OF_WORLD_MODELS) * len(WORLD_MODELS) + len(OF_AGENTS) * len(AGENTS)
+ENTRIES = 1 + len(OF_WORLD_MODELS) * len(WORLD_MODELS) + len(OF_AGENTS) * len(AGENTS)
+SCORES = {"score": 8.0, "error": 0.5, "dream": 9.0, "gap": 1.0}
+"""Of doom-2-game."""
 FILM = ["agent.mp4", "dream.png", "temperatures.png", "traversal.png", "vision.png"]
 
 
@@ -79,7 +86,7 @@ def test_sync_rebuilds_everything_from_the_lock_and_does_so_once(project, monkey
     shown, versions, aliases = before
     children = [(name, parent) for name, _, parent, *_ in shown if name not in WORLD_MODELS]
     assert sorted(children) == sorted(
-        [("report", ""), ("initialise doom-0", "")]
+        [("doom-0", "")]  # random play; the report belongs to no game
         + [(f"{stage} {key}", key) for stage in OF_WORLD_MODELS for key in WORLD_MODELS]
         + [(f"{stage} {key}", model) for stage in OF_AGENTS for key, (model, *_) in AGENTS.items()]
     )
@@ -93,21 +100,23 @@ def test_sync_rebuilds_everything_from_the_lock_and_does_so_once(project, monkey
 
     (memory,) = runs(client, stage="memory", key="doom-2")
     assert memory.data.params == {"seed": "0", "doom.memory.model.hidden": "4", "doom.memory.optimiser.updates": "3"}
-    latents = "artifacts/world_models/doom-2/latents.safetensors"
+    latents = project / "artifacts/world_models/doom-2/latents.safetensors"
     assert [(read.dataset.name, read.dataset.digest) for read in memory.inputs.dataset_inputs] == [
-        (latents, artifact_hash(project / latents))
+        ("doom-2 latents", artifact_hash(latents))
     ]
     curve = pd.read_csv(project / "artifacts/world_models/doom-2/memory.csv").query("split == 'train'")
-    history = client.get_metric_history(memory.info.run_id, "train/loss")
+    history = client.get_metric_history(memory.info.run_id, "M/loss")
     assert [(point.step, point.value) for point in history] == list(zip(curve["update"], curve["loss"], strict=True))
-    assert memory.data.metrics["train/loss"] == curve["loss"].iloc[-1]
+    assert memory.data.metrics["M/loss"] == curve["loss"].iloc[-1]
     (calibrate,) = runs(client, stage="calibrate", key="doom-2")
-    assert calibrate.data.metrics == {"excess/random": 0.5}
+    assert calibrate.data.metrics == {"M/dream_excess": 0.5, "M/dream_excess_max": 0.5}
     (collect,) = runs(client, stage="collect", key="doom-2")
-    assert collect.data.metrics.keys() == {"episodes", "frames", "mean_return", "mean_length", "of"}
+    assert collect.data.metrics.keys() == {"data/episodes", "data/frames", "data/return", "data/length"}
     (search,) = runs(client, stage="controller", key="doom-2")
-    assert search.data.metrics["search/mean"] == 3.0
-    assert search.data.metrics["selection/mean"] == 8.0
+    assert search.data.metrics == {
+        "C/dream_return": 3.0, "C/dream_best": 3.0, "C/dream_std": 0.5, "C/dream_sigma": 0.1, "C/selection_return": 8.0,
+        "C/selection_std": 1.0
+    }  # fmt: skip
 
     again = sync(project)
     assert (again.runs_added, again.parents_added, again.versions_added) == (0, 0, 0)
@@ -122,10 +131,11 @@ def test_sync_rebuilds_everything_from_the_lock_and_does_so_once(project, monkey
 def test_an_iteration_shows_the_scores_of_its_last_agent_its_config_and_the_films_of_all(synced):
     client = client_of(synced)
     parent = parent_of(client, "doom-2")
-    assert {name: parent.data.metrics[name] for name in ("real/mean", "real/stderr", "dream/mean", "random/mean", "gap")} == {
-        "real/mean": 8.0, "real/stderr": 0.5, "dream/mean": 9.0, "random/mean": 4.0, "gap": 1.0
-    }  # fmt: skip
-    assert not {"dream/temperature", "seed", "controller_seed"} & parent.data.metrics.keys()
+    assert parent.data.metrics == {f"Agent/{name}": v for name, v in SCORES.items()}
+    told = {"agent": "doom-2-game", "episodes": "16 (test)", "blind": "5.0 ± 0.5", "random": "4.0 ± 0.5", "paper": "-"}
+    assert told.items() <= parent.data.tags.items()
+    (data,) = parent.inputs.dataset_inputs
+    assert (data.dataset.name, data.dataset.digest) == ("doom-2 data", parent.data.tags["wm.data"])
     assert parent.data.tags["wm.M"] == artifact_hash(synced / "artifacts/world_models/doom-2/memory.safetensors")
     films = [f"pictures/{key}/{name}" for key in ("doom-2", "doom-2-flat", "doom-2-game") for name in FILM]
     assert files_of(client, parent) == ["config.yaml", *sorted(films)]
@@ -139,6 +149,93 @@ def test_an_iteration_shows_the_scores_of_its_last_agent_its_config_and_the_film
     assert parent.data.params == {"seed": "0", "doom.memory.model.hidden": "4", "doom.memory.optimiser.updates": "3"}
 
 
+def test_an_iteration_says_in_a_sentence_and_a_table_how_good_its_agents_are_and_why_one_is_champion(synced):
+    client = client_of(synced)
+    note = parent_of(client, "doom-2").data.tags["mlflow.note.content"]
+    sentence, _, heading, _, *rows = note.splitlines()
+    assert sentence.startswith("doom-2-game gets 8.0 ± 0.5 a game: better than the best policy that does not look")
+    assert heading == "| agent | score | n | dream | best blind | paper | champion |"
+    assert {row.split(" | ")[0].strip("| "): row.split(" | ")[-1].strip(" |") for row in rows} == {
+        "doom-2": "not asked: `wm registry promote doom-2`",
+        "doom-2-game": "not asked: `wm registry promote doom-2-game`",
+        "doom-2-flat": "belongs to the study `ablation`, which only compares. Name its recipe by an agent with `study: none` "
+        "to release it.",
+    }
+
+
+def test_the_pages_of_a_game_tell_what_the_runs_are_and_hold_views_of_them(synced):
+    client = client_of(synced)
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert "play **doom** in dreams" in experiment.tags["mlflow.note.content"]
+    for view, column in (("iterations", "metrics.`Agent/score`"), ("curves", "metrics.`V/validation_loss`")):
+        saved = json.loads(experiment.tags[f"mlflow.sharedViewState.{view}"])
+        assert column in json.loads(saved["state"])["selectedColumns"]
+    assert game_pages(client) == {
+        "doom": f"#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning&viewStateShareKey=iterations"
+    }
+    client.set_experiment_tag(experiment.experiment_id, "mlflow.note.content", "mine")
+    sync(synced, registry=False)
+    assert client.get_experiment_by_name(EXPERIMENT).tags["mlflow.note.content"] == "mine"
+
+
+def test_the_user_interface_prints_the_page_of_a_game_and_opens_it_on_a_desktop(synced, tmp_path):
+    browser, opened, port = tmp_path / "browser", tmp_path / "opened", lab.free_port()
+    browser.write_text(f'#!/bin/sh\necho "$1" > {opened}.part; mv {opened}.part {opened}\n')
+    browser.chmod(0o755)
+    own = lab.environment(synced) | {"PYTHONPATH": str(SOURCES), "DISPLAY": ":9", "BROWSER": f"{browser} %s"}
+    with lab.serving(["wm", "track", "ui", "--port", str(port)], opened.exists, tmp_path / "log", cwd=synced, env=own):
+        address = opened.read_text().strip()
+        assert f"doom: {address}\n" in (tmp_path / "log").read_text()
+        assert re.fullmatch(rf"http://127\.0\.0\.1:{port}/#/experiments/\d+/runs\?workflowType=machine_learning&.*", address)
+
+
+def test_models_are_called_as_their_agents_and_the_best_is_found_by_its_score(synced):
+    client = client_of(synced)
+    experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
+    order = [{"field_name": "metrics.Agent/score", "ascending": False}]
+    found = client.search_logged_models([experiment], "metrics.`Agent/score` > 1", order_by=order)
+    assert [model.name for model in found] == ["doom-2-game", "doom-2", "doom-1", "doom-2-flat"]
+    told = {metric.key: (metric.value, metric.dataset_name) for metric in found[0].metrics}
+    played = "takecover on vizdoom, 16 test episodes"
+    assert told == {f"Agent/{name}": (value, played) for name, value in SCORES.items()}
+    (tested,) = runs(client, stage="evaluate", key="doom-2-game")
+    assert [each.model_id for each in client.get_run(tested.info.run_id).inputs.model_inputs] == [found[0].model_id]
+    assert [each.dataset.name for each in tested.inputs.dataset_inputs] == [played]
+    assert len(client.get_metric_history(tested.info.run_id, "Agent/score")) == 1
+
+
+def test_two_games_have_an_experiment_each(project):
+    lock = yaml.safe_load((project / "dvc.lock").read_text())
+    other = lock["stages"].pop("initialise@doom") | {"cmd": "python -m pipeline.initialise key=pong-0 env=pong"}
+    (project / "metrics/pong-0.json").write_text((project / "metrics/doom-0.json").read_text())
+    for out in other["outs"]:
+        out["path"] = out["path"].replace("doom-0", "pong-0")
+    lock["stages"]["initialise@pong"] = other
+    (project / "dvc.lock").write_text(yaml.safe_dump(lock, sort_keys=False))
+    sync(project, registry=False)
+    client = client_of(project)
+    assert list(game_pages(client)) == ["doom", "pong"]
+    place = client.get_experiment_by_name("worldmodels-pong").experiment_id
+    assert [(run.info.run_name, run.data.metrics["Agent/score"]) for run in client.search_runs([place])] == [("pong-0", 4.0)]
+
+
+def test_an_agent_scored_on_development_episodes_has_no_alias_and_no_score_of_the_test(synced):
+    client = client_of(synced)
+    files = AgentFiles("doom-2-game", synced)
+    files.scores.write_text(files.scores.read_text().replace('"test"', '"development"'))
+    write_lock(synced)
+    assert sync(synced).versions_added == 1
+    assert aliases_of(client).keys() == {"doom-1", "doom-2", "candidate"}
+    assert aliases_of(client)["candidate"] == aliases_of(client)["doom-2"]
+    (tested,) = [run for run in runs(client, stage="evaluate", key="doom-2-game") if "Agent/score" not in run.data.metrics]
+    assert tested.data.metrics["Agent on development/score"] == 8.0
+    note = parent_of(client, "doom-2").data.tags["mlflow.note.content"]
+    assert "played development episodes, which only compare recipes" in note
+    assert note.startswith("doom-2 gets")
+    with pytest.raises(RefusedError, match="development episodes"):
+        promote(client, version_of(client, "doom-2-game"))
+
+
 def test_a_version_says_what_its_agent_is_made_of_and_how_good_it_is(synced):
     client = client_of(synced)
     version = client.get_model_version_by_alias("worldmodels-doom", "candidate")
@@ -146,10 +243,11 @@ def test_a_version_says_what_its_agent_is_made_of_and_how_good_it_is(synced):
     expected = {
         "wm.key": "doom-2-game", "wm.world_model": "doom-2", "wm.controller": "dream", "wm.study": "none", "wm.preset": "quick",
         "wm.rules": "takecover", "wm.backend": "vizdoom", "wm.block": "test", "real.mean": "8", "real.n": "16",
-        "dream.mean": "9", "random.mean": "4", "wm.agent": artifact_hash(files.agent),
+        "score": "8.0 ± 0.5", "dream": "9.0 ± 0.5", "blind": "5.0 ± 0.5", "wm.agent": artifact_hash(files.agent),
         "wm.V": artifact_hash(WorldModelFiles("doom-2", synced).vision),
     }  # fmt: skip
     assert {name: version.tags[name] for name in expected} == expected
+    assert version.description.startswith("doom-2-game gets 8.0 ± 0.5 a game: better than")
     assert "mlflow.pyfunc.load_model" in version.description
     assert version_of(client, "doom-2-flat").tags["wm.study"] == "ablation"
 
@@ -168,9 +266,9 @@ def test_sync_adopts_live_runs_and_completes_them_and_a_forced_rerun_leaves_no_d
     (memory,) = runs(client, stage="memory", key="doom-1")
     assert memory.info.run_id in live
     assert memory.data.params == {
-        "live": "1", "seed": "0", "doom.memory.model.hidden": "4", "doom.memory.optimiser.updates": "3"
+        "doom.memory.live": "1", "seed": "0", "doom.memory.model.hidden": "4", "doom.memory.optimiser.updates": "3"
     }  # fmt: skip
-    assert "validation/loss" in memory.data.metrics
+    assert "M/validation_loss" in memory.data.metrics
 
     live_world_model(project, "doom-1")
     assert len(runs(client, kind="iteration", key="doom-1")) == 2
@@ -208,7 +306,7 @@ def test_another_agent_on_the_same_world_model_joins_its_iteration_and_one_that_
     sync(project)
     client = client_of(project)
     parent = parent_of(client, "doom-2")
-    assert (parent.info.status, parent.data.metrics["real/mean"]) == ("FINISHED", 7.0)
+    assert (parent.info.status, parent.data.metrics["Agent/score"]) == ("FINISHED", 7.0)
     live_agent(project, "doom-2-game", stages=["controller"])
     opened = parent_of(client, "doom-2")
     assert (opened.info.run_id, opened.data.tags["wm.open"]) == (parent.info.run_id, "true")
@@ -216,12 +314,12 @@ def test_another_agent_on_the_same_world_model_joins_its_iteration_and_one_that_
     write_lock(project, agents=more, without=("evaluate@doom-2-game", "film@doom-2-game"))
     sync(project)
     waits = parent_of(client, "doom-2")
-    assert (waits.info.status, waits.data.metrics["real/mean"]) == ("SCHEDULED", 7.0)
+    assert (waits.info.status, waits.data.metrics["Agent/score"]) == ("SCHEDULED", 7.0)
     write_lock(project, agents=more)
     report = sync(project)
     assert (report.parents_added, report.versions_added) == (0, 1)
     whole = parent_of(client, "doom-2")
-    assert (whole.info.run_id, whole.info.status, whole.data.metrics["real/mean"]) == (parent.info.run_id, "FINISHED", 8.0)
+    assert (whole.info.run_id, whole.info.status, whole.data.metrics["Agent/score"]) == (parent.info.run_id, "FINISHED", 8.0)
 
     before = aliases_of(client)
     make_scores(project, "doom-2-game", "doom-2", "none", 8.5)
@@ -230,7 +328,7 @@ def test_another_agent_on_the_same_world_model_joins_its_iteration_and_one_that_
     after = aliases_of(client)
     assert after["doom-2-game"] == after["candidate"] > before["candidate"]
     assert after["doom-2"] == before["doom-2"]
-    assert parent_of(client, "doom-2").data.metrics["real/mean"] == 8.5
+    assert parent_of(client, "doom-2").data.metrics["Agent/score"] == 8.5
 
 
 def test_an_agent_that_joins_a_study_loses_its_alias(synced):
@@ -271,7 +369,7 @@ def test_a_sync_of_fifty_stages_that_are_there_takes_seconds(project):
     agents = {key: (key, after, "none") for key, after in world_models.items()}
     write_lock(project, world_models=world_models, agents=agents)
     report = sync(project, registry=False)
-    assert (report.entries, report.runs_added) == (58, 58)
+    assert (report.entries, report.runs_added) == (57, 57)
     began = time.monotonic()
     assert sync(project, registry=False).runs_added == 0
     assert time.monotonic() - began < 10
@@ -284,7 +382,7 @@ def test_an_unfinished_iteration_is_mirrored_open_and_closed_later(project):
     client = client_of(project)
     (parent,) = runs(client, kind="iteration", key="doom-2")
     assert (parent.info.status, parent.data.tags["wm.open"]) == ("SCHEDULED", "true")
-    with stage_run("controller", "doom-2", {}, world_model="doom-2"):
+    with stage_run("controller", "doom-2", "doom", {}, world_model="doom-2"):
         while client.get_run(parent.info.run_id).info.status != "RUNNING":
             time.sleep(0.1)
     write_lock(project)
@@ -310,7 +408,7 @@ def test_artifacts_that_are_not_those_of_the_lock_are_left_out_and_come_after_a_
     after = sync(project)
     assert (after.runs_added, after.versions_added) == (0, 1)
     (vision,) = runs(client, stage="vision", key="doom-1")
-    assert vision.data.metrics == {"train/loss": 7.0, "train/kl": 1.0}
+    assert vision.data.metrics == {"V/loss": 7.0, "V/kl": 1.0}
 
 
 def test_a_deleted_run_comes_back(synced):

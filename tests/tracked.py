@@ -21,7 +21,7 @@ from worldmodels.storage.files import write_curve, write_json
 from worldmodels.storage.layout import STAGES, AgentFiles, WorldModelFiles, primary_out
 from worldmodels.tracking.dvclock import artifact_hash
 from worldmodels.tracking.live import stage_run
-from worldmodels.tracking.store import EXPERIMENT, open_store
+from worldmodels.tracking.store import PREFIX, open_store
 from worldmodels.tracking.sync import sync
 from worldmodels.vision.model import Vision, VisionConfig
 from worldmodels.worlds.dream import Starts
@@ -38,6 +38,7 @@ AGENTS = {
     "doom-2": ("doom-2", "doom-1", "none"),
 }
 """Agent -> its world model, the agent at whose C it begins, its study. In the order of dvc.lock, which is not theirs."""
+EXPERIMENT = PREFIX + "doom"
 REAL = {"doom-1": 6.0, "doom-2": 7.0, "doom-2-game": 8.0, "doom-2-flat": 3.0}
 """Agent -> mean return in the game."""
 
@@ -142,7 +143,8 @@ def write_lock(root, without=(), world_models=None, agents=None):
         read.append({"path": "src/x.py", "md5": "1" * 32})
         made = [{"path": path, "hash": "md5", "md5": artifact_hash(root / path), "size": 1} for path in paths]
         told = {"params.yaml": params or {}}
-        return {"cmd": f"python -m pipeline.{stage}", "deps": read, "params": told, "outs": made}
+        game = "" if stage == "report" else " env=doom"
+        return {"cmd": f"python -m pipeline.{stage} key=KEY{game}", "deps": read, "params": told, "outs": made}
 
     beginning = [random.agent, random.rejected, random.returns, random.scores]
     beginning += [zero.data, zero.vision, zero.latents, zero.memory]
@@ -229,7 +231,7 @@ def _copy(source, root, patch):
 
 
 def client_of(root):
-    return open_store(root)[0]
+    return open_store(root)
 
 
 def runs(client, **tags):
@@ -294,11 +296,11 @@ def stage_process(root, body, **environment):
 
 def live_world_model(root, key, stages=OF_WORLD_MODELS):
     for stage in stages:
-        with stage_run(stage, key, {"live": 1}) as run:
+        with stage_run(stage, key, "doom", {f"doom.{stage}.live": 1}) as run:
             run.done(root / primary_out(stage, key))
 
 
 def live_agent(root, key, stages=OF_AGENTS):
     for stage in stages:
-        with stage_run(stage, key, {"live": 1}, world_model=AGENTS[key][0]) as run:
+        with stage_run(stage, key, "doom", {f"doom.{stage}.live": 1}, world_model=AGENTS[key][0]) as run:
             run.done(root / primary_out(stage, key))

@@ -22,7 +22,7 @@ EMPTY = " The registry is empty: `wm track sync` registers what `make repro` tra
 
 def list_versions(root: Path, model: str | None) -> list[dict[str, Any]]:
     """Return the versions of a model, or of all, as plain data, newest first within a model."""
-    with _registry(root) as (client, _):
+    with _registry(root) as client:
         models = _models(client)
         chosen = models.values() if model is None else [models[_model(models, model)]]
         return [_row(entry, version) for entry in chosen for version in _versions(client, entry.name)]
@@ -46,7 +46,7 @@ def compare_versions(root: Path, first: str, second: str | None, alpha: float) -
 
     Nothing is written. Keys: challenger, reference, passed, reason, difference, stderr, p.
     """
-    with _registry(root) as (client, _):
+    with _registry(root) as client:
         challenger = _find(client, first)
         if second is None or second == release.RANDOM:
             champion = None if second else release.champion_of(client, challenger.name)
@@ -68,13 +68,13 @@ def compare_text(result: dict[str, Any]) -> str:
 
 def promote_version(root: Path, text: str, alpha: float) -> str:
     """Make a version the champion if it passes the gate; return a sentence, or raise RefusedError with the reason."""
-    with _registry(root) as (client, _), lock(root):
+    with _registry(root) as client, lock(root):
         return release.promote(client, _find(client, text), alpha)
 
 
 def roll_back(root: Path, model: str, *, retire: bool) -> str:
     """Point ``champion`` at the champion before this one; return a sentence, or raise RefusedError if there is none."""
-    with _registry(root) as (client, _), lock(root):
+    with _registry(root) as client, lock(root):
         return release.rollback(client, _model(_models(client), model), retire=retire)
 
 
@@ -84,7 +84,7 @@ def champions(root: Path, model: str) -> list[dict[str, Any]]:
     Keys: time, version (None if there is no champion from then on), agent, gate, reason, champion (whether it still is),
     reigns (the champions up to this one, to which `wm registry rollback` goes back).
     """
-    with _registry(root) as (client, _):
+    with _registry(root) as client:
         name = _model(_models(client), model)
         agents = {str(version.version): version.tags.get("wm.key", "-") for version in _versions(client, name)}
         now, changes = release.champion_of(client, name), release.history(client, name)
@@ -106,7 +106,7 @@ def champions_text(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _registry(root: Path) -> AbstractContextManager[tuple[MlflowClient, str]]:
+def _registry(root: Path) -> AbstractContextManager[MlflowClient]:
     return opened(root, make=False)
 
 

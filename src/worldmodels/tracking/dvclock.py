@@ -25,6 +25,7 @@ class Entry:
 
     stage: str  # its name without the key
     key: str  # of the world model or the agent; `<environment>-0` of initialise, `report` of the report
+    env: str  # its game; none of the report
     sections: dict[str, Any]  # dotted key of params.yaml -> what stood there when the stage ran
     deps: dict[str, str]  # path -> hash of the artifacts that it read
     outs: dict[str, str]  # path -> hash of what it made
@@ -32,7 +33,7 @@ class Entry:
     @property
     def params(self) -> dict[str, Any]:
         """Its params, flattened, by the names of params.yaml."""
-        return {} if self.stage == "report" else flat(self.sections)
+        return flat(self.sections)
 
     @property
     def primary(self) -> str:
@@ -182,7 +183,8 @@ def _entry(name: str, content: Mapping[str, Any]) -> Entry:
     sections = {k: v for file in content.get("params", {}).values() for k, v in file.items()}
     kept = (f"{ARTIFACTS}/", f"{METRICS}/")
     deps = {dep["path"]: dep["md5"] for dep in content.get("deps", []) if dep["path"].startswith(kept)}
-    entry = Entry(stage, key, sections, deps, {out["path"]: out["md5"] for out in content["outs"]})
+    env = item if stage == "initialise" else next(iter(re.findall(r" env=(\S+)", str(content.get("cmd")))), "")
+    entry = Entry(stage, key, env, sections, deps, {out["path"]: out["md5"] for out in content["outs"]})
     if not isinstance(entry.artifact, str):
         raise TypeError(f"the hash of {entry.primary} is no text")
     return entry

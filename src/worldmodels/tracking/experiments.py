@@ -1,4 +1,4 @@
-"""DVC's experiments in MLflow: one run each, named as DVC names it, with params and scores of all of them side by side.
+"""DVC's experiments in MLflow: a run in every game that one changes, named as DVC names it, params and scores side by side.
 
 An experiment is a git commit below ``refs/exps`` with a params.yaml and a dvc.lock of its own. Stages that ran in it are live
 runs with the tag ``dvc.experiment``, below the experiment's run, which is open until it is mirrored.
@@ -14,8 +14,8 @@ from worldmodels.errors import WorldModelsError
 from worldmodels.params import parse_yaml
 from worldmodels.tracking.dvclock import in_force, parse_lock
 from worldmodels.tracking.git import git
-from worldmodels.tracking.points import figures
-from worldmodels.tracking.store import lock, opened
+from worldmodels.tracking.points import scores_of
+from worldmodels.tracking.store import PREFIX, game_experiment, lock, opened
 
 _REFERENCE = re.compile(r"(.+) ([0-9a-f]{40}) refs/exps/([0-9a-f]{2}/[0-9a-f]{38})/.+")  # exec, stash, ... are DVC's own
 
@@ -37,6 +37,7 @@ class Result(NamedTuple):
 
     params: dict[str, Any]  # those that its stages read, by the names of params.yaml
     scores: dict[str, dict[str, Any]]
+    games: list[str]  # in which something is not as in its baseline; if nothing is, all
 
 
 def list_experiments(root: Path) -> list[Experiment]:
@@ -53,10 +54,12 @@ def read_result(root: Path, experiment: Experiment) -> Result:
         WorldModelsError: its commit is gone, or is no state of this project.
     """
     params, locked = (git(root, "show", f"{experiment.commit}:./{name}") for name in ("params.yaml", "dvc.lock"))
+    before = git(root, "show", f"{experiment.baseline}:./dvc.lock")
     try:
         if params is None or locked is None:
             raise ValueError("it lacks params.yaml or dvc.lock")
-        entries = in_force(parse_lock(locked), parse_yaml(params))
+        entries = [entry for entry in in_force(parse_lock(locked), parse_yaml(params)) if entry.env]
+        same = parse_lock(before) if before else []
         evaluated = {entry.key: entry.primary for entry in entries if entry.stage == "evaluate"}
         scores = _scores(root, experiment.commit, evaluated) if evaluated else {}
     except (ValueError, WorldModelsError) as error:
@@ -64,13 +67,15 @@ def read_result(root: Path, experiment: Experiment) -> Result:
         raise WorldModelsError(
             f"experiment {name} is no state of this project ({error}). `dvc exp remove {name}` removes it."
         ) from None
-    return Result({name: value for entry in entries for name, value in entry.params.items()}, scores)
+    games = [entry.env for entry in entries if entry not in same] or [entry.env for entry in entries]
+    told = {name: value for entry in entries for name, value in entry.params.items()}
+    return Result(told, scores, list(dict.fromkeys(games)))
 
 
 def mirror_experiments(root: Path) -> int:
     """Make sure that MLflow has one complete run for every experiment; return how many were added.
 
-    Idempotent. The run's metrics are the scores, as ``doom-1/real/mean``.
+    Idempotent. The run's metrics are the scores, as ``doom-1/Agent/score``.
 
     Raises:
         WorldModelsError: an experiment cannot be read, or MLflow cannot be used.
@@ -78,18 +83,23 @@ def mirror_experiments(root: Path) -> int:
     found = list_experiments(root)
     if not found:
         return 0
-    with opened(root) as (client, place), lock(root):
+    with opened(root) as client, lock(root):
         from worldmodels.tracking.runs import RunStore
 
-        runs, now = RunStore(client, place), int(time.time() * 1000)
-        known = {run.data.tags.get("dvc.commit") for run in runs.find(kind="experiment")}
-        new = [experiment for experiment in found if experiment.commit not in known]
+        games, now = client.search_experiments(filter_string=f"name LIKE '{PREFIX}%'"), int(time.time() * 1000)
+        there = [run for game in games for run in RunStore(client, game.experiment_id).find(kind="experiment")]
+        new = [each for each in found if each.commit not in {run.data.tags.get("dvc.commit") for run in there}]
         for experiment in new:
-            result, run_id = read_result(root, experiment), runs.open_experiment(experiment.name)
-            runs.log_params(run_id, result.params)
-            runs.log_metrics(run_id, [(figures(scores, f"{key}/"), 0, now) for key, scores in result.scores.items()])
-            runs.tag(run_id, {"wm.open": "false", "dvc.commit": experiment.commit, "git.commit": experiment.baseline})
-            client.set_terminated(run_id, "FINISHED")
+            result = read_result(root, experiment)
+            for game in result.games:
+                runs = RunStore(client, game_experiment(client, root, game))
+                run_id, others = runs.open_experiment(experiment.name), {each for each in result.games if each != game}
+                runs.log_params(run_id, {k: v for k, v in result.params.items() if k.partition(".")[0] not in others})
+                scores = {key: each for key, each in result.scores.items() if each["environment"] == game}
+                named = [{f"{key}/{name}": v for name, v in scores_of(each).items()} for key, each in scores.items()]
+                runs.log_metrics(run_id, [(metrics, 0, now) for metrics in named])
+                runs.tag(run_id, {"wm.open": "false", "dvc.commit": experiment.commit, "git.commit": experiment.baseline})
+                client.set_terminated(run_id, "FINISHED")
     return len(new)
 
 

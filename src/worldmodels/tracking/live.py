@@ -15,7 +15,7 @@ from tqdm import tqdm
 from worldmodels.tracking.dvclock import artifact_hash
 from worldmodels.tracking.git import git_tags
 from worldmodels.tracking.points import Point, point_of, points
-from worldmodels.tracking.store import lock, open_store, reason_of
+from worldmodels.tracking.store import game_experiment, lock, open_store, reason_of
 
 T = TypeVar("T")
 FLUSH_SECONDS, KILLED_FLUSH_SECONDS = 60.0, 5.0
@@ -31,16 +31,17 @@ QUIET_SECONDS = 10.0
 class StageRun:
     """What a stage says while it runs. All of it returns at once; a thread sends it."""
 
-    def __init__(self) -> None:
+    def __init__(self, stage: str) -> None:
+        self.stage = stage
         self.outbox: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         self._bar: tqdm[Any] | None = None
 
     def observe(self, row: Mapping[str, Any]) -> None:
         """Log a row of a curve as it is made: its first value is the step, its second names a split or a phase."""
-        values, *_ = point = point_of(row, int(time.time() * 1000))
+        values, *_ = point = point_of(self.stage, row, int(time.time() * 1000))
         self.outbox.put(("metrics", point))
         if self._bar is not None and values:
-            name = next((name for name in values if name.endswith(("/loss", "/mean"))), next(iter(values)))
+            name = next((name for name in values if name.endswith(("loss", "return"))), next(iter(values)))
             self._bar.set_postfix_str(f"{name} {values[name]:.4g}", refresh=False)
 
     def progress(self, steps: Iterable[T], label: str, unit: str = "step", total: int | None = None) -> Iterable[T]:
@@ -104,20 +105,21 @@ class _Lines:
 
 @contextmanager
 def stage_run(
-    stage: str, key: str, params: Mapping[str, Any], *, world_model: str = "", computation: str = ""
+    stage: str, key: str, env: str, params: Mapping[str, Any], *, world_model: str = "", computation: str = ""
 ) -> Iterator[StageRun]:
-    """Track a stage while the block runs; ``WM_TRACKING=off`` shows progress only.
+    """Track a stage while the block runs; ``WM_TRACKING=off`` shows progress only, and so does a stage of no game.
 
     Args:
         stage: its name.
         key: of the world model or the agent.
-        params: flattened, by the names of params.yaml.
+        env: its game.
+        params: of the game, flattened, by the names of params.yaml; those of the stage itself are logged.
         world_model: key of the world model that an agent is based on.
         computation: names what the stage computes. A run of the same that did not finish is continued.
     """
-    run = StageRun()
-    off = os.environ.get("WM_TRACKING", "").lower() in ("off", "0", "false")
-    told = (run.outbox, stage, key, params, world_model, computation)
+    run = StageRun(stage)
+    off = not env or os.environ.get("WM_TRACKING", "").lower() in ("off", "0", "false")
+    told = (run.outbox, stage, key, env, params, world_model, computation)
     sender = None if off else threading.Thread(target=_send, args=told, daemon=True)
     if sender is not None:
         sender.start()
@@ -136,19 +138,22 @@ def stage_run(
                 print("warning: MLflow is too slow to wait for. `wm track sync` delivers this run later.", file=sys.stderr)
 
 
-def _send(outbox: "queue.SimpleQueue[tuple[str, Any]]", stage: str, key: str, params: Mapping[str, Any], *told: str) -> None:
+def _send(
+    outbox: "queue.SimpleQueue[tuple[str, Any]]", stage: str, key: str, env: str, params: Mapping[str, Any], *told: str
+) -> None:
     """Send what a stage says until it ends; runs in a thread of its own."""
     try:
         root = Path(os.environ.get("DVC_ROOT") or Path.cwd())  # DVC names the project also to an experiment's own folder
-        client, place = open_store(root)
+        client = open_store(root)
         # Here: importing mlflow takes seconds, and this is a thread.
         from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
         from worldmodels.tracking.runs import RunStore
 
-        runs, experiment = RunStore(client, place), os.environ.get("DVC_EXP_NAME")
+        experiment = os.environ.get("DVC_EXP_NAME")
         tags = git_tags(root) | ({"dvc.experiment": experiment} if experiment else {})
         with lock(root):  # else two stages that begin at once would make two parents
+            runs = RunStore(client, game_experiment(client, root, env))
             run_id = runs.begin_live(stage, key, params, tags, *told)
         logged = runs.logged_points(run_id)  # a killed stage goes on from a little before where it was
         machine = SystemMetricsMonitor(run_id, sampling_interval=MACHINE_SECONDS, resume_logging=bool(logged))

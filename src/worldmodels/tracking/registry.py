@@ -10,7 +10,7 @@ import re
 import shutil
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,15 +18,21 @@ from typing import TYPE_CHECKING, Any
 import mlflow
 import numpy as np
 from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, LoggedModelInput, Metric
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 from mlflow.utils.logging_utils import suppress_logs_in_thread
+from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 import worldmodels
-from worldmodels.report.table import read_scores
+from worldmodels.report.table import paper, read_scores, score_text
+from worldmodels.report.verdict import details, headline
 from worldmodels.storage.layout import AgentFiles
 from worldmodels.tracking.dvclock import NO_STUDY, Entry
+from worldmodels.tracking.points import TEST
+from worldmodels.tracking.runs import NOTE
 from worldmodels.tracking.store import PREFIX
 
 if TYPE_CHECKING:
@@ -34,7 +40,7 @@ if TYPE_CHECKING:
 
 PACKAGES = ("numpy", "pandas", "pyarrow", "pydantic", "pyyaml", "safetensors", "torch")
 CANDIDATE, CHAMPION = "candidate", "champion"
-"""Aliases of the last agent without a study, and of the version that passed the gate (``tracking/release.py``)."""
+"""Aliases of the last agent that may be released, and of the version that passed the gate (``tracking/release.py``)."""
 FILES = "artifacts"
 RETURNS, PICTURE = f"{FILES}/returns.parquet", f"{FILES}/dream.png"
 """Where a version's files lie in its model."""
@@ -52,47 +58,57 @@ def alias_of(key: str) -> str:
     return f"agent-{key}" if taken else key
 
 
+def bar_of(version: ModelVersion) -> str:
+    """Return why a version is compared only, and never has an alias; nothing if it may be released."""
+    study, block = version.tags.get("wm.study", NO_STUDY), version.tags.get("wm.block", TEST)
+    if study != NO_STUDY:
+        how = "Name its recipe by an agent with `study: none` to release it."
+        return f"belongs to the study `{study}`, which only compares. {how}"
+    if block != TEST:
+        return f"played {block} episodes, which only compare recipes. Evaluate it with `block: {TEST}` to release it."
+    return ""
+
+
 def register_agents(mirror: "Mirror") -> None:
-    """Make sure that every agent has its version, and that the aliases point at the versions of this dvc.lock."""
+    """Make sure that every agent of a game has its version, and that the aliases point at the versions of this dvc.lock."""
     client, known = mirror.runs.client, mirror.known
-    chain: dict[str, dict[str, str]] = {}  # environment -> key -> version, without studies
-    studies: dict[str, list[str]] = {}
+    found: dict[str, ModelVersion] = {}
+    environment = ""
     for world_model in known.world_models():
         for key in known.agents(world_model):
             evaluate = known.get("evaluate", key)
-            if evaluate is None or "env" not in evaluate.about:
+            if evaluate is None:
                 continue
-            environment = str(evaluate.about["env"])
+            environment = evaluate.env
             lineage = known.lineage(world_model) | {"wm.agent": known.hashes[AgentFiles(key).agent.as_posix()]}
             told = json.dumps([sorted(lineage.items()), sorted(evaluate.outs.items())])
             lineage["wm.fingerprint"] = hashlib.sha256(told.encode()).hexdigest()
-            number, lost = _find_version(client, PREFIX + environment, lineage["wm.fingerprint"])
-            if number is None:
-                number = _register(mirror, mirror.parents[world_model], evaluate, lineage)
-                mirror.report.versions_added += number is not None
+            version, lost = _find_version(client, PREFIX + environment, lineage["wm.fingerprint"])
+            if version is None:
+                version = _register(mirror, mirror.parents[world_model], evaluate, lineage)
+                mirror.report.versions_added += version is not None
             for each in lost:
-                again = f": it is registered again as version {number}" if number else ""
+                again = f": it is registered again as version {version.version}" if version else ""
                 mirror.report.notes.append(f"the files of {PREFIX}{environment}/{each} ({key}) are gone{again}")
-            if evaluate.about.get("study") != NO_STUDY:
-                studies.setdefault(environment, []).append(key)
-            elif number is not None:
-                chain.setdefault(environment, {})[key] = number
-    for environment in chain.keys() | studies.keys():
-        set_aliases(client, environment, chain.get(environment, {}), studies.get(environment, []))
+            if version is not None:
+                found[key] = version
+    if found:
+        chain = {key: str(version.version) for key, version in found.items() if not bar_of(version)}
+        set_aliases(client, environment, chain, found.keys() - chain.keys())
         name = PREFIX + environment
-        champion = next((model.aliases.get(CHAMPION) for model in client.search_registered_models(f"name='{name}'")), None)
+        champion = client.get_registered_model(name).aliases.get(CHAMPION)
         if champion and not _has_files(name, str(champion)):
             way = f"`wm registry rollback {environment}` goes back to the one before, or, with --retire, to none"
             mirror.report.notes.append(f"the files of {name}/{champion}, the champion, are gone: {way}")
 
 
-def _find_version(client: MlflowClient, name: str, fingerprint: str) -> tuple[str | None, list[str]]:
+def _find_version(client: MlflowClient, name: str, fingerprint: str) -> tuple[ModelVersion | None, list[str]]:
     """Return the version of the agent with this fingerprint whose files are there, and those whose files are gone."""
     lost = []
     for found in sorted(client.search_model_versions(f"name='{name}'"), key=lambda each: -int(each.version)):
         if found.tags.get("wm.fingerprint") == fingerprint:
             if _has_files(name, str(found.version)):
-                return str(found.version), []
+                return found, []
             lost.append(str(found.version))
     return None, lost
 
@@ -107,7 +123,7 @@ def _has_files(name: str, version: str) -> bool:
     return RETURNS in {file.path for file in there}
 
 
-def _register(mirror: "Mirror", run_id: str, evaluate: Entry, lineage: Mapping[str, str]) -> str | None:
+def _register(mirror: "Mirror", run_id: str, evaluate: Entry, lineage: Mapping[str, str]) -> ModelVersion | None:
     """Register an agent if its files are as dvc.lock says; return the version."""
     files, film = AgentFiles(evaluate.key), mirror.known.get("film", evaluate.key)
     scores, agent, returns = (mirror.on_disk(path.as_posix()) for path in (files.scores, files.agent, files.returns))
@@ -117,12 +133,19 @@ def _register(mirror: "Mirror", run_id: str, evaluate: Entry, lineage: Mapping[s
     drawn = mirror.on_disk(film.primary) if film is not None else None
     if drawn is not None and (drawn / files.filmstrip.name).is_file():
         parts["picture"] = drawn / files.filmstrip.name
-    return register(mirror.runs.client, run_id, parts, read_scores(scores), {**lineage, **mirror.git})
+    return register(
+        mirror.runs.client, run_id, parts, read_scores(scores), {**lineage, **mirror.git}, mirror.tests[evaluate.key]
+    )
 
 
 def register(
-    client: MlflowClient, run_id: str, parts: Mapping[str, Path], scores: Mapping[str, Any], lineage: Mapping[str, str]
-) -> str:
+    client: MlflowClient,
+    run_id: str,
+    parts: Mapping[str, Path],
+    scores: Mapping[str, Any],
+    lineage: Mapping[str, str],
+    tested: str,
+) -> ModelVersion:
     """Log an agent as a model of a run and register it; return the version.
 
     Args:
@@ -131,6 +154,7 @@ def register(
         parts: ``agent`` (a folder), ``returns`` (the table of its test episodes), ``picture`` (if there is one).
         scores: what metrics/<key>.json holds.
         lineage: tags that say what it is made of.
+        tested: the run in which it was evaluated, whose metrics become the model's.
     """
     name = PREFIX + scores["environment"]
     try:
@@ -145,24 +169,43 @@ def register(
         mlflow.start_run(run_id=run_id, nested=True),
     ):
         logged = mlflow.pyfunc.log_model(
-            name="agent",
+            name=scores["key"],
+            step=1,  # not 0, at which the run has the scores of its last agent: MLflow would take them for this model's
             python_model=str(Path(__file__).with_name("agent_model.py")),
             artifacts={label: str(_plain(path, Path(place) / "parts")) for label, path in parts.items()},
             code_paths=[str(_acting_code(Path(place)))],
             signature=_signature(parts["agent"]),
             pip_requirements=[f"{package}=={version(package).split('+')[0]}" for package in PACKAGES],
         )
-    tags = {f"wm.{told}": str(scores[told]) for told in TOLD} | dict(lineage)
-    for world in ("real", "dream", "random"):
-        tags |= {f"{world}.{told}": f"{scores[world][told]:g}" for told in ("mean", "stderr", "n") if scores[world]}
+    shown = {"score": scores["real"], "dream": scores["dream"], "blind": scores["blind"], "paper": paper(scores)}
+    tags = {told: score_text(summary) for told, summary in shown.items()}
+    tags |= {f"real.{told}": f"{scores['real'][told]:g}" for told in ("mean", "stderr", "n")}
+    tags |= {f"wm.{told}": str(scores[told]) for told in TOLD} | dict(lineage)
     made = client.create_model_version(name, logged.model_uri, run_id, tags, model_id=logged.model_id)
     card = model_card(scores, str(made.version), drawn="picture" in parts)
     client.update_model_version(name, made.version, card)  # afterwards, as it holds the version
-    return str(made.version)
+    _link(client, logged.model_id, tested, scores)
+    versions = json.dumps([{"name": name, "version": str(made.version)}])  # MLflow's server says so, and its client does not
+    client.set_logged_model_tags(logged.model_id, {MLFLOW_MODEL_VERSIONS: versions, NOTE: headline(scores)})
+    return client.get_model_version(name, made.version)
 
 
-def set_aliases(client: MlflowClient, environment: str, versions: Mapping[str, str], studies: Sequence[str] = ()) -> None:
-    """Point the alias of each agent at its version, and ``candidate`` at the last; agents of studies have no alias."""
+def _link(client: MlflowClient, model: str, tested: str, scores: Mapping[str, Any]) -> None:
+    """Make the metrics of an agent's test those of its model, by the episodes that were played."""
+    first, last = scores["real"]["seeds"]
+    rules = f"{scores['rules']} on {scores['backend']}, {scores['real']['n']} {scores['block']} episodes"
+    source = json.dumps({"rules": scores["rules"], "backend": scores["backend"], "seeds": [first, last]})
+    digest = hashlib.sha256(source.encode()).hexdigest()[:8]
+    client.log_inputs(tested, [DatasetInput(Dataset(rules, digest, "episodes", source))], [LoggedModelInput(model)])
+    names = [name for name in client.get_run(tested).data.metrics if not name.startswith("system/")]
+    points = [client.get_metric_history(tested, name)[-1] for name in names]
+    client.log_batch(
+        tested, [Metric(each.key, each.value, each.timestamp, each.step, model, rules, digest, tested) for each in points]
+    )
+
+
+def set_aliases(client: MlflowClient, environment: str, versions: Mapping[str, str], others: Iterable[str] = ()) -> None:
+    """Point the alias of each agent at its version, and ``candidate`` at the last; ``others`` have none."""
     name = PREFIX + environment
     wanted = {alias_of(key): each for key, each in versions.items()}
     if versions:
@@ -171,7 +214,7 @@ def set_aliases(client: MlflowClient, environment: str, versions: Mapping[str, s
     for alias, each in wanted.items():
         if str(present.get(alias)) != each:
             client.set_registered_model_alias(name, alias, each)
-    for alias in {alias_of(key) for key in studies} & set(present):
+    for alias in {alias_of(key) for key in others} & set(present):
         client.delete_registered_model_alias(name, alias)
 
 
@@ -190,7 +233,7 @@ def model_card(scores: Mapping[str, Any], version: str, *, drawn: bool) -> str:
     study = "" if scores["study"] == "none" else f" It belongs to the study `{scores['study']}`."
     address = f"model-versions/get-artifact?path={PICTURE}&name={name}&version={version}"
     return (
-        f"# {scores['key']}, an agent for {scores['environment']}\n\n"
+        f"{headline(scores)}\n\n{details(scores)} "
         f"World model `{scores['world_model']}`, controller `{scores['controller']}`.{study} "
         f"Trained with preset `{scores['preset']}`; tested under `{scores['rules']}` on {scores['backend']}.\n\n"
         "| episodes | mean return ± standard error | n |\n|---|---|---|\n"

@@ -10,6 +10,7 @@ version, or ``random``), ``.p``, ``.alpha``. Each change of the champion is a ta
 """
 
 import json
+import re
 import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,12 +20,13 @@ import mlflow
 import numpy as np
 import pandas as pd
 from mlflow import MlflowClient
+from mlflow.entities import RunTag
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from worldmodels.errors import ArtifactError, WorldModelsError
-from worldmodels.tracking.dvclock import NO_STUDY
-from worldmodels.tracking.registry import CHAMPION, RETURNS
+from worldmodels.tracking.registry import CHAMPION, RETURNS, bar_of
+from worldmodels.tracking.runs import NOTE, RunStore
 from worldmodels.tracking.store import reason_of
 
 ALPHA = 0.05
@@ -34,6 +36,8 @@ FLIPS = 20_000
 """Sign flips to draw, from a fixed seed; if there are fewer, all of them are taken."""
 BATCH = 1_000
 """Flips held in memory at once."""
+HEADINGS = ("agent", "score", "n", "dream", "best blind", "paper", "champion")
+"""Of the table in the description of an iteration."""
 CHANGE = "wm.champion."
 """Name of the tag of a change of the champion, before the time of the change."""
 
@@ -45,6 +49,7 @@ class Outcome:
     name: str  # as sentences call it
     rules: str  # of the game
     backend: str  # that ran it
+    block: str  # of the episodes: `test`, or another one
     seeds: np.ndarray  # of the episodes, ascending
     returns: np.ndarray  # of the episodes, (E,)
 
@@ -95,6 +100,7 @@ def judge(challenger: Outcome, reference: Outcome, alpha: float = ALPHA) -> Verd
     for what, own, other in (
         ("by other rules", challenger.rules, reference.rules),
         ("on another back end", challenger.backend, reference.backend),
+        ("on another block of episodes", challenger.block, reference.block),
         ("on other episodes", _seeds(challenger), _seeds(reference)),
     ):
         if own != other:
@@ -136,14 +142,14 @@ def fetch_outcomes(version: ModelVersion) -> dict[str, Outcome]:
                 "files are gone: `wm track sync` registers the agent again from the project's artifacts; then delete this "
                 "version in MLflow."
             ) from None
-    rules, backend = (version.tags.get(f"wm.{tag}", "") for tag in ("rules", "backend"))
+    rules, backend, block = (version.tags.get(f"wm.{tag}", "") for tag in ("rules", "backend", "block"))
     names = {"real": f"version {version.version} ({version.tags.get('wm.key', '?')})", RANDOM: "the random policy"}
     found = {}
     for world, name in names.items():
         rows = table[table["world"] == world].sort_values("seed")
         if rows.empty:
             raise ArtifactError(f"{RETURNS} of {label} holds no `{world}` episodes: it cannot be judged.")
-        found[world] = Outcome(name, rules, backend, rows["seed"].to_numpy(), rows["total"].to_numpy(np.float64))
+        found[world] = Outcome(name, rules, backend, block, rows["seed"].to_numpy(), rows["total"].to_numpy(np.float64))
     return found
 
 
@@ -170,15 +176,10 @@ def promote(client: MlflowClient, version: ModelVersion, alpha: float = ALPHA) -
     if champion == number:
         return f"{name}/{number} is the champion already."
     stays = f"{name}/{champion} stays the champion" if champion else f"{name} stays without a champion"
-    study = version.tags.get("wm.study", NO_STUDY)
-    if study != NO_STUDY:
-        raise RefusedError(
-            f"{stays}: {name}/{number} belongs to the study `{study}`, which only compares. Name its recipe by an agent "
-            "with `study: none` to release it."
-        )
+    if bar := bar_of(version):
+        raise RefusedError(f"{stays}: {name}/{number} {bar}")
     verdict = judge_version(version, client.get_model_version(name, champion) if champion else None, alpha)
     told = {
-        "wm.gate": f"{'promoted' if verdict.passed else 'refused'} {_now()}: {verdict.reason}",
         "wm.gate.passed": str(verdict.passed).lower(),
         "wm.gate.against": champion or RANDOM,
         "wm.gate.p": "" if verdict.p is None else f"{verdict.p:.4g}",
@@ -186,11 +187,21 @@ def promote(client: MlflowClient, version: ModelVersion, alpha: float = ALPHA) -
     }
     for key, text in told.items():
         client.set_model_version_tag(name, number, key, text)
+    _tell(client, name, number, f"{'promoted' if verdict.passed else 'refused'} {_now()}: {verdict.reason}")
     if not verdict.passed:
+        describe(client, name)
         raise RefusedError(f"{stays}: {verdict.reason}")
     client.set_registered_model_alias(name, CHAMPION, number)
     earlier = _reigns(client, name, champion) if champion else []
     _remember(client, name, [*earlier, number], "promoted", verdict.reason)
+    if champion:
+        _tell(
+            client,
+            name,
+            champion,
+            f"was champion until {_now()}: version {number} ({version.tags.get('wm.key', '?')}) is better.",
+        )
+    describe(client, name)
     return f"{name}/{number} is the champion: {verdict.reason}"
 
 
@@ -220,8 +231,38 @@ def rollback(client: MlflowClient, name: str, *, retire: bool = False) -> str:
         raise RefusedError(
             f"{name}/{champion} has no champion before it to go back to. `--retire` leaves {name} without a champion."
         )
-    client.set_model_version_tag(name, champion, "wm.gate", f"rolled back {_now()}: {said}")
+    _tell(client, name, champion, f"rolled back {_now()}: {said}")
+    describe(client, name)
     return said
+
+
+def describe(client: MlflowClient, name: str) -> None:
+    """Write onto the iterations of a game what their agents got, which is the champion, and why."""
+    registered, experiment = client.search_model_versions(f"name='{name}'"), client.get_experiment_by_name(name)
+    if not registered or experiment is None:
+        return
+    champion, found = champion_of(client, name), RunStore(client, experiment.experiment_id).find(kind="iteration")
+    agents: dict[str, dict[tuple[str, bool], ModelVersion]] = {run.info.run_id: {} for run in found}
+    for version in sorted(registered, key=lambda each: int(each.version)):
+        newest = version.tags.get("wm.key", "?"), str(version.version) == champion
+        agents.get(version.run_id or "", {})[newest] = version
+    for run in (run for run in found if agents[run.info.run_id]):
+        rows, champions = [], []
+        best, *_ = ranked = sorted(agents[run.info.run_id].items(), key=lambda each: _rank(each[1]), reverse=True)
+        for (key, released), version in ranked:
+            gate = bar_of(version) or version.tags.get("wm.gate", f"not asked: `wm registry promote {key}`")
+            cells = [version.tags.get(told, "-") for told in ("score", "real.n", "dream", "blind", "paper")]
+            rows.append([key, *cells, f"**champion**: {gate}" if released else gate])
+            champions += [key] if released else []
+        lines = [f"| {' | '.join(row)} |" for row in (HEADINGS, ["---"] * len(HEADINGS), *rows)]
+        first = (best[1].description or "").partition("\n")[0]
+        tags = {NOTE: "\n".join([first, "", *lines]), "champion": ", ".join(champions) or "-"}
+        if not tags.items() <= run.data.tags.items():
+            client.log_batch(run.info.run_id, tags=[RunTag(*tag) for tag in tags.items()])
+
+
+def _rank(version: ModelVersion) -> tuple[bool, float]:
+    return not bar_of(version), float(version.tags.get("real.mean", "-inf"))
 
 
 def history(client: MlflowClient, name: str) -> list[Change]:
@@ -244,6 +285,14 @@ def _reigns(client: MlflowClient, name: str, champion: str) -> list[str]:
 def _remember(client: MlflowClient, name: str, reigns: list[str], gate: str, reason: str) -> None:
     change = Change(reigns[-1] if reigns else None, _now(), gate, reason, reigns)
     client.set_registered_model_tag(name, f"{CHANGE}{datetime.now(UTC):%Y%m%d-%H%M%S-%f}", json.dumps(change._asdict()))
+
+
+def _tell(client: MlflowClient, name: str, number: str, text: str) -> None:
+    """Say on a version, and below the first sentence of its description, what was last decided of it."""
+    client.set_model_version_tag(name, number, "wm.gate", text)
+    first, _, rest = (client.get_model_version(name, number).description or "").partition("\n\n")
+    told = re.sub(r"^> .*\n\n", "", rest)
+    client.update_model_version(name, number, f"{first}\n\n> {text}\n\n{told}")
 
 
 def _now() -> str:

@@ -1,4 +1,4 @@
-"""The runs of this project in MLflow: a parent for every iteration and every experiment, a child for every stage.
+"""The runs of a game in MLflow: a parent for every iteration and every experiment, a child for every stage.
 
 An iteration is a world model and all agents that are based on it. Tags: ``wm.kind`` (iteration, experiment, stage),
 ``wm.key``, ``wm.stage``; ``wm.artifact`` of a stage's run is the hash of the output that stands for it, the same as in
@@ -24,8 +24,10 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run, RunTag
 
 from worldmodels.storage.layout import STAGES
-from worldmodels.tracking.points import Point, tidy
+from worldmodels.tracking.points import LETTERS, Point, tidy
 
+NOTE = "mlflow.note.content"
+"""Tag of a run that MLflow shows as its description, in Markdown."""
 CLOCK_SECONDS = 60.0
 """How far two readings of when a process began may differ: the clock may be set in between."""
 
@@ -49,8 +51,8 @@ class RunStore:
 
     def create_stage(self, stage: str, key: str, tags: Mapping[str, str], parent: str | None) -> str:
         """Start a stage's run; return its id."""
-        own = {"wm.kind": "stage", "wm.stage": stage, "wm.key": key}
-        return self.create(stage if stage == key else f"{stage} {key}", {**own, **tags}, parent)
+        own = {"wm.kind": "stage", "wm.stage": stage, "wm.key": key} | ({"learns": LETTERS[stage]} if stage in LETTERS else {})
+        return self.create(key if stage == "initialise" else f"{stage} {key}", {**own, **tags}, parent)
 
     def begin_live(
         self, stage: str, key: str, params: Mapping[str, Any], tags: Mapping[str, str], world_model: str, computation: str
@@ -75,7 +77,8 @@ class RunStore:
                 self.tag(run.info.run_id, own | {"wm.continued": "true"} | ({"mlflow.parentRunId": parent} if parent else {}))
                 return run.info.run_id
         run_id = self.create_stage(stage, key, own, parent)
-        self.log_params(run_id, params)
+        sections = (stage, f"{stage}s")
+        self.log_params(run_id, {name: value for name, value in params.items() if name.split(".")[1] in sections})
         return run_id
 
     def end_killed(self, **tags: str) -> None:
@@ -111,7 +114,8 @@ class RunStore:
     def open_experiment(self, name: str) -> str:
         """Return the run of an experiment that is not complete; made if there is none."""
         found = self.find(kind="experiment", open="true", experiment=name)
-        tags = {"wm.kind": "experiment", "wm.open": "true", "dvc.experiment": name}
+        note = f"An experiment of DVC. `dvc exp apply {name}` takes it over into the workspace."
+        tags = {"wm.kind": "experiment", "wm.open": "true", "dvc.experiment": name, NOTE: note}
         return found[0].info.run_id if found else self.create(name, tags)
 
     def rest(self) -> None:
@@ -148,9 +152,11 @@ class RunStore:
         self.client.log_batch(run_id, metrics=rows)
 
     def log_inputs(self, run_id: str, data: Mapping[str, str]) -> None:
-        """Say what a run read: path -> DVC hash, which is the data set's digest."""
+        """Say what a run read: path -> DVC hash, the data set's digest. It is called by its key: ``doom-2 latents``."""
         inputs = [
-            DatasetInput(Dataset(name=path, digest=digest, source_type="dvc", source=json.dumps({"path": path, "md5": digest})))
+            DatasetInput(
+                Dataset(f"{Path(path).parent.name} {Path(path).stem}", digest, "dvc", json.dumps({"path": path, "md5": digest}))
+            )
             for path, digest in sorted(data.items())
         ]
         self.client.log_inputs(run_id, datasets=inputs)

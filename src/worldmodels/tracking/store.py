@@ -17,9 +17,8 @@ from worldmodels.errors import ArtifactError, WorldModelsError
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-EXPERIMENT = "worldmodels"
 PREFIX = "worldmodels-"
-"""Beginning of the name of a registered model; the environment's name follows."""
+"""Beginning of the name of a game's experiment and registered model; the environment's name follows."""
 FILES = "mlartifacts"
 """The folder of files beside a database."""
 TIMEOUT = 3
@@ -68,7 +67,7 @@ def redact(text: str) -> str:
 
 
 @contextmanager
-def opened(root: Path, *, make: bool = True) -> "Iterator[tuple[MlflowClient, str]]":
+def opened(root: Path, *, make: bool = True) -> "Iterator[MlflowClient]":
     """Open the store for a command. ``make``: a local store that does not exist.
 
     Raises:
@@ -96,11 +95,11 @@ def opened(root: Path, *, make: bool = True) -> "Iterator[tuple[MlflowClient, st
         raise StoreError(f"MLflow at {redact(uri)} refused or failed: {reason_of(error)}") from None
 
 
-def open_store(root: Path) -> "tuple[MlflowClient, str]":
-    """Return a client and the experiment's id.
+def open_store(root: Path) -> "MlflowClient":
+    """Return a client.
 
     Several processes that touch a fresh database at once would corrupt it: it is made under a lock. If the project's folder
-    was moved, the addresses in its database are mended; if the experiment was deleted in MLflow, it is restored.
+    was moved, the addresses in its database are mended.
 
     Raises:
         StoreError: the store cannot be used.
@@ -113,7 +112,27 @@ def open_store(root: Path) -> "tuple[MlflowClient, str]":
         raise StoreError(f"MLflow at {redact(uri)} cannot be used ({reason}).") from None
 
 
-def _open(root: Path, uri: str) -> "tuple[MlflowClient, str]":
+def game_experiment(client: "MlflowClient", root: Path, environment: str) -> str:
+    """Return the id of a game's experiment, made if there is none; restored if it was deleted in MLflow.
+
+    Whoever calls it holds the project's ``lock``.
+    """
+    from worldmodels.tracking.pages import furnish
+
+    name, file = PREFIX + environment, sqlite_file(str(client.tracking_uri))
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        place = (root / FILES).resolve().as_uri() if file is not None else None
+        made = client.create_experiment(name, artifact_location=place)
+        furnish(client, made, environment)
+        return made
+    if found.lifecycle_stage != "active":
+        client.restore_experiment(found.experiment_id)
+        print(f"note: the experiment `{name}` was deleted in MLflow: it is restored.", file=sys.stderr)
+    return found.experiment_id
+
+
+def _open(root: Path, uri: str) -> "MlflowClient":
     import mlflow
     from mlflow.tracking._tracking_service.utils import get_default_host_creds
     from mlflow.utils.rest_utils import http_request
@@ -126,20 +145,17 @@ def _open(root: Path, uri: str) -> "tuple[MlflowClient, str]":
     with lock(root):
         mlflow.set_tracking_uri(uri)
         client = mlflow.MlflowClient(uri)
-        found = client.get_experiment_by_name(EXPERIMENT)
-        if found is None:
-            place = (root / FILES).resolve().as_uri() if file is not None else None
-            return client, client.create_experiment(EXPERIMENT, artifact_location=place)
-        if found.lifecycle_stage != "active":
-            client.restore_experiment(found.experiment_id)
-            print(f"note: the experiment `{EXPERIMENT}` was deleted in MLflow: it is restored.", file=sys.stderr)
+        games = client.search_experiments(filter_string=f"name LIKE '{PREFIX}%'", view_type=mlflow.entities.ViewType.ALL)
         # A database elsewhere may be shared by several projects: its files are where the first one put them.
         if file is not None and file.parent.resolve() == root.resolve():
-            before, here = found.artifact_location, (file.parent / FILES).resolve().as_uri()
-            if before.startswith("file:") and before.endswith(f"/{FILES}") and before != here:
-                _mend(file, before, here)
-                print(f"note: the project was moved: MLflow's files are those in {file.parent / FILES} now.", file=sys.stderr)
-    return client, found.experiment_id
+            here = (file.parent / FILES).resolve().as_uri()
+            for before in {game.artifact_location for game in games} - {here}:
+                if before.startswith("file:") and before.endswith(f"/{FILES}"):
+                    _mend(file, before, here)
+                    print(
+                        f"note: the project was moved: MLflow's files are those in {file.parent / FILES} now.", file=sys.stderr
+                    )
+    return client
 
 
 def _mend(database: Path, before: str, after: str) -> None:

@@ -11,13 +11,15 @@ import yaml
 from mlflow.entities import Run
 from pydantic import TypeAdapter, ValidationError
 
-from worldmodels.storage.layout import STAGES
+from worldmodels.report.table import paper, read_scores, score_text
+from worldmodels.storage.layout import STAGES, WorldModelFiles
 from worldmodels.tracking.dvclock import NO_STUDY, DvcLock, Entry, artifact_hash, read_lock
 from worldmodels.tracking.git import lock_tags
 from worldmodels.tracking.points import points
 from worldmodels.tracking.registry import register_agents
+from worldmodels.tracking.release import describe
 from worldmodels.tracking.runs import RunStore
-from worldmodels.tracking.store import lock, opened
+from worldmodels.tracking.store import PREFIX, game_experiment, lock, opened
 
 DATA = ("data.json", "latents.safetensors")
 """What a stage reads as data: MLflow shows it as the run's data set."""
@@ -27,7 +29,7 @@ DATA = ("data.json", "latents.safetensors")
 class SyncReport:
     """What a sync did."""
 
-    entries: int  # stages in dvc.lock
+    entries: int = 0  # stages in dvc.lock that belong to a game
     runs_added: int = 0  # of stages
     parents_added: int = 0  # runs of iterations, made or adopted from live ones
     versions_added: int = 0  # of registered models
@@ -41,41 +43,47 @@ class SyncReport:
 def sync(root: Path, *, registry: bool = True) -> SyncReport:
     """Make sure that MLflow has a run for every stage of dvc.lock, a parent for every world model, a version for every agent.
 
-    Idempotent. What is missing is rebuilt from the artifacts; artifacts that are not on disk, or are not as dvc.lock says, are
-    left out with a note, and come with the next sync after ``dvc checkout``.
+    A game has an experiment of its own; the report, which belongs to none, has no run. Idempotent. What is missing is rebuilt
+    from the artifacts; artifacts that are not on disk, or are not as dvc.lock says, are left out with a note, and come with the
+    next sync after ``dvc checkout``.
 
     Raises:
         ArtifactError: there is no dvc.lock, or it is damaged.
         StoreError: MLflow cannot be used.
     """
-    known = DvcLock(read_lock(root / "dvc.lock"))
-    with opened(root) as (client, experiment), lock(root):
-        mirror = Mirror(RunStore(client, experiment), root, known)
-        for key in known.world_models():
-            mirror.iteration(key)
-        for entry in known.entries:
-            if known.parent(entry) is None:
-                mirror.stage(entry, None)
-        mirror.runs.end_killed()
-        mirror.runs.rest()
-        if registry:
-            register_agents(mirror)
-    return mirror.report
+    entries, report = read_lock(root / "dvc.lock"), SyncReport()
+    with opened(root) as client, lock(root):
+        for game in dict.fromkeys(entry.env for entry in entries if entry.env):
+            known = DvcLock([entry for entry in entries if entry.env == game])
+            mirror = Mirror(RunStore(client, game_experiment(client, root, game)), root, known, report)
+            for entry in known.entries:
+                if known.parent(entry) is None:
+                    mirror.stage(entry, None)
+            for key in known.world_models():
+                mirror.iteration(key)
+            mirror.runs.end_killed()
+            mirror.runs.rest()
+            if registry:
+                register_agents(mirror)
+                describe(client, PREFIX + game)
+    return report
 
 
 class Mirror:
-    """Writes runs.
+    """Writes the runs of a game.
 
     Attributes:
         report: what was done so far.
         parents: world model -> id of its iteration's run.
+        tests: agent -> id of the run in which it was evaluated.
     """
 
-    def __init__(self, runs: RunStore, root: Path, known: DvcLock) -> None:
-        self.runs, self.root, self.known = runs, root, known
+    def __init__(self, runs: RunStore, root: Path, known: DvcLock, report: SyncReport) -> None:
+        self.runs, self.root, self.known, self.report = runs, root, known, report
+        report.entries += len(known.entries)
         self.git = lock_tags(root)
-        self.report = SyncReport(len(known.entries))
         self.parents: dict[str, str] = {}
+        self.tests: dict[str, str] = {}
         self._stages = runs.find(kind="stage")
         self._parents = runs.find(kind="iteration")
         self._children = {run.info.run_id: run.data.tags.get("mlflow.parentRunId") for run in self._stages}
@@ -115,6 +123,8 @@ class Mirror:
             run_id, known = self.runs.create_stage(entry.stage, entry.key, tags, parent), None
             self._children[run_id] = parent
             self.report.runs_added += 1
+        if entry.stage == "evaluate":
+            self.tests[entry.key] = run_id
         self.runs.log_params(run_id, entry.params, known.params if known else ())
         figures = _metrics_file(entry)
         on_disk = None if figures is None else self.on_disk(figures)
@@ -158,6 +168,9 @@ class Mirror:
         self.runs.tag(parent, {name: value for name, value in state.items() if tags.get(name) != value})
         params = {name: value for entry in world_model for name, value in entry.params.items()}
         self.runs.log_params(parent, params, known.data.params if known else ())
+        if not (known and known.inputs and known.inputs.dataset_inputs):
+            data = WorldModelFiles(key).data.as_posix()
+            self.runs.log_inputs(parent, {data: self.known.hashes[data]})
         if done and (known is None or known.info.status != "FINISHED"):
             self.runs.client.set_terminated(parent, "FINISHED")
         elif not done and known is not None and known.info.status == "FINISHED":
@@ -175,12 +188,19 @@ class Mirror:
                 self.runs.tag(other, {"wm.current": "false", "wm.open": "false"})
 
     def _headline(self, parent: str, tags: Mapping[str, str], evaluated: Sequence[Entry]) -> None:
-        """Show of an iteration the scores of its last agent that is no part of a study."""
+        """Show of an iteration the scores of its last agent that is no part of a study, and beside what they stand."""
         last = next((entry for entry in reversed(evaluated) if entry.about.get("study") == NO_STUDY), None)
         scores = None if last is None or tags.get("wm.scores") == last.artifact else self.on_disk(last.primary)
         if last is not None and scores is not None:
+            found = read_scores(scores)
+            beside = {"agent": last.key, "episodes": f"{found['real']['n']} ({found['block']})"}
+            beside |= {
+                "blind": score_text(found["blind"]),
+                "random": score_text(found["random"]),
+                "paper": score_text(paper(found)),
+            }
             self.runs.log_metrics(parent, points(scores))
-            self.runs.tag(parent, {"wm.scores": last.artifact, "wm.agent": last.key})
+            self.runs.tag(parent, {"wm.scores": last.artifact, **beside})
 
     def _config(self, parent: str, tags: Mapping[str, str], own: Sequence[Entry]) -> None:
         """Log the settings of an iteration, with all defaults."""

@@ -1,6 +1,7 @@
 """Commands for MLflow: the record of runs, and the registry of agents."""
 
 import os
+import subprocess
 import sys
 from typing import Annotated
 
@@ -8,7 +9,16 @@ import typer
 
 from worldmodels.cli.folder import find_root, project_folder
 from worldmodels.cli.options import Alpha, Json, VersionName, print_json
-from worldmodels.errors import ParamsError
+
+OPEN = """
+import socket, sys, time, webbrowser
+for _ in range(240):
+    with socket.socket() as server:
+        if not server.connect_ex(("127.0.0.1", int(sys.argv[1]))):
+            sys.exit(not webbrowser.open(sys.argv[2]))
+    time.sleep(0.5)
+"""
+"""Opens a page in a browser when its server listens; a process of its own, as `wm track ui` becomes the server."""
 
 commands = typer.Typer()
 track = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="MLflow: the record of what the pipeline made.")
@@ -37,20 +47,32 @@ def track_sync() -> None:
 def track_ui(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine.")] = 5000,
 ) -> None:
-    """Serve MLflow's pages of this project's runs on this machine, until Ctrl-C."""
-    from worldmodels.tracking.store import sqlite_file, tracking_uri
+    """Serve MLflow's pages of this project's runs on this machine, until Ctrl-C; on a desktop, open them.
+
+    If MLFLOW_TRACKING_URI is a server already, print the addresses of its pages.
+    """
+    from worldmodels.tracking.pages import game_pages
+    from worldmodels.tracking.store import opened, redact, tracking_uri
 
     root = project_folder()
     store = tracking_uri(root)
-    if store.startswith(("http://", "https://")):
-        raise ParamsError(f"MLFLOW_TRACKING_URI is a server already: open {store} in a browser.")
-    if sqlite_file(store) is not None and not (root / "dvc.lock").is_file():
+    served = store.startswith(("http://", "https://"))
+    address = store.rstrip("/") if served else f"http://127.0.0.1:{port}"
+    with opened(root) as client:
+        pages = {game: f"{address}/{page}" for game, page in game_pages(client).items()}
+    if not pages:
         typer.echo("Nothing was run yet: the pages will be empty. `make repro` runs the pipeline.", err=True)
-    print(f"MLflow: http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)
+    for game, page in {"MLflow": address, **pages}.items():
+        print(redact(f"{game}: {page}"), flush=True)
+    if served:
+        return
+    print("Ctrl-C ends it.", flush=True)
+    if sys.platform == "darwin" or {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
+        subprocess.Popen([sys.executable, "-c", OPEN, str(port), next(iter(pages.values()), address)])
     # One worker and no job runner: 0.5 GB and 8 s to start, instead of 2.1 GB and 23 s.
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store, "--workers", "1"]
-    address = ["--host", "127.0.0.1", "--port", str(port)]
-    os.execve(command[0], command + address, os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    os.execve(command[0], command, os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})
 
 
 @registry.command("list")
