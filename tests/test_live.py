@@ -20,6 +20,7 @@ from tracked import EXPERIMENT, client_of, files_of, runs, stage_process
 
 from worldmodels.errors import WorldModelsError
 from worldmodels.storage.files import write_curve
+from worldmodels.tracking import live
 from worldmodels.tracking.dvclock import artifact_hash, read_lock
 from worldmodels.tracking.live import stage_run
 from worldmodels.tracking.points import point_of, points
@@ -321,6 +322,21 @@ def test_a_store_that_cannot_be_used_warns_once_and_neither_fails_nor_stalls_a_s
             sync(project)
 
 
+def test_mlflow_is_not_loaded_for_a_stage_that_is_done_at_once(project, monkeypatch, capsys):
+    monkeypatch.delenv("WM_TRACKING")
+    monkeypatch.setattr(live, "SHORT_SECONDS", 0.5)
+    began = time.monotonic()
+    with stage_run("vision", "doom-1", "doom", {}) as run:
+        run.observe(row(1))
+    assert time.monotonic() - began < 0.4
+    assert not (project / "mlflow.db").exists()
+    with stage_run("vision", "doom-1", "doom", {}) as run:
+        time.sleep(1)
+        run.observe(row(1))
+    assert (project / "mlflow.db").exists()
+    assert "warning" not in capsys.readouterr().err
+
+
 def test_tracking_off_shows_progress_and_touches_no_store(project, monkeypatch, capsys):
     monkeypatch.setenv("WM_TRACKING", "off")
     with stage_run("vision", "doom-1", "doom", {}) as run:
@@ -336,7 +352,7 @@ def test_tracking_off_shows_progress_and_touches_no_store(project, monkeypatch, 
 
 
 def test_the_time_left_of_play_is_judged_by_steps_before_an_episode_has_ended(capsys):
-    with stage_run("collect", "doom-1", {}) as run:
+    with stage_run("collect", "doom-1", "", {}) as run:
         told = run.play("collect doom-1", 4, 100)
         told(8, 0)
         assert told._bar.total == 400  # nobody has died: all may live to the limit

@@ -227,6 +227,7 @@ def _copy(source, root, patch):
     patch.chdir(root)
     for name in NAMES:
         patch.delenv(name, raising=False)
+    patch.setenv("WM_TRACKING", "on")  # from the first second: these stages last no longer
     return root
 
 

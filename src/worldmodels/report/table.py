@@ -57,11 +57,16 @@ def rivals(score: Mapping[str, Any]) -> list[Rival]:
     found = [("random play", "random", score["random"])]
     if score["blind"]:
         found.append((f"best blind policy ({score['blind']['policy']})", "blind", score["blind"]))
-    if published := references(score["rules"]):
-        theirs = published[0]
-        found.append(("the paper's agent", "paper", {**theirs._asdict(), "stderr": theirs.std / theirs.n**0.5}))
+    if theirs := paper(score):
+        found.append(("the paper's agent", "paper", theirs))
     found.append((score["key"], "agent", score["real"]))
     return [Rival(name, kind, each["mean"], each["stderr"], each["n"]) for name, kind, each in found]
+
+
+def paper(score: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return mean, standard error and n of the paper's agent under the same rules; None if it has none."""
+    published = references(score["rules"])
+    return {**published[0]._asdict(), "stderr": published[0].std / published[0].n ** 0.5} if published else None
 
 
 def others(scores: Sequence[Mapping[str, Any]]) -> list[Rival]:

@@ -20,6 +20,8 @@ from worldmodels.tracking.store import game_experiment, lock, open_store, reason
 T = TypeVar("T")
 FLUSH_SECONDS, KILLED_FLUSH_SECONDS = 60.0, 5.0
 """How long a stage waits at its end, at most, for what is on its way."""
+SHORT_SECONDS = 5.0
+"""A stage that is done sooner is not tracked live: MLflow takes longer to load than it took. `wm track sync` delivers it."""
 MACHINE_SECONDS = 10
 """Time between two looks at CPU, memory, disk, network and GPU."""
 BATCH_SECONDS = 1.0
@@ -107,7 +109,9 @@ class _Lines:
 def stage_run(
     stage: str, key: str, env: str, params: Mapping[str, Any], *, world_model: str = "", computation: str = ""
 ) -> Iterator[StageRun]:
-    """Track a stage while the block runs; ``WM_TRACKING=off`` shows progress only, and so does a stage of no game.
+    """Track a stage while the block runs, if it takes more than ``SHORT_SECONDS``.
+
+    ``WM_TRACKING=on`` tracks it from its first second. ``WM_TRACKING=off`` shows progress only, and so does a stage of no game.
 
     Args:
         stage: its name.
@@ -118,9 +122,15 @@ def stage_run(
         computation: names what the stage computes. A run of the same that did not finish is continued.
     """
     run = StageRun(stage)
-    off = not env or os.environ.get("WM_TRACKING", "").lower() in ("off", "0", "false")
-    told = (run.outbox, stage, key, env, params, world_model, computation)
-    sender = None if off else threading.Thread(target=_send, args=told, daemon=True)
+    wanted = os.environ.get("WM_TRACKING", "").lower()
+    off = not env or wanted in ("off", "0", "false")
+    over, told = threading.Event(), (run.outbox, stage, key, env, params, world_model, computation)
+
+    def send() -> None:
+        if not over.wait(0 if wanted == "on" else SHORT_SECONDS):
+            _send(*told)
+
+    sender = None if off else threading.Thread(target=send, daemon=True)
     if sender is not None:
         sender.start()
     status = "FAILED"
@@ -132,6 +142,7 @@ def stage_run(
         raise
     finally:
         run.outbox.put(("end", status))
+        over.set()
         if sender is not None:
             sender.join(FLUSH_SECONDS if status == "FINISHED" else KILLED_FLUSH_SECONDS)
             if sender.is_alive():

@@ -28,7 +28,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 import worldmodels
 from worldmodels.report.table import paper, read_scores, score_text
-from worldmodels.report.verdict import details, headline
+from worldmodels.report.verdict import headline
 from worldmodels.storage.layout import AgentFiles
 from worldmodels.tracking.dvclock import NO_STUDY, Entry
 from worldmodels.tracking.points import TEST
@@ -233,7 +233,7 @@ def model_card(scores: Mapping[str, Any], version: str, *, drawn: bool) -> str:
     study = "" if scores["study"] == "none" else f" It belongs to the study `{scores['study']}`."
     address = f"model-versions/get-artifact?path={PICTURE}&name={name}&version={version}"
     return (
-        f"{headline(scores)}\n\n{details(scores)} "
+        f"{headline(scores)}\n\nMean return of {scores['real']['n']} {scores['block']} episodes, which nothing was trained on. "
         f"World model `{scores['world_model']}`, controller `{scores['controller']}`.{study} "
         f"Trained with preset `{scores['preset']}`; tested under `{scores['rules']}` on {scores['backend']}.\n\n"
         "| episodes | mean return ± standard error | n |\n|---|---|---|\n"
