@@ -853,9 +853,9 @@ class TestLedger:
         result = wm("ledger", "add", "--run", "mine", "--hardware", "a machine", "--minutes", "doom-1=12.5")
         assert result.exit_code == 0, result.output
         row = next(line for line in Path("results/ledger.csv").read_text().splitlines() if line.startswith("mine,"))
-        assert row.startswith("mine,quick,take_cover,doom-1,0,0,20,500,250,55.9,900,12.5,a machine,")
+        assert row.startswith("mine,quick,take_cover,doom-1,0,0,test,20,500,250,55.9,900,12.5,a machine,")
         assert wm("ledger", "write").exit_code == 0
-        assert "| mine | doom-1 | quick | 500 ± 56 |" in Path("docs/results.md").read_text()
+        assert "| mine | doom-1 | quick | test | 500 ± 56 |" in Path("docs/results.md").read_text()
 
     @pytest.mark.parametrize(
         "arguments",

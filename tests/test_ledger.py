@@ -31,7 +31,7 @@ from worldmodels.storage.files import write_table
 ROOT = Path(__file__).parents[1]
 SCORE = {
     "key": "doom-2-game", "environment": "doom", "agent": "doom-2-game", "preset": "laptop", "study": "none",
-    "rules": "takecover-skill4-limit2100", "backend": "vizdoom-1.3.2", "controller_seed": 3, "seed": 1,
+    "rules": "takecover-skill4-limit2100", "backend": "vizdoom-1.3.2", "controller_seed": 3, "seed": 1, "block": "test",
     "real": {"mean": 1100.0, "std": 500.0, "stderr": 50.0, "n": 100}, "dream": {"mean": 1300.5},
 }  # fmt: skip
 
@@ -111,7 +111,7 @@ def test_a_score_becomes_a_row(project: Path) -> None:
     (row,) = read_ledger(project / LEDGER).to_dict("records")
     assert row == {
         "run": "mine", "preset": "laptop", "game": "take_cover", "agent": "doom-2-game", "chain_seed": 1, "controller_seed": 3,
-        "n": 100, "mean": 1100.0, "std": 500.0, "stderr": 50.0, "dream": 1300.5, "minutes": 12.5,
+        "block": "test", "n": 100, "mean": 1100.0, "std": 500.0, "stderr": 50.0, "dream": 1300.5, "minutes": 12.5,
         "hardware": "AMD EPYC, 2 cores", "commit": row["commit"],
     }  # fmt: skip
     assert re.fullmatch("[0-9a-f]{7,}", row["commit"])
@@ -138,7 +138,9 @@ def test_policies_that_do_not_look_are_rows_too(project: Path) -> None:
     played = {"random": [110.0, 310.0], "sweep 100": [740.0, 740.0]}
     rows = [(world, seed, total, 9, True) for world, totals in played.items() for seed, total in enumerate(totals)]
     write_table(folder / "returns.parquet", pd.DataFrame(rows, columns=["world", "seed", "total", "length", "terminal"]))
-    write_metrics(project, {name: SCORE[name] for name in ("environment", "preset", "rules", "real")} | {"key": "doom-0"})
+    write_metrics(
+        project, {name: SCORE[name] for name in ("environment", "preset", "rules", "block", "real")} | {"key": "doom-0"}
+    )
     add(project, "mine")
     ledger = read_ledger(project / LEDGER)
     means = dict(zip(ledger["agent"], ledger["mean"], strict=True))
@@ -174,11 +176,11 @@ def ledger_of(path: Path, *rows: str) -> pd.DataFrame:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("r,laptop,carracing,a,0,0,100,900,20,9,,,,", r"line 2: stderr is 9.0; std / sqrt\(n\) is 2.00"),
-        ("r,laptop,carracing,,0,0,100,900,20,2,,,,", "line 2: agent must be given"),
-        ("r,laptop,carracing,a,0,0,100,,20,2,,,,", "line 2: mean must be given"),
-        ("r,laptop,carracing,a,0,0,100,many,20,2,,,,", "column mean"),
-        ("r,laptop,carracing,a,0,0,1.5,900,20,2,,,,", "column n"),
+        ("r,laptop,carracing,a,0,0,test,100,900,20,9,,,,", r"line 2: stderr is 9.0; std / sqrt\(n\) is 2.00"),
+        ("r,laptop,carracing,,0,0,test,100,900,20,2,,,,", "line 2: agent must be given"),
+        ("r,laptop,carracing,a,0,0,test,100,,20,2,,,,", "line 2: mean must be given"),
+        ("r,laptop,carracing,a,0,0,test,100,many,20,2,,,,", "column mean"),
+        ("r,laptop,carracing,a,0,0,test,1.5,900,20,2,,,,", "column n"),
     ],
 )
 def test_a_wrong_cell_is_named(tmp_path: Path, row: str, message: str) -> None:
@@ -187,7 +189,7 @@ def test_a_wrong_cell_is_named(tmp_path: Path, row: str, message: str) -> None:
 
 
 def test_two_rows_of_one_agent_with_the_same_seeds_are_refused(tmp_path: Path) -> None:
-    row = "r,laptop,carracing,a,0,0,100,900,20,2,,,,"
+    row = "r,laptop,carracing,a,0,0,test,100,900,20,2,,,,"
     with pytest.raises(ArtifactError, match="two rows of a in r"):
         ledger_of(tmp_path / "ledger.csv", row, row)
 
@@ -200,13 +202,13 @@ def test_other_columns_are_refused(tmp_path: Path) -> None:
 
 
 def test_three_seeds_have_the_error_over_the_seeds_and_one_seed_the_error_over_its_episodes(tmp_path: Path) -> None:
-    rows = [f"r,laptop,carracing,three,0,{seed},100,{mean},20,2,,,," for seed, mean in enumerate((880, 900, 920))]
-    table = run_table(ledger_of(tmp_path / "ledger.csv", *rows, "r,laptop,carracing,one,0,0,100,900,20,2,,50,,"))
-    assert "| r | three | laptop | 900 ± 12 | 20 | 100 | 3: 880, 900, 920 |" in table  # 20 / sqrt(3)
-    assert "| r | one | laptop | 900.0 ± 2.0 | 20 | 100 |  |  | 50 |" in table
+    rows = [f"r,laptop,carracing,three,0,{seed},test,100,{mean},20,2,,,," for seed, mean in enumerate((880, 900, 920))]
+    table = run_table(ledger_of(tmp_path / "ledger.csv", *rows, "r,laptop,carracing,one,0,0,test,100,900,20,2,,50,,"))
+    assert "| r | three | laptop | test | 900 ± 12 | 20 | 100 | 3: 880, 900, 920 |" in table  # 20 / sqrt(3)
+    assert "| r | one | laptop | test | 900.0 ± 2.0 | 20 | 100 |  |  | 50 |" in table
 
 
 def test_a_ledger_that_lacks_a_row_of_the_table_in_readme_is_refused(tmp_path: Path) -> None:
-    ledger = ledger_of(tmp_path / "ledger.csv", "r,laptop,carracing,a,0,0,100,900,20,2,,,,")
+    ledger = ledger_of(tmp_path / "ledger.csv", "r,laptop,carracing,a,0,0,test,100,900,20,2,,,,")
     with pytest.raises(ArtifactError, match="which README shows"):
         headline_table(ledger, read_headlines(ROOT / HEADLINES))

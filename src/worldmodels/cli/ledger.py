@@ -1,7 +1,7 @@
 """``wm ledger``: the scores of runs in ``results/ledger.csv``, and what README and ``docs/results.md`` show of them.
 
-The ledger is the one source of every score that a page shows. A row is one agent on test episodes. ``results/headlines.csv``
-names the rows of the table in README. No stage reads or writes either.
+The ledger is the one source of every score that a page shows. A row is one agent on a block of episodes.
+``results/headlines.csv`` names the rows of the table in README. No stage reads or writes either.
 """
 
 import math
@@ -26,12 +26,13 @@ from worldmodels.storage.layout import METRICS, AgentFiles
 LEDGER, HEADLINES = Path("results/ledger.csv"), Path("results/headlines.csv")
 README, PAGE, PICTURE = Path("README.md"), Path("docs/results.md"), Path("docs/images/ledger.png")
 COLUMNS = (
-    "run", "preset", "game", "agent", "chain_seed", "controller_seed", "n", "mean", "std", "stderr", "dream", "minutes",
-    "hardware", "commit",
+    "run", "preset", "game", "agent", "chain_seed", "controller_seed", "block", "n", "mean", "std", "stderr", "dream",
+    "minutes", "hardware", "commit",
 )  # fmt: skip
 BEGIN, END = "<!-- ledger -->", "<!-- /ledger -->"
-_IDENTITY = ["run", "game", "agent", "chain_seed", "controller_seed"]
-_NUMBERS: dict[str, Any] = dict.fromkeys(COLUMNS[4:7], "Int64") | dict.fromkeys(COLUMNS[7:12], "Float64")
+_IDENTITY = ["run", "game", "agent", "chain_seed", "controller_seed", "block"]
+_WHOLE, _REAL = ("chain_seed", "controller_seed", "n"), ("mean", "std", "stderr", "dream", "minutes")
+_NUMBERS: dict[str, Any] = dict.fromkeys(_WHOLE, "Int64") | dict.fromkeys(_REAL, "Float64")
 
 
 def add(root: Path, run: str, *, hardware: str = "", minutes: Sequence[str] = ()) -> str:
@@ -141,10 +142,10 @@ def headline_table(ledger: pd.DataFrame, headlines: pd.DataFrame) -> str:
 def run_table(rows: pd.DataFrame) -> str:
     """Return rows of the ledger as a table in Markdown, one line for every agent of a run; its seeds stand in that line."""
     lines = [
-        {"run": str(run), "agent": str(agent), "preset": group["preset"].iloc[0]} | _summary(group)
-        for (run, agent), group in rows.groupby(["run", "agent"], sort=False)
+        {"run": str(run), "agent": str(agent), "preset": group["preset"].iloc[0], "block": str(block)} | _summary(group)
+        for (run, agent, block), group in rows.groupby(["run", "agent", "block"], sort=False)
     ]
-    shown = ("run", "agent", "preset", "score", "std", "n", "seeds", "dream", "minutes", "hardware", "commit")
+    shown = ("run", "agent", "preset", "block", "score", "std", "n", "seeds", "dream", "minutes", "hardware", "commit")
     return _markdown(lines, shown)
 
 
@@ -168,7 +169,7 @@ def with_table(page: Path, text: str, table: str) -> str:
 @figure
 def minutes_plot(axes: Axes, ledger: pd.DataFrame, headlines: pd.DataFrame, game: str) -> None:
     """Draw score over minutes from nothing; random play, the best blind policy and the paper are lines."""
-    known = ledger[(ledger["game"] == game) & ledger["minutes"].notna()]
+    known = ledger[(ledger["game"] == game) & ledger["minutes"].notna() & (ledger["block"] != "development")]
     for number, (run, rows) in enumerate(known.groupby("run", sort=False)):
         again, place = divmod(number, len(SERIES))
         minutes, mean, error = (rows[name].astype(float) for name in ("minutes", "mean", "stderr"))
@@ -203,7 +204,7 @@ def _rows(root: Path, file: Path) -> list[dict[str, Any]]:
     try:
         study = score.get("study", "none")
         preset = score["preset"] + ("" if study == "none" else f"+{study}")
-        about = {"preset": preset, "game": game_name(score["rules"])}
+        about = {"preset": preset, "game": game_name(score["rules"]), "block": score["block"]}
         if score["key"] == f"{score['environment']}-0":
             _, policies = read_blind(AgentFiles(score["key"], root).returns)
             return [about | row | {"agent": _blind(name)} for name, row in policies.items()]
