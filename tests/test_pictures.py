@@ -209,7 +209,7 @@ class TestDemonstration:
     @pytest.fixture(scope="class")
     def agent(self) -> Agent:
         torch.manual_seed(0)
-        game = {"kind": "gym", "id": "Pendulum-v1", "action": "box", "reward": "none", "limit": 20}
+        game = {"kind": "gym", "id": "Pendulum-v1", "reward": "none", "limit": 20}
         shape = ControllerConfig(features="zh")
         vision, memory = Vision(VisionConfig(latent=4)), LSTMConfig(hidden=8, done=False).build(4, 1)
         for parameter in memory.parameters():
