@@ -239,7 +239,7 @@ def test_on_other_systems_the_engine_is_started_without_a_shell(monkeypatch, tmp
 def test_the_buttons_of_a_scenario_are_a_choice_and_the_first_option_presses_none() -> None:
     game = DoomConfig(scenario="my_way_home", buttons=["TURN_LEFT", "MOVE_FORWARD"], limit=40)
     assert game.choices == (3,)
-    assert [policy.name for policy in game.blind] == ["still", "turn_left", "move_forward"]
+    assert [policy.name for policy in game.blind] == ["still", "turn left", "move forward"]
     with closing(game.make()) as env:
         still, left, forward = (constant(env, option(number, 3), 20)[0] for number in range(3))
         tied, _ = constant(env, [-0.2, -0.1, -0.3], 20)

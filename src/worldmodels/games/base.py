@@ -62,6 +62,11 @@ class GameConfig(Config):
         return ()
 
     @property
+    def options(self) -> list[str]:
+        """What people call the options of all choices, one after the other; [] if nobody has named them."""
+        return []
+
+    @property
     @abstractmethod
     def pay(self) -> Pay:
         """What is rewarded: every game step that is survived, events of the game, or nothing."""

@@ -132,6 +132,10 @@ class DoomConfig(GameConfig):
         return () if self.take_cover else (self.action_size,)
 
     @property
+    def options(self) -> list[str]:
+        return [] if self.take_cover else ["still", *(name.lower().replace("_", " ") for name in self.pressed)]
+
+    @property
     def pay(self) -> Pay:
         return self.reward
 
@@ -147,9 +151,9 @@ class DoomConfig(GameConfig):
     def blind(self) -> list[ScriptedConfig]:
         """Standing still, running into a wall, and running to and fro, so many tics each way; or each button held down."""
         if not self.take_cover:
-            names, actions = ["still", *self.pressed], [option(each, self.action_size) for each in range(self.action_size)]
+            named = zip(self.options, (option(each, self.action_size) for each in range(self.action_size)), strict=True)
             return [
-                ScriptedConfig(name=name.lower(), first=each, second=each) for name, each in zip(names, actions, strict=True)
+                ScriptedConfig(name=name, first=each, second=each) for name, each in zip(self.options, actions, strict=True)
             ]
         still = ScriptedConfig(name="still", first=[0.0], second=[0.0])
         hold = ScriptedConfig(name="hold", first=[1.0], second=[1.0])

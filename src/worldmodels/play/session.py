@@ -285,8 +285,8 @@ def about(agent: Agent, *, name: str, temperature: float, rate: float) -> dict[s
     """Return what any page needs to know before anything is dreamt."""
     memory = agent.memory
     return {"name": name, "environment": agent.card.environment, "temperature": temperature, "rate": rate,
-            "actions": memory.action, "latents": widest_latents(agent),
-            "reward": memory.config.reward != "none", "done": memory.config.done}  # fmt: skip
+            "actions": memory.action, "choices": memory.choices, "options": agent.game.options,
+            "latents": widest_latents(agent), "reward": memory.config.reward != "none", "done": memory.config.done}  # fmt: skip
 
 
 def widest_latents(agent: Agent, *, lanes: int = 16, steps: int = 100) -> list[tuple[int, float, float]]:

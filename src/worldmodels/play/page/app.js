@@ -124,9 +124,24 @@ const DRIVES = {
 const down = new Set();
 let drives = null;
 
+function drivesOf({ actions, choices, options }) {
+  if (!choices.length) return DRIVES[actions] || { keys: {}, pads: {} };
+  // A number for each option of a choice, and the largest wins: the key 1 takes the first one.
+  const keys = {}, pads = {};
+  for (let option = 0; option < Math.min(actions, 9); option++) {
+    keys[option + 1] = Array.from({ length: actions }, (_, axis) => (axis === option ? 2 : 0));
+    pads[options[option] ? `${option + 1} ${options[option]}` : `${option + 1}`] = `${option + 1}`;
+  }
+  return { keys, pads };
+}
+
+const keysOf = ({ actions, choices }) =>
+  choices.length ? "keys 1 and up" : `arrow keys${actions === 3 ? " (up is gas, down is brake)" : ""}`;
+
 function hold() {
-  // Gas and brake rest at -1, which is none: two more is all.
-  const action = source.about.actions === 3 ? [0, -1, -1] : new Array(source.about.actions).fill(0);
+  // Gas, brake and options rest at -1, which is none: two more is all.
+  const { actions, choices } = source.about;
+  const action = choices.length ? new Array(actions).fill(-1) : actions === 3 ? [0, -1, -1] : new Array(actions).fill(0);
   for (const key of down) drives.keys[key].forEach((value, axis) => { action[axis] += value; });
   say({ do: "hold", action: action.map((value) => Math.max(-1, Math.min(1, value))) });
 }
@@ -158,7 +173,7 @@ function build(about) {
   $("about").textContent = `of ${about.name}`;
   $("latentcount").textContent = size;
   put("rate", about.rate, about.rate);
-  drives = DRIVES[about.actions] || { keys: {}, pads: {} };
+  drives = drivesOf(about);
   for (const [text, key] of Object.entries(drives.pads)) {
     const button = document.createElement("button");
     button.textContent = text;
@@ -188,7 +203,7 @@ function build(about) {
     return item;
   }));
   $("help").innerHTML = "The dream is no game: M makes up what comes next, V draws it. You can drive" +
-    `<span class="keys">, with the arrow keys${about.actions === 3 ? " (up is gas, down is brake)" : ""}</span>.`;
+    `<span class="keys">, with the ${keysOf(about)}</span>.`;
 }
 
 function wire() {
