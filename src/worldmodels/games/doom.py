@@ -152,9 +152,7 @@ class DoomConfig(GameConfig):
         """Standing still, running into a wall, and running to and fro, so many tics each way; or each button held down."""
         if not self.take_cover:
             named = zip(self.options, (option(each, self.action_size) for each in range(self.action_size)), strict=True)
-            return [
-                ScriptedConfig(name=name, first=each, second=each) for name, each in zip(self.options, actions, strict=True)
-            ]
+            return [ScriptedConfig(name=name, first=each, second=each) for name, each in named]
         still = ScriptedConfig(name="still", first=[0.0], second=[0.0])
         hold = ScriptedConfig(name="hold", first=[1.0], second=[1.0])
         sweep = partial(ScriptedConfig, first=[1.0], second=[-1.0])
