@@ -153,7 +153,7 @@ def test_an_iteration_says_in_a_sentence_and_a_table_how_good_its_agents_are_and
     client = client_of(synced)
     note = parent_of(client, "doom-2").data.tags["mlflow.note.content"]
     sentence, _, heading, _, *rows = note.splitlines()
-    assert sentence.startswith("doom-2-game gets 8.0 ± 0.5 a game: better than the best policy that does not look")
+    assert sentence.startswith("doom-2-game gets 8.0 ± 0.5 a game: better than the best blind policy")
     assert heading == "| agent | score | n | dream | best blind | paper | champion |"
     assert {row.split(" | ")[0].strip("| "): row.split(" | ")[-1].strip(" |") for row in rows} == {
         "doom-2": "not asked: `wm registry promote doom-2`",
