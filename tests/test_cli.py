@@ -177,7 +177,7 @@ class TestStart:
         ("typed", "offered"),
         [
             ("wm eval", ["evaluate"]),
-            ("wm evaluate doom-", ["doom-1", "doom-2", "doom-2-game", "doom-9"]),
+            ("wm evaluate doom-", ["doom-1", "doom-2", "doom-9"]),
             ("wm preset lap", ["laptop"]),
             ("wm preset laptop --study ab", ["ablation"]),
         ],
@@ -223,7 +223,7 @@ class TestFindingAgents:
             assert "is the random policy" in result.stderr
         assert not Path("small").exists()
 
-    @pytest.mark.parametrize("key", ["doom-2-game", "carracing-1"])
+    @pytest.mark.parametrize("key", ["doom-2", "carracing-1-game"])
     def test_every_agent_of_params_is_known_by_its_key(self, project: Path, key: str) -> None:
         assert f"dvc repro controller@{key}" in wm("evaluate", key).stderr
         shutil.copytree("artifacts/agents/doom-1", f"artifacts/agents/{key}")
@@ -429,11 +429,11 @@ class TestShow:
         assert "Where to look" not in text
 
     def test_agents_of_studies_stand_in_the_same_table(self, project: Path) -> None:
-        write_scores(project, "doom-2-game", 777)
+        write_scores(project, "doom-2", 777)
         shutil.copytree("artifacts/agents/doom-1", "artifacts/agents/doom-cmaes")
         write_scores(project, "doom-cmaes", 444, study="learning")
         table = wm("show").stdout.split("\n\n")[0]
-        for part in ("doom-1 ", "doom-2-game", "777 ± 87", "doom-cmaes", "learning"):
+        for part in ("doom-1 ", "doom-2", "777 ± 87", "doom-cmaes", "learning"):
             assert part in table
 
     def test_the_next_steps_say_how_it_went_and_are_of_the_best_agents_that_are_in_no_study(self, project: Path) -> None:
@@ -442,13 +442,13 @@ class TestShow:
         assert "wm play doom-1 " in text
         assert "dvc repro report" in text
         assert "0123456" not in text  # hashes are for `wm show`
-        write_scores(project, "doom-2-game", 777)
+        write_scores(project, "doom-2", 777)
         shutil.copytree("artifacts/agents/doom-1", "artifacts/agents/zzz")
         write_scores(project, "zzz", 999, study="learning")
         Path("reports").mkdir()
         Path("reports/index.html").touch()
         text = wm("show", "--next-steps").stdout
-        assert "wm play doom-2-game " in text
+        assert "wm play doom-2 " in text
         assert "open reports/index.html in a browser" in text
 
     @pytest.mark.parametrize("number", range(3))
@@ -491,7 +491,7 @@ class TestShow:
         }
         assert not model["stages"]["memory"]["made"]
         assert "dvc repro evaluate@doom-1" not in found["missing"]
-        assert {"dvc repro memory@doom-1", "dvc repro initialise@doom", "dvc repro film@doom-2-game"} <= set(found["missing"])
+        assert {"dvc repro memory@doom-1", "dvc repro initialise@doom", "dvc repro film@doom-2"} <= set(found["missing"])
 
     def test_scores_that_are_not_those_of_the_lock_are_marked(self, project: Path) -> None:
         path = project / "metrics/doom-1.json"
@@ -546,7 +546,7 @@ class TestParams:
             result = wm("check")
             assert result.exit_code == 0, result.stderr
             assert f"preset {name}, " in result.stdout
-        assert "3 world models, 4 agents (doom-1, doom-2, doom-2-game, carracing-1)" in result.stdout
+        assert "3 world models, 4 agents (doom-1, doom-2, carracing-1, carracing-1-game)" in result.stdout
 
     def test_check_says_how_long_a_run_takes_by_the_rates_of_known_machines(self, project: Path) -> None:
         assert "takes about" not in wm("check").stdout
@@ -636,7 +636,7 @@ class TestParams:
 
     def test_a_study_that_does_not_fit_is_refused_and_nothing_is_written(self, project: Path) -> None:
         studies = Path("presets/studies")
-        agent = "{{ env: doom, world_model: {}, begin: doom-0, controller: dream, seed: {}, study: mine }}"
+        agent = "{{ env: doom, world_model: {}, begin: doom-0, controller: search, seed: {}, study: mine }}"
         (studies / "lacking.yaml").write_text(f"agents:\n  mine: {agent.format('doom-9', 0)}\n")
         (studies / "pong.yaml").write_text("pong:\n  controllers: {}\n")
         (studies / "other.yaml").write_text(f"agents:\n  doom-1: {agent.format('doom-1', 3)}\n")
@@ -675,8 +675,8 @@ class TestSweep:
             ("seed=0,1,2", ["0", "1", "2"]),
             ("doom.vision.loss.kl_tolerance=0.5,1", ["0.5", "1"]),
             ("doom.memory.model.ending=threshold", ["threshold"]),  # at its default in params.yaml
-            ("doom.controllers.dream.phases.learn.updates=50,100", ["50", "100"]),
-            ("doom.controllers.dream.phases.learn.learning_rate=3e-05,1e-4", ["3e-05", "1e-4"]),
+            ("doom.controllers.learn.phases.learn.updates=50,100", ["50", "100"]),
+            ("doom.controllers.learn.phases.learn.learning_rate=3e-05,1e-4", ["3e-05", "1e-4"]),
             ("agents.doom-2.seed=1", ["1"]),
             ("doom.collect.strengths=[0.1,0.2],[0.3]", ["[0.1,0.2]", "[0.3]"]),
         ],
@@ -705,13 +705,13 @@ class TestSweep:
     def test_a_misspelt_key_names_the_one_that_is_meant(self) -> None:
         assert "`kl_tolerance`" in wm("sweep", "doom.vision.loss.kl_tolerence=1", "--dry").stderr
 
-    @pytest.mark.parametrize("target", ["nope", "evaluate@doom-9", "vision@doom-2-game", "report@doom-1", ""])
+    @pytest.mark.parametrize("target", ["nope", "evaluate@doom-9", "vision@carracing-1-game", "report@doom-1", ""])
     def test_a_target_that_is_no_stage_is_refused(self, target: str) -> None:
         result = wm("sweep", "seed=1", "--target", target, "--dry")
         assert result.exit_code == 2
         assert "there is no stage" in result.stderr
 
-    @pytest.mark.parametrize("target", ["evaluate@doom-2-game", "evaluate", "vision@doom-1", "report", "initialise@doom"])
+    @pytest.mark.parametrize("target", ["evaluate@carracing-1-game", "evaluate", "vision@doom-1", "report", "initialise@doom"])
     def test_a_target_that_is_a_stage_is_taken(self, target: str) -> None:
         assert wm("sweep", "seed=1", "--target", target, "--dry").exit_code == 0
 

@@ -178,11 +178,11 @@ def test_lines_that_loop_or_name_what_is_not_there_are_refused_before_anything_r
     [
         ("doom.memory.model.done", False, "pay: hazard is told by M's done head"),
         ("carracing.memory.model.reward", "none", "a dream of carracing has no reward without it"),
-        ("doom.controllers.game", GRADIENT, "drought_cost is told by M's event head"),
-        ("doom.controllers.dream.phases.learn.moments", {"share": 0.5, "context": 525}, "525 steps at most"),
-        ("doom.controllers.dream.phases.learn", {"kind": "cmaes", "generations": 60}, "69,761 coordinates is too large"),
-        ("doom.controllers.dream.selection.every", 61, "more than the 60 generations"),
-        ("doom.controllers.dream.phases.learn.batch_size", 10**6, "num_envs * num_steps = 8,192 steps"),
+        ("doom.controllers.learn", GRADIENT, "drought_cost is told by M's event head"),
+        ("doom.controllers.learn.phases.learn.moments", {"share": 0.5, "context": 525}, "525 steps at most"),
+        ("doom.controllers.learn.phases.learn", {"kind": "cmaes", "generations": 60}, "69,761 coordinates is too large"),
+        ("doom.controllers.learn.selection.every", 301, "more than the 300 generations"),
+        ("doom.controllers.learn.phases.learn.batch_size", 10**6, "num_envs * num_steps = 8,192 steps"),
         ("doom.collect.random", {"holds": [2**63], "mean": [0.0], "scale": [1.0], "bias": [0.5]}, "collect.random.holds.0"),
         ("doom.collect.random", {"mean": [0.0] * 3, "scale": [1.0] * 3, "bias": [0.5] * 3}, "has 3 action components"),
         ("doom.memory.sequence", 1, "greater than or equal to 2"),
@@ -217,7 +217,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("name", HOSTILE)
 @pytest.mark.parametrize(
-    "where", ["world_models", "agents", "doom.controllers", "doom.controllers.dream.phases", "environments"]
+    "where", ["world_models", "agents", "doom.controllers", "doom.controllers.learn.phases", "environments"]
 )
 def test_no_key_that_reaches_a_command_or_a_path_can_do_harm(project, where, name):
     params, node, last = opened(where)
@@ -268,7 +268,7 @@ def test_any_lock_is_shown_or_named_as_damaged(agent, data):
 
 
 KEYS = st.sampled_from(
-    ["seed", "doom.vision.loss.kl_tolerance", "doom.controllers.dream.order", "agents.doom-1", "agents", "preset"]
+    ["seed", "doom.vision.loss.kl_tolerance", "doom.controllers.learn.order", "agents.doom-1", "agents", "preset"]
 )
 
 

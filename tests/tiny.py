@@ -71,7 +71,11 @@ def tiny_params() -> dict[str, Any]:
             "phases": {"improve": dict(GRADIENT)},
         },
     }
-    params["agents"] |= {
+    params["agents"] = {
+        "doom-1": agent("doom", "doom-1", "doom-0", "dream"),
+        "doom-2": agent("doom", "doom-2", "doom-1", "dream"),
+        "doom-2-game": agent("doom", "doom-2", "doom-2", "game"),
+        "carracing-1": agent("carracing", "carracing-1", "carracing-0", "dream"),
         "carracing-1-game": agent("carracing", "carracing-1", "carracing-1", "game"),
         "carracing-untrained": agent("carracing", "carracing-1", "carracing-0", "untrained", study="ablation"),
     }
