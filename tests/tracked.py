@@ -237,9 +237,11 @@ def client_of(root):
 
 def runs(client, **tags):
     """Runs with these wm tags, by name."""
-    experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
+    experiment = client.get_experiment_by_name(EXPERIMENT)
     query = " and ".join(f"tags.`wm.{name}` = '{value}'" for name, value in tags.items())
-    return client.search_runs([experiment], query, order_by=["attributes.start_time ASC"])
+    if experiment is None:  # no stage has begun yet
+        return []
+    return client.search_runs([experiment.experiment_id], query, order_by=["attributes.start_time ASC"])
 
 
 def mirror(client):
