@@ -7,7 +7,7 @@ from pipeline.stage import Stage, run_stage
 from worldmodels.games.base import GameConfig
 from worldmodels.games.make import Game
 from worldmodels.rollout.bare import play_blind
-from worldmodels.rollout.evaluation import NUM_ENVS, EvaluationConfig, shards
+from worldmodels.rollout.evaluation import NUM_ENVS, Block, shards
 from worldmodels.rollout.scores import best_blind, episodes_table, join, summarise
 from worldmodels.seeds import episode_seeds
 from worldmodels.storage.agents import AgentCard, write_card
@@ -18,8 +18,8 @@ from worldmodels.storage.weights import save_tensors
 def main(stage: Stage) -> None:
     game: GameConfig = stage.params("game", Game)
     policies = game.policies
-    test: EvaluationConfig = stage.params("evaluate", EvaluationConfig)
-    parts = shards(episode_seeds(test.block, test.episodes), NUM_ENVS, stage.engine.workers)
+    block: Block = stage.params("evaluate.block", Block)
+    parts = shards(episode_seeds(block, stage.params("evaluate.episodes", int)), NUM_ENVS, stage.engine.workers)
     tasks = [(game, policy, seeds, NUM_ENVS) for policy in policies.values() for seeds in parts]
     played = play(stage, play_blind, tasks, stage.checkpoint(), game.steps)
     returns = {name: join(played[i * len(parts) : (i + 1) * len(parts)]) for i, name in enumerate(policies)}
@@ -33,7 +33,7 @@ def main(stage: Stage) -> None:
     save_tensors(empty.vision, {}, {})
     save_tensors(empty.memory, {}, {})
     env = game.make(scoring=True)
-    about = {"key": stage.key, "environment": stage.env, "preset": stage.value("preset", str), "block": test.block}
+    about = {"key": stage.key, "environment": stage.env, "preset": stage.value("preset", str), "block": block}
     rules = {"rules": env.rules, "backend": env.backend}
     write_json(files.scores, {**about, **rules, "real": scores["random"], "blind": best_blind(scores)})
     stage.run.done(files.scores, metrics=files.scores)

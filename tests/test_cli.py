@@ -719,7 +719,7 @@ class TestSweep:
     def test_results_decide_whether_an_experiment_is_run_again(self, monkeypatch: pytest.MonkeyPatch, kept: bool) -> None:
         (row,) = json.loads(wm("sweep", "seed=1", "--target", "evaluate@doom-1", "--dry", "--json").stdout)
         there = Experiment(row["experiment"], "0" * 40, "1" * 40)
-        found = Result({}, {"doom-1": scores_of("doom-1", 500)} if kept else {})
+        found = Result({}, {"doom-1": scores_of("doom-1", 500)} if kept else {}, {})
         ran: list[str] = []
         monkeypatch.setattr("worldmodels.cli.sweep.list_experiments", lambda _: [there])
         monkeypatch.setattr("worldmodels.cli.sweep.read_result", lambda *_: found)

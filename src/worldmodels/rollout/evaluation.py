@@ -7,6 +7,7 @@ from pydantic import Field
 
 from worldmodels.params import Config
 
+Block = Literal["test", "development"]
 NUM_ENVS = 16
 """Games at a time in a worker. Returns do not depend on it."""
 
@@ -18,7 +19,7 @@ class EvaluationConfig(Config):
     episodes: int = Field(ge=2, le=100_000)
     # ``test``; or ``development``, other episodes, on which recipes and settings are compared: what is chosen by test episodes
     # has no honest score on them
-    block: Literal["test", "development"] = "test"
+    block: Block
     dreams: int = Field(default=100, ge=0, le=100_000)  # episodes of the dream, whose return stands beside the game's; 0: none
     temperature: float = Field(default=1.0, gt=0, le=10)  # tau of these dreams
 
