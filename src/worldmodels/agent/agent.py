@@ -21,7 +21,11 @@ from worldmodels.memory.features import feature_size, select_features
 from worldmodels.memory.make import memory_from_description
 from worldmodels.params import validate
 from worldmodels.rollout import noise, world
+from worldmodels.rollout.evaluation import NUM_ENVS, Block
+from worldmodels.rollout.loop import EpisodeRecorder, run_episodes
 from worldmodels.rollout.world import ModelWorld
+from worldmodels.seeds import episode_seeds
+from worldmodels.shapes import Episode, Returns
 from worldmodels.storage.agents import AgentCard, code_fingerprint, read_card, read_part, write_card
 from worldmodels.storage.layout import damaged
 from worldmodels.storage.weights import load_model, load_tensors, save_model, save_tensors
@@ -83,6 +87,21 @@ class Agent:
         limit = game.steps if limit is None else limit
         how: dict[str, Any] = {"temperature": temperature, "limit": limit, "worth": game.worth, "vision": self.vision}
         return paid(DreamWorld(self.memory, starts or self.starts, features, **how), "return", goal=game.goal)
+
+    def evaluate(self, episodes: int, *, block: Block = "test") -> Returns:
+        """Play the first ``episodes`` of a block in the game, on the back end that scores; arrays are (1, episodes)."""
+        world = self.real_world(self.game.make(scoring=True))
+        try:
+            return run_episodes(world, self.policy(), episode_seeds(block, episodes), lanes=NUM_ENVS)
+        finally:
+            world.close()
+
+    def dream(self, seed: int, *, temperature: float = 1.0, limit: int | None = None) -> Episode:
+        """Act in its own dream of a seed, with pictures; see ``dream_world``."""
+        kept: list[Episode] = []
+        world = self.dream_world(temperature=temperature, limit=limit)
+        run_episodes(world, self.policy(), [seed], recorder=EpisodeRecorder(kept.append))
+        return kept[0]
 
     @torch.inference_mode()
     def act(self, frames: np.ndarray, state: Tensor, *, noise: Tensor | None = None) -> tuple[np.ndarray, Tensor]:

@@ -11,8 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from worldmodels.agent.agent import Agent
-    from worldmodels.rollout.world import World
-    from worldmodels.shapes import Episode, Returns
+    from worldmodels.shapes import Returns
 
 LANES = 16
 STRIP = 12  # pictures in a filmstrip
@@ -75,7 +74,7 @@ def film_test(found: Found, world: str, start: int, path: Path) -> None:
     agent = found.agent
     if world == "dream":
         (seed,) = episode_seeds("dream", 1, stream="test", start=start)
-        views = {"dream": _record(agent.dream_world(temperature=found.temperature), agent, seed).frames}
+        views = {"dream": agent.dream(seed, temperature=found.temperature).frames}
     else:
         (seed,) = episode_seeds("test", 1, start=start)
         with closing(agent.game.make(scoring=True)) as env:
@@ -90,7 +89,7 @@ def draw_dream(found: Found, *, steps: int | None, start: int, out: Path) -> str
 
     name, agent, tau = found
     (seed,) = episode_seeds("demonstration", 1, start=start)
-    episode = _record(agent.dream_world(temperature=tau, limit=steps), agent, seed)
+    episode = agent.dream(seed, temperature=tau, limit=steps)
     views = {"dream": episode.frames}
     if out.suffix.lower() == ".png":
         note = f"{name}, temperature {tau:g}, dream {start}"
@@ -121,14 +120,6 @@ def _play_game(agent: "Agent", seeds: Sequence[int]) -> "Returns":
             done[index] = result
             bar.update(result.total.size)
     return join([done[index] for index in range(len(tasks))])
-
-
-def _record(world: "World", agent: "Agent", seed: int) -> "Episode":
-    from worldmodels.rollout.loop import EpisodeRecorder, run_episodes
-
-    kept: list[Episode] = []
-    run_episodes(world, agent.policy(), [seed], recorder=EpisodeRecorder(kept.append))
-    return kept[0]
 
 
 def _write_video(path: Path, views: "dict[str, np.ndarray]", agent: "Agent") -> None:

@@ -8,6 +8,7 @@ import torch
 from gymnasium.spaces import Box
 from stable_baselines3.common.vec_env import VecEnv
 
+from worldmodels.rollout.lanes import Lanes
 from worldmodels.rollout.world import World
 
 REWARD_SCALE = 0.1
@@ -16,67 +17,8 @@ REACH = 10.0
 """Bound of an action before its tanh; stable-baselines3 asks for one."""
 
 
-class WorldVecEnv(VecEnv):
-    """A ``World`` as stable-baselines3 wants it: a fixed number of lanes, where the next episode follows at once.
-
-    Args:
-        world: without lanes; it is neither opened nor closed here.
-        lanes: B.
-        seeds: of the episodes, in the order in which they begin.
-    """
-
-    def __init__(self, world: World, lanes: int, seeds: Iterator[int]) -> None:
-        shape, actions = (world.feature_size,), (world.action_size,)
-        super().__init__(lanes, Box(-np.inf, np.inf, shape, np.float32), Box(-REACH, REACH, actions, np.float32))
-        self.world, self.seeds = world, seeds
-        self.finished: list[float] = []
-        self.paid = 0.0
-        self._total = np.zeros(lanes)
-        self._lanes = np.zeros(0, np.int64)  # where the world's lanes are among ours
-        self._actions = np.zeros((lanes, world.action_size), np.float32)
-
-    def begin(self, seeds: Iterator[int]) -> None:
-        """Take the episodes of a new collection."""
-        self.seeds, self.finished, self.paid = seeds, [], 0.0
-
-    def reset(self) -> np.ndarray:
-        """Begin an episode in every lane; return features (B, F)."""
-        self.world.keep(torch.zeros(0, dtype=torch.int64))
-        self._lanes = np.arange(self.num_envs)
-        self._total[:] = 0
-        self.world.start([next(self.seeds) for _ in self._lanes])
-        return self._features()
-
-    def step_async(self, actions: np.ndarray) -> None:
-        """Note actions (B, A), before their tanh."""
-        self._actions = actions
-
-    def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
-        """Return features (B, F), rewards (B,), which lanes ended (B,), and how."""
-        step = self.world.step(torch.tanh(torch.from_numpy(self._actions[self._lanes])))
-        rewards, over = np.zeros(self.num_envs, np.float32), np.zeros(self.num_envs, bool)
-        infos: list[dict[str, Any]] = [{} for _ in over]
-        rewards[self._lanes] = step.reward.numpy()
-        self._total += rewards
-        self.paid += float(rewards.sum())
-        ended = step.terminal | step.truncated
-        if bool(ended.any()):
-            last = self._features()
-            lanes = self._lanes[ended.numpy()]
-            over[lanes] = True
-            for lane, cut in zip(lanes, step.truncated[ended].tolist(), strict=True):
-                infos[lane] = {"terminal_observation": last[lane], "TimeLimit.truncated": cut}
-            self.finished += self._total[lanes].tolist()
-            self._total[lanes] = 0
-            self.world.keep(torch.nonzero(~ended).flatten())
-            self.world.start([next(self.seeds) for _ in lanes])
-            self._lanes = np.concatenate([self._lanes[~ended.numpy()], lanes])
-        return self._features(), rewards * REWARD_SCALE, over, infos
-
-    def _features(self) -> np.ndarray:
-        features = np.empty((self.num_envs, self.world.feature_size), np.float32)
-        features[self._lanes] = self.world.features().cpu().numpy()
-        return features
+class PlainVecEnv(VecEnv):
+    """A ``VecEnv`` whose lanes have nothing of their own."""
 
     def close(self) -> None:
         """Nothing to free: the world is its owner's."""
@@ -96,3 +38,49 @@ class WorldVecEnv(VecEnv):
     def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
         """Return that no lane is wrapped."""
         return [False] * self.num_envs
+
+
+class WorldVecEnv(PlainVecEnv):
+    """A ``World`` as stable-baselines3 wants it: a fixed number of lanes, where the next episode follows at once.
+
+    Args:
+        world: without lanes; it is neither opened nor closed here.
+        lanes: B.
+        seeds: of the episodes, in the order in which they begin.
+    """
+
+    def __init__(self, world: World, lanes: int, seeds: Iterator[int]) -> None:
+        shape, actions = (world.feature_size,), (world.action_size,)
+        super().__init__(lanes, Box(-np.inf, np.inf, shape, np.float32), Box(-REACH, REACH, actions, np.float32))
+        self.world, self.seeds, self._lanes = world, seeds, Lanes(world, lanes)
+        self.finished: list[float] = []
+        self.paid = 0.0
+        self._total = np.zeros(lanes)
+        self._actions = np.zeros((lanes, world.action_size), np.float32)
+
+    def begin(self, seeds: Iterator[int]) -> None:
+        """Take the episodes of a new collection."""
+        self.seeds, self.finished, self.paid = seeds, [], 0.0
+
+    def reset(self) -> np.ndarray:
+        """Begin an episode in every lane; return features (B, F)."""
+        self._total[:] = 0
+        return self._lanes.reset([next(self.seeds) for _ in range(self.num_envs)])
+
+    def step_async(self, actions: np.ndarray) -> None:
+        """Note actions (B, A), before their tanh."""
+        self._actions = actions
+
+    def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
+        """Return features (B, F), rewards (B,), which lanes ended (B,), and how."""
+        step = self._lanes.step(torch.tanh(torch.from_numpy(self._actions)), self.seeds)
+        self._total += step.rewards
+        self.paid += float(step.rewards.sum())
+        over = step.terminal | step.truncated
+        infos: list[dict[str, Any]] = [{} for _ in over]
+        for lane in np.flatnonzero(over).tolist():
+            assert step.last is not None
+            infos[lane] = {"terminal_observation": step.last[lane], "TimeLimit.truncated": bool(step.truncated[lane])}
+            self.finished.append(float(self._total[lane]))
+        self._total[over] = 0
+        return step.seen, step.rewards * REWARD_SCALE, over, infos
