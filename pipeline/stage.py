@@ -20,7 +20,7 @@ from worldmodels.compute.engine import ClusterConfig, ComputeConfig, Engine, ope
 from worldmodels.compute.precision import device_of, products_in, training_in
 from worldmodels.errors import ParamsError, WorldModelsError
 from worldmodels.params import flat, load_yaml, section
-from worldmodels.rollout.world import Told
+from worldmodels.shapes import Told
 from worldmodels.storage.agents import code_fingerprint
 from worldmodels.storage.checkpoint import Checkpoint
 from worldmodels.storage.files import sha256

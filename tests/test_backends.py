@@ -184,10 +184,11 @@ def test_a_stage_streams_to_the_server_and_sync_adopts_what_it_streamed(delivere
     assert re.findall(r"Running stage '(.+?)'", done.stdout) == ["evaluate@doom-1", "film@doom-1"]
     assert "warning" not in done.stderr
     client = MlflowClient(server)
-    live = [r for r in stage_runs(client) if r.data.params.get("doom.evaluate.temperature") == "1.25"]
-    evaluate, film = sorted(live, key=lambda run: run.data.tags["wm.stage"])
+    live = {run.data.tags["wm.stage"]: run for run in stage_runs(client) if "wm.rebuilt" not in run.data.tags}
+    assert live.keys() == {"evaluate", "film"}
+    evaluate, film = live["evaluate"], live["film"]
+    assert evaluate.data.params["doom.evaluate.temperature"] == "1.25"
     assert evaluate.info.status == film.info.status == "FINISHED"
-    assert "wm.rebuilt" not in {**evaluate.data.tags, **film.data.tags}
     assert {file.path for file in client.list_artifacts(film.info.run_id, "pictures")} == {
         "pictures/agent.mp4",
         "pictures/dream.png", "pictures/temperatures.png", "pictures/traversal.png", "pictures/vision.png"

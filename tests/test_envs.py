@@ -337,7 +337,7 @@ def test_a_sight_goes_on_where_another_one_was() -> None:
 def test_a_crop_that_misses_the_game_is_refused() -> None:
     corner = GymConfig(id="CartPole-v1", limit=20, crop=(0, 0.9, 0, 0.9))
     with closing(corner.make()) as env, pytest.raises(EnvironmentFault, match=r"crop in params\.yaml"):
-        seen(constant(env, [0.0], 5)[0]).check("CartPole")
+        seen(constant(env, [1.0, -1.0], 5)[0]).check("CartPole")
 
 
 # Any Gymnasium environment
@@ -348,7 +348,7 @@ def test_any_environment_is_named_in_yaml_alone() -> None:
     config = validate({**node, "kwargs": {"continuous": False}}, "car.game", Game)
     with closing(config.make()) as env:
         frame = env.start([9])[0]
-        assert env.action_size == 1
+        assert env.action_size == 5
         assert env.rules.startswith("carracing-v3-limit3-")
     with closing(CarRacingConfig(backend="gymnasium").make()) as reference:
         np.testing.assert_array_equal(frame, reference.start([9])[0])
@@ -476,7 +476,7 @@ def test_what_cannot_be_used_is_refused_with_the_remedy(change: dict[str, object
 def test_a_game_pays_what_is_declared(pay: str, total: float) -> None:
     game = GymConfig.model_validate({"id": "CartPole-v1", "limit": 8, "frame_skip": 4, "reward": pay})
     with closing(game.make()) as env:
-        assert constant(env, [0.5], 2)[1] == total  # CartPole gives 1 for each game step
+        assert constant(env, [-1.0, 1.0], 2)[1] == total  # CartPole gives 1 for each game step
     assert game.rules == "cartpole-v1-limit8" + ("" if pay == "events" else f"-{pay}")
 
 
@@ -531,7 +531,7 @@ def test_without_a_display_games_are_drawn_off_screen() -> None:
     script = (
         "import os\n"
         "from worldmodels.games.any_gym import GymConfig, open_game\n"
-        "open_game(GymConfig(id='CartPole-v1', action='discrete', limit=5)).reset()\n"
+        "open_game(GymConfig(id='CartPole-v1', limit=5)).reset()\n"
         "print(os.environ['SDL_VIDEODRIVER'])\n"
     )
     own = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")}

@@ -1,4 +1,10 @@
-"""Dreams and games as Gymnasium environments, and as stable-baselines3 takes them."""
+"""Dreams and games as Gymnasium environments, and as stable-baselines3 takes them; the package without the repository."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -139,3 +145,28 @@ def test_an_agent_that_is_loaded_plays_dreams_and_acts(agent: Agent) -> None:
     actions, memory = agent.act(dreamt.frames, agent.initial_state(len(dreamt.frames)))
     assert actions.shape == (len(dreamt.frames), 1)
     assert memory.shape == agent.initial_state(len(dreamt.frames)).shape
+
+
+def test_the_wheel_serves_without_the_repository(tmp_path: Path) -> None:
+    root, source, place = Path(__file__).parents[1], tmp_path / "source", tmp_path / "installed"
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(root / name, source)
+    shutil.copytree(root / "src", source / "src", ignore=shutil.ignore_patterns("*.egg-info", "__pycache__"))
+    pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check"]
+    made = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path), str(source)]
+    subprocess.run(made, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    assert wheel.stat().st_size < 1_000_000  # it holds no weights
+    subprocess.run([*pip, "install", "--no-deps", "--target", str(place), str(wheel)], check=True, capture_output=True)
+    make_agent(tmp_path / "agent")
+    script = (
+        "import gymnasium, worldmodels, worldmodels.gym\n"
+        f"assert worldmodels.__file__.startswith({str(place)!r})\n"
+        "agent = worldmodels.load('agent')\n"
+        "print(agent.evaluate(2).total.shape, agent.dream(seed=1, limit=3).frames.shape[1:])\n"
+        "print(gymnasium.make('WorldModels/Dream-v0', agent='agent').reset(seed=1)[0].shape)\n"
+    )
+    told = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": str(place)}, "capture_output": True, "text": True}
+    done = subprocess.run([sys.executable, "-c", script], check=False, **told)
+    assert done.stdout == "(1, 2) (64, 64, 3)\n(20,)\n", done.stderr

@@ -293,7 +293,7 @@ def stage_process(root, body, **environment):
     code += "ROW = {'update': 0, 'split': 'train', 'loss': 1.0}\n"
     code += "live.FLUSH_SECONDS = live.KILLED_FLUSH_SECONDS = 300\n" + body
     own = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "WM_", "DVC"))}
-    own |= {"PYTHONPATH": str(SOURCES), **environment}
+    own |= {"PYTHONPATH": str(SOURCES), "WM_TRACKING": "on", **environment}
     return subprocess.Popen([sys.executable, "-c", code], cwd=root, env=own, text=True, stdout=-1, stderr=-1)
 
 

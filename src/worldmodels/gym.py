@@ -14,7 +14,7 @@ game of a seed is the same in any lane. Many lanes are one batch.
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import gymnasium
 import numpy as np
@@ -98,7 +98,7 @@ class _Worlds:
 class WorldEnv(gymnasium.Env[Any, Any]):
     """One dream or game at a time. What can be set: see ``_Worlds``."""
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"]}
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}  # noqa: RUF012  as Gymnasium has it
 
     def __init__(self, render_mode: str | None = None, **told: Any) -> None:
         self._of = _Worlds(**told)
@@ -135,7 +135,7 @@ class WorldEnv(gymnasium.Env[Any, Any]):
 class WorldVectorEnv(VectorEnv[Any, Any, Any]):
     """Many dreams or games, as one batch; where an episode ends, the next begins in the same step. See ``_Worlds``."""
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "autoreset_mode": AutoresetMode.SAME_STEP}
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
 
     def __init__(self, num_envs: int = 1, render_mode: str | None = None, **told: Any) -> None:
         self._of, self.num_envs, self.render_mode = _Worlds(**told), num_envs, render_mode

@@ -10,6 +10,7 @@ Frames are ``(B, 64, 64, 3) uint8``, channels last, as games give them; models t
 Actions are what a controller gives: ``(B, A) float32`` in [-1, 1]. Each game maps them to its own controls.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,6 +18,9 @@ import numpy as np
 
 FRAME_SIZE = 64
 FRAME_SHAPE = (FRAME_SIZE, FRAME_SIZE, 3)
+
+Told = Callable[[int, int], object]
+"""Is told of play as it goes on: how many steps were played, and how many episodes ended with them."""
 
 
 class Job(NamedTuple):

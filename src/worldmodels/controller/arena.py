@@ -9,8 +9,8 @@ from worldmodels.compute.engine import Engine
 from worldmodels.controller.model import ControllerConfig, Controllers
 from worldmodels.controller.policy import ControllerPolicy
 from worldmodels.rollout.loop import run_episodes
-from worldmodels.rollout.world import Told, ToldWorld, World
-from worldmodels.shapes import Returns
+from worldmodels.rollout.world import ToldWorld, World
+from worldmodels.shapes import Returns, Told
 
 COLUMNS = ("total", "length", "terminal")
 

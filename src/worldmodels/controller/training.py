@@ -12,8 +12,8 @@ from worldmodels.controller.phases.base import Context, Learner
 from worldmodels.controller.selection import choose
 from worldmodels.controller.worlds import Worlds
 from worldmodels.learning.fit import Observe, Row
-from worldmodels.rollout.world import Told
 from worldmodels.seeds import episode_seeds
+from worldmodels.shapes import Told
 from worldmodels.storage.checkpoint import Checkpoint
 
 _SUMMARY: dict[str, Callable[[np.ndarray], Any]] = {"best": np.max, "mean": np.mean, "std": np.std}

@@ -18,7 +18,8 @@ from worldmodels.memory.base import Memory
 from worldmodels.memory.features import Features, feature_size
 from worldmodels.params import Config
 from worldmodels.rollout.patience import PatientWorld
-from worldmodels.rollout.world import ModelWorld, Told, World
+from worldmodels.rollout.world import ModelWorld, World
+from worldmodels.shapes import Told
 from worldmodels.vision.model import Vision
 from worldmodels.worlds.dream import DreamWorld, Replay, Starts
 from worldmodels.worlds.pay import Pay, open_paid

@@ -1,11 +1,13 @@
 """The one idea: a world turns actions into features, and the agent cannot tell whether it is real (paper, sections 3, 4)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from worldmodels.shapes import Told
 
 
 class Step(NamedTuple):
@@ -119,10 +121,6 @@ class WorldWrapper(Generic[W]):
 
     def spare(self: "WorldWrapper[ModelWorld]") -> None:
         self.world.spare()
-
-
-Told = Callable[[int, int], object]
-"""Is told of play as it goes on: how many steps were played, and how many episodes ended with them."""
 
 
 class ToldWorld(WorldWrapper[W]):
