@@ -353,11 +353,20 @@ def test_the_time_left_of_play_is_judged_by_steps_before_an_episode_has_ended(ca
     with stage_run("collect", "doom-1", "", {}) as run:
         told = run.play("collect doom-1", 4, 100)
         told(8, 0)
-        assert told._bar.total == 400  # nobody has died: all may live to the limit
+        assert told.bar.total == 400  # nobody has died: all may live to the limit
         told(12, 2)
-        assert told._bar.total == 40  # two lives in twenty steps
+        assert told.bar.total == 40  # two lives in twenty steps
         told(20, 1)
-        assert told._bar.total == 53
+        assert told.bar.total == 53
         told(13, 1)
-        assert told._bar.total == told._bar.n == 53
+        assert told.bar.total == told.bar.n == 53
     assert "4/4 episodes" in capsys.readouterr().err
+
+
+def test_a_step_that_takes_long_leaves_no_silence(monkeypatch, capsys):
+    monkeypatch.setattr(live, "QUIET_SECONDS", 0.1)
+    with stage_run("evaluate", "doom-1", "", {}) as run:
+        for _ in run.progress(range(1), "evaluate doom-1", unit="task"):
+            time.sleep(1)
+    lines = [line for line in capsys.readouterr().err.splitlines() if "0/1" in line]
+    assert len(lines) > 3

@@ -53,7 +53,18 @@ class StageRun:
 
     def play(self, label: str, episodes: int, limit: int) -> "Play":
         """Show how far the play of so many episodes is, each of at most ``limit`` steps, in the same way."""
-        return Play(label, episodes, limit)
+        play = Play(label, episodes, limit)
+        self._bar = play.bar
+        return play
+
+    def beat(self, over: threading.Event) -> None:
+        """Show the present bar again, with the time that has passed, as long as nothing moves it; until ``over``."""
+        before = None
+        while not over.wait(QUIET_SECONDS):
+            bar = self._bar
+            if bar is not None and not bar.disable and (id(bar), bar.n) == before:
+                bar.refresh()
+            before = bar and (id(bar), bar.n)
 
     def done(self, primary: Path, metrics: Path | None = None) -> None:
         """Say that the stage's outputs are written.
@@ -70,20 +81,20 @@ class Play:
 
     def __init__(self, label: str, episodes: int, limit: int) -> None:
         self._episodes, self._limit, self._ended = episodes, limit, 0
-        self._bar = tqdm(desc=label, total=episodes * limit, unit=" step", unit_scale=True, miniters=1, **_shown())
+        self.bar = tqdm(desc=label, total=episodes * limit, unit=" step", unit_scale=True, miniters=1, **_shown())
 
     def __call__(self, steps: int, ended: int) -> None:
         """Take that so many more steps were played, and so many more episodes ended."""
         self._ended += ended
-        played = int(self._bar.n) + steps
+        played = int(self.bar.n) + steps
         # How long the others will last is best judged by all steps over all ends: the life of those that go on counts too.
         life = min(self._limit, played / self._ended) if self._ended else self._limit
         over = self._ended >= self._episodes
-        self._bar.total = played if over else max(played + 1, round(self._episodes * life))
-        self._bar.set_postfix_str(f"{self._ended}/{self._episodes} episodes", refresh=False)
-        self._bar.update(steps)
+        self.bar.total = played if over else max(played + 1, round(self._episodes * life))
+        self.bar.set_postfix_str(f"{self._ended}/{self._episodes} episodes", refresh=False)
+        self.bar.update(steps)
         if over:
-            self._bar.close()
+            self.bar.close()
 
 
 def _shown() -> dict[str, Any]:
@@ -130,6 +141,7 @@ def stage_run(
         if not over.wait(0 if wanted == "on" else SHORT_SECONDS):
             _send(*told)
 
+    threading.Thread(target=run.beat, args=(over,), daemon=True).start()
     sender = None if off else threading.Thread(target=send, daemon=True)
     if sender is not None:
         sender.start()
