@@ -159,7 +159,7 @@ class WorldVectorEnv(VectorEnv[Any, Any, Any]):
         step = self._lanes.step(self._of.taken(actions), self._drawn())
         info: dict[str, Any] = {}
         if step.last is not None:
-            ended = step.terminal | step.truncated
+            ended = np.isin(np.arange(self.num_envs), step.ended)
             info = {"final_obs": np.array([*step.last, None], dtype=object)[:-1], "_final_obs": ended}
         return step.seen, step.rewards.astype(np.float64), step.terminal, step.truncated, info
 

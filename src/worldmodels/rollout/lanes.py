@@ -17,6 +17,7 @@ class LaneStep(NamedTuple):
     rewards: np.ndarray  # (B,) float32
     terminal: np.ndarray  # (B,) bool
     truncated: np.ndarray  # (B,) bool
+    ended: np.ndarray  # the lanes whose episode ended, in the order in which the next ones begin, int64
     last: np.ndarray | None  # (B, ...) what was seen at the end of those that ended; None if none did
 
 
@@ -48,14 +49,14 @@ class Lanes:
         terminal, truncated = np.zeros(self._count, bool), np.zeros(self._count, bool)
         for all_lanes, found in ((rewards, step.reward), (terminal, step.terminal), (truncated, step.truncated)):
             all_lanes[self._places] = found.numpy()
-        ended, last = step.terminal | step.truncated, None
-        if bool(ended.any()):
+        over, last = step.terminal | step.truncated, None
+        ended = self._places[over.numpy()]
+        if len(ended):
             last = self._seen()
-            lanes = self._places[ended.numpy()]
-            self.world.keep(torch.nonzero(~ended).flatten())
-            self.world.start([next(seeds) for _ in lanes])
-            self._places = np.concatenate([self._places[~ended.numpy()], lanes])
-        return LaneStep(self._seen(), rewards, terminal, truncated, last)
+            self.world.keep(torch.nonzero(~over).flatten())
+            self.world.start([next(seeds) for _ in ended])
+            self._places = np.concatenate([self._places[~over.numpy()], ended])
+        return LaneStep(self._seen(), rewards, terminal, truncated, ended, last)
 
     def _seen(self) -> np.ndarray:
         seen = self._look()

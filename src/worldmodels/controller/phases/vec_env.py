@@ -78,7 +78,7 @@ class WorldVecEnv(PlainVecEnv):
         self.paid += float(step.rewards.sum())
         over = step.terminal | step.truncated
         infos: list[dict[str, Any]] = [{} for _ in over]
-        for lane in np.flatnonzero(over).tolist():
+        for lane in step.ended.tolist():
             assert step.last is not None
             infos[lane] = {"terminal_observation": step.last[lane], "TimeLimit.truncated": bool(step.truncated[lane])}
             self.finished.append(float(self._total[lane]))
