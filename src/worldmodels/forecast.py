@@ -5,7 +5,6 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from worldmodels.controller.config import ControllerSection
 from worldmodels.controller.phases.base import LearnerConfig, PhaseConfig
 from worldmodels.controller.phases.cmaes import CMAESConfig
 from worldmodels.controller.phases.ppo import PPOConfig
@@ -128,7 +127,7 @@ class _Work:
     def controller(self, name: str, *, begins: bool) -> float:
         config = self.section.controllers[name]
         contestants = (len(contestants_of(config)) + begins) if config.selection.episodes else 1
-        games = _games(config, contestants) if contestants > 1 else 0
+        games = config.selection.games(contestants) if contestants > 1 else 0
         return sum(map(self._phase, config.phases.values())) + self.played(games * self.life("agent"))
 
     def _phase(self, phase: PhaseConfig) -> float:
@@ -150,15 +149,6 @@ class _Work:
     def evaluate(self) -> float:
         config, life = self.section.evaluate, self.life("agent")
         return self.played(config.episodes * life, scoring=True) + (self.dreamt(config.dreams * life) if config.dreams else 0)
-
-
-def _games(config: ControllerSection, contestants: int) -> int:
-    """Return the episodes that a selection plays."""
-    games = played = 0
-    for until in config.selection.rounds:
-        games += contestants * (until - played)
-        contestants, played = math.ceil(contestants / 2), until
-    return games
 
 
 def _name(game: GameConfig, *, scoring: bool = False) -> str:

@@ -7,7 +7,7 @@
     one = gymnasium.make("worldmodels.gym:WorldModels/Dream-v0", agent="pretrained/doom")
     many = gymnasium.make_vec("worldmodels.gym:WorldModels/Dream-v0", num_envs=256, agent="pretrained/doom")
 
-Both take what ``WorldEnv`` and ``WorldVectorEnv`` say. A seed names an episode, as everywhere in this project: the dream or the
+Both take what ``AgentWorld`` says. A seed names an episode, as everywhere in this project: the dream or the
 game of a seed is the same in any lane. Many lanes are one batch.
 """
 
@@ -38,7 +38,7 @@ Observation = Literal["features", "pixels"]
 SEEDS = 2**31
 
 
-class _Worlds:
+class AgentWorld:
     """A world of an agent, and the spaces of one lane.
 
     Args:
@@ -96,12 +96,12 @@ class _Worlds:
 
 
 class WorldEnv(gymnasium.Env[Any, Any]):
-    """One dream or game at a time. What can be set: see ``_Worlds``."""
+    """One dream or game at a time. What can be set: see ``AgentWorld``."""
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}  # noqa: RUF012  as Gymnasium has it
 
     def __init__(self, render_mode: str | None = None, **told: Any) -> None:
-        self._of = _Worlds(**told)
+        self._of = AgentWorld(**told)
         self.observation_space, self.action_space = self._of.observation_space, self._of.action_space
         self.metadata = {**self.metadata, "render_fps": self._of.rate}
         self.render_mode, self._playing = render_mode, False
@@ -133,12 +133,12 @@ class WorldEnv(gymnasium.Env[Any, Any]):
 
 
 class WorldVectorEnv(VectorEnv[Any, Any, Any]):
-    """Many dreams or games, as one batch; where an episode ends, the next begins in the same step. See ``_Worlds``."""
+    """Many dreams or games, as one batch; where an episode ends, the next begins in the same step. See ``AgentWorld``."""
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
 
     def __init__(self, num_envs: int = 1, render_mode: str | None = None, **told: Any) -> None:
-        self._of, self.num_envs, self.render_mode = _Worlds(**told), num_envs, render_mode
+        self._of, self.num_envs, self.render_mode = AgentWorld(**told), num_envs, render_mode
         self.metadata = {**self.metadata, "render_fps": self._of.rate}
         self.single_observation_space, self.single_action_space = self._of.observation_space, self._of.action_space
         self.observation_space = batch_space(self.single_observation_space, num_envs)

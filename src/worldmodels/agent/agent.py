@@ -90,11 +90,9 @@ class Agent:
 
     def evaluate(self, episodes: int, *, block: Block = "test") -> Returns:
         """Play the first ``episodes`` of a block in the game, on the back end that scores; arrays are (1, episodes)."""
-        world = self.real_world(self.game.make(scoring=True))
-        try:
-            return run_episodes(world, self.policy(), episode_seeds(block, episodes), lanes=NUM_ENVS)
-        finally:
-            world.close()
+        from worldmodels.agent.play import play_real  # here: it imports this module
+
+        return play_real(self, self.game, episode_seeds(block, episodes), NUM_ENVS)
 
     def dream(self, seed: int, *, temperature: float = 1.0, limit: int | None = None) -> Episode:
         """Act in its own dream of a seed, with pictures; see ``dream_world``."""

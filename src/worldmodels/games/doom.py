@@ -171,14 +171,13 @@ class DoomEnv:
     """B games in lock-step; a ``BatchEnv``. The engines of dropped lanes serve the next ``start``."""
 
     def __init__(self, config: DoomConfig, threads: int) -> None:
-        self.action_size, self.rules = config.action_size, config.rules
+        self.action_size, self.rules, self._choices = config.action_size, config.rules, config.choices
         self.backend = f"vizdoom-{version('vizdoom')}"
         self._config = config
         self._clock = LaneClock(config.limit, config.frame_skip)
         width, height = map(int, config.resolution.split("x"))
-        self._pictures = np.zeros(
-            (0, *cropped(np.empty((height, width, 3)), config.crop).shape), np.uint8
-        )  # each lane's last one
+        seen = cropped(np.empty((height, width, 3)), config.crop)
+        self._pictures = np.zeros((0, *seen.shape), np.uint8)  # each lane's last one
         self._played: list[list[list[bool]]] = []  # each lane's buttons, step by step
         self._engines: list[vizdoom.DoomGame] = []
         self._free: list[vizdoom.DoomGame] = []
@@ -243,9 +242,9 @@ class DoomEnv:
 
     def _press(self, action: np.ndarray) -> list[bool]:
         """Return which buttons an action (A,) holds down."""
-        if not self._config.choices:
+        if not self._choices:
             return buttons(action[0])
-        (pressed,) = chosen(action, self._config.choices)
+        (pressed,) = chosen(action, self._choices)
         return [number == pressed for number in range(1, self.action_size)]
 
     def _begin(self, lane: int) -> None:
