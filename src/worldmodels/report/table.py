@@ -136,13 +136,14 @@ def align(lines: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
 
 
 def with_error(value: float, error: float) -> str:
-    """Return a mean and its standard error, with a decimal only if the error is small enough to carry it.
+    """Return a mean and its standard error, with as many decimals as the error can carry, four at most.
 
-    >>> with_error(1185.5, 46.6), with_error(-32.31, 1.94), with_error(820, math.nan)
-    ('1,186 ± 47', '-32.3 ± 1.9', '820 ± ?')
+    >>> with_error(1185.5, 46.6), with_error(-32.31, 1.94), with_error(820, math.nan), with_error(0.314, 0.046)
+    ('1,186 ± 47', '-32.3 ± 1.9', '820 ± ?', '0.31 ± 0.05')
     """
     known = not math.isnan(error)
-    digits = 0 if abs(error if known else value) >= 10 else 1
+    size = abs(error if known else value) or min(1.0, abs(value))  # without an error, of a small value
+    digits = 0 if size >= 10 else min(4, max(1, math.ceil(-math.log10(size)))) if size else 1
     return f"{value:,.{digits}f} ± " + (f"{error:.{digits}f}" if known else "?")
 
 
