@@ -33,7 +33,7 @@ repro: setup
 	$(if $(STUDY),$(if $(PRESET),,$(error STUDY needs a PRESET: make repro PRESET=laptop STUDY=$(STUDY))))
 	$(if $(PRESET),wm preset $(PRESET) $(foreach study,$(STUDY),--study $(study)))
 	wm check
-	dvc repro $(TARGET)
+	wm repro $(TARGET)
 	wm track sync
 	wm show --next-steps
 

@@ -9,6 +9,9 @@ from games import constant
 from worldmodels.games.any_gym import make_quietly
 from worldmodels.games.carracing import CarRacingConfig, car_controls
 from worldmodels.games.frames import resize
+from worldmodels.rollout.bare import BareWorld, play_blind
+from worldmodels.rollout.loop import run_episodes
+from worldmodels.rollout.policies import blind_policy
 
 BACKENDS = pytest.mark.parametrize("backend", ["envpool", "gymnasium"])
 
@@ -149,3 +152,14 @@ def test_a_lap_that_lacks_a_few_tiles_goes_on_over_the_start() -> None:
     listener.BeginContact(contact)
     assert not game.step(np.array([0, 0, 0], np.float32))[2]
     game.close()
+
+
+def test_policies_that_do_not_look_earn_the_same_if_nothing_is_drawn() -> None:
+    game = CarRacingConfig(limit=60)
+    policy = game.policies["gas"]
+    unseen = play_blind(game, policy, [1, 2], 2)
+    with closing(BareWorld(game.make(scoring=True))) as drawn:
+        seen = run_episodes(drawn, blind_policy(policy), [1, 2])
+    assert unseen.total.tolist() == seen.total.tolist()
+    assert not game.make_unseen().start([1]).any()
+    assert game.make(scoring=True).start([1]).any()

@@ -3,10 +3,11 @@
 import importlib.util
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ from tiny import SEARCH, tiny_params
 
 from worldmodels.agent.agent import load_agent
 from worldmodels.agent.begin import begin_at
+from worldmodels.cli.side_by_side import stages_of
+from worldmodels.compute.cores import cores
 from worldmodels.controller.basis import played_features, principal_directions
 from worldmodels.controller.model import ControllerConfig
 from worldmodels.games.carracing import CarRacingConfig
@@ -208,10 +211,41 @@ def test_everything_comes_back_from_the_run_cache(project):
     assert (project / "dvc.lock").read_bytes() == before
 
 
-def test_computing_it_all_again_gives_the_same_lock_byte_for_byte(project, tmp_path):
+def test_computing_it_all_again_with_the_games_side_by_side_gives_the_same_bytes(project, tmp_path):
     again = make_project(tmp_path / "two", tiny_params())
-    run(again, "dvc", "repro")
-    assert (again / "dvc.lock").read_text() == (project / "dvc.lock").read_text()
+    told = run(again, "wm", "repro").stdout
+    assert "side by side" in told or cores() < 2
+    locks = [yaml.safe_load((folder / "dvc.lock").read_text()) for folder in (again, project)]
+    assert locks[0] == locks[1]
+    params = load_project(again / "params.yaml")
+    stages = [stage for name in params.environments for stage in stages_of(params, name)]
+    assert list(locks[0]["stages"]) == [*stages, "report"] or cores() < 2
+    assert not ran(run(again, "wm", "repro").stdout)
+
+
+@pytest.mark.skipif(cores() < 2, reason="the games go one after the other")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_ends_wm_repro_ends_both_games(tmp_path, number):
+    folder = make_project(tmp_path / "project", tiny_params())
+    how = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(["wm", "repro"], cwd=folder, env=environment(folder), **how) as process:
+        told = ""
+        while not all(f"initialise {name}-0:" in told for name in ("doom", "carracing")):
+            told += process.stdout.readline()
+        process.send_signal(number)
+        told += process.stdout.read()  # to the end: whoever still runs holds the pipe
+        assert process.wait(60)
+    assert "Traceback" not in told
+    assert not [line for line in processes() if str(folder) in line]
+
+
+def processes():
+    """Return the folder and the command of every process that can be read."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            found.append(f"{(entry / 'cwd').readlink()} {(entry / 'cmdline').read_text()}")
+    return found
 
 
 def changed(project, *edits):

@@ -57,6 +57,7 @@ def check_params(root: Path) -> str:
         ParamsError: params are wrong; the message names every problem.
         ArtifactError: the table of rates is damaged.
     """
+    from worldmodels.cli.side_by_side import games_at_a_time
     from worldmodels.compute.cores import cores
     from worldmodels.forecast import RATES, forecast, read_rates
     from worldmodels.project import NO_STUDY, load_project
@@ -72,6 +73,8 @@ def check_params(root: Path) -> str:
         lines.append(f"note: compute.threads is {project.compute.threads}, and this machine has {cores()} cores.")
     for hardware, rates in read_rates(root / RATES).items():
         lines += ["", f"A run from nothing on {hardware} takes about:", forecast_table(project, forecast(project, rates))]
+    if games_at_a_time(project) > 1:
+        lines += ["", "`make repro` computes the games side by side here, a column on each core."]
     return "\n".join(lines)
 
 

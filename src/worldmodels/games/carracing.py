@@ -72,10 +72,17 @@ class CarRacingConfig(GameConfig):
     def make(self, *, scoring: bool = False, threads: int = 1) -> BatchEnv:
         if not scoring and self.backend == "envpool":
             return EnvPoolCarRacing(self, threads)
+        return self._gymnasium(ROWS_KEPT)
+
+    def make_unseen(self) -> BatchEnv:
+        return self._gymnasium(0)
+
+    def _gymnasium(self, rows: int) -> BatchEnv:
+        """Make games whose first ``rows`` rows are drawn."""
         from worldmodels.games.carracing_drawing import quick_spec  # here and not above: it imports Gymnasium and Box2D
 
         def make() -> Any:
-            return make_quietly(quick_spec(GAME, ROWS_KEPT), self.limit, {})
+            return make_quietly(quick_spec(GAME, rows), self.limit, {})
 
         return GymEnv(self, make, car_controls, self.action_size, crop=(0, 1 - ROWS_KEPT / ROWS, 0, 0))
 

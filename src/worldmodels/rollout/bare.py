@@ -49,5 +49,5 @@ class BareWorld:
 
 def play_blind(game: GameConfig, policy: Blind, seeds: Sequence[int], lanes: int) -> Returns:
     """Play episodes with a blind policy on the back end that scores. A task for a worker process."""
-    with closing(BareWorld(game.make(scoring=True))) as world:
+    with closing(BareWorld(game.make_unseen())) as world:
         return run_episodes(world, blind_policy(policy), seeds, lanes=lanes)

@@ -1,4 +1,4 @@
-"""Commands that set or vary params."""
+"""Commands that set or vary params, and run what follows from them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -51,6 +51,23 @@ def check() -> None:
     from worldmodels.cli.presets import check_params
 
     typer.echo(check_params(project_folder()))
+
+
+@commands.command(short_help="Bring everything up to date: `dvc repro`, the games side by side.")
+def repro(
+    targets: Annotated[
+        list[str] | None, typer.Argument(metavar="[STAGE]...", help="Run up to these, such as evaluate@doom-1. Default: all.")
+    ] = None,
+) -> None:
+    """Run `dvc repro`, with the games side by side if the cores suffice; the results are the same.
+
+    \b
+    wm repro
+    wm repro evaluate@doom-2
+    """
+    from worldmodels.cli.side_by_side import repro as run
+
+    raise typer.Exit(run(project_folder(), targets or []))
 
 
 @commands.command(short_help="Run experiments over several values of params.")

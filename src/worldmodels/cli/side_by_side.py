@@ -1,0 +1,107 @@
+"""``wm repro``: ``dvc repro`` with the games side by side, so that no core waits.
+
+Stages of one game follow from each other; two games share nothing but the report. A stage that computes on one core and
+another beside it are done sooner than one after the other on two: small models gain little from a second core.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from worldmodels.compute.cores import cores
+from worldmodels.project import Project, load_project
+from worldmodels.storage.layout import STAGES
+
+
+def repro(root: Path, targets: Sequence[str]) -> int:
+    """Bring the project up to date, or what its targets need; return DVC's exit code.
+
+    The results are the same as by ``dvc repro``. The games are side by side if there are several, no targets are named, and
+    the cores suffice for two stages at a time (``compute.threads``).
+    """
+    project = load_project(root / "params.yaml")
+    places = games_at_a_time(project)
+    if targets or places < 2:
+        return subprocess.run(_dvc(*targets), cwd=root, check=False).returncode
+    print(f"{' and '.join(project.environments)} are computed side by side, {places} at a time.", flush=True)
+    with ThreadPoolExecutor(places) as pool, _stopped_together() as running:
+
+        def game(name: str) -> int:
+            # What runs beside another cannot move a bar on the terminal: it says a line now and then. In a session of its
+            # own, it is stopped by us alone, and not by the terminal as well.
+            how: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "start_new_session": True}
+            command = _dvc(*stages_of(project, name))
+            with subprocess.Popen(command, cwd=root, text=True, errors="replace", **how) as process:
+                running.append(process)
+                for line in process.stdout or ():
+                    print(line, end="", flush=True)
+            return process.returncode
+
+        codes = list(pool.map(game, project.environments))
+    failed = [name for name, code in zip(project.environments, codes, strict=True) if code]
+    if failed:
+        print(f"{' and '.join(failed)}: not done, see above. The same command goes on there.", file=sys.stderr)
+        return max(codes)
+    code = subprocess.run(_dvc(), cwd=root, check=False).returncode
+    _order(root / "dvc.lock", [stage for name in project.environments for stage in stages_of(project, name)])
+    return code
+
+
+def games_at_a_time(project: Project) -> int:
+    """Return how many games this machine's cores suffice for; 0 if not even for one."""
+    return min(cores() // project.compute.threads, len(project.environments))
+
+
+def stages_of(project: Project, environment: str) -> list[str]:
+    """Return all stages of a game, as DVC calls them, in the order in which stages run."""
+    keys = {
+        "environments": [environment],
+        "world_models": [key for key, each in project.world_models.items() if each.env == environment],
+        "agents": [key for key, each in project.agents.items() if each.env == environment],
+    }
+    return [f"{stage}@{key}" for stage, section in STAGES.items() if section for key in keys[section]]
+
+
+def _order(lock: Path, stages: Sequence[str]) -> None:
+    """Put the stages in dvc.lock into this order, and others behind them: DVC has them as they ended, which is luck here."""
+    from dvc.utils.serialize import modify_yaml
+
+    place = {stage: number for number, stage in enumerate(stages)}
+    with modify_yaml(str(lock)) as data:
+        known = data["stages"]
+        for stage in sorted(known, key=lambda stage: place.get(stage, len(place))):
+            known[stage] = known.pop(stage)
+
+
+def _dvc(*targets: str) -> list[str]:
+    return [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", *targets]
+
+
+@contextmanager
+def _stopped_together() -> Iterator[list["subprocess.Popen[str]"]]:
+    """Yield a list for processes, sessions of their own. What stops us, such as Ctrl-C, is passed on to their stages.
+
+    A stage keeps its checkpoint then, and DVC ends with it.
+    """
+    processes: list[subprocess.Popen[str]] = []
+    before = {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield processes
+    except BaseException:
+        for process in processes:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGINT)
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _interrupt(number: int, _: object) -> None:
+    raise KeyboardInterrupt(signal.Signals(number).name)
