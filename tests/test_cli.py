@@ -314,12 +314,21 @@ class TestEvaluate:
             assert part in result.stdout
         with av.open("films/a.mp4") as film:
             frames = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
-        assert f"the first episode, return {len(frames) - 1})" in result.stdout  # Take Cover pays 1 a step
+        assert f"(episode 0, return {len(frames) - 1})" in result.stdout  # Take Cover pays 1 a step
         assert frames[0].std() > 5
+
+    def test_the_worst_episode_is_filmed_if_that_is_asked_for(self, project: Path) -> None:
+        options = ("--world", "dream", "--episodes", "4", "--seed", "3", "--worst", "--video", "lost.mp4")
+        told = wm("evaluate", "doom-1", *options).stdout
+        returns = json.loads(wm("evaluate", "doom-1", *options[:-3], "--json").stdout)["returns"]
+        worst = f"(episode {3 + returns.index(min(returns))}"
+        assert told.split("lowest ")[1].split(",")[0].strip() == f"{min(returns):.0f} {worst})"
+        assert f"lost.mp4 {worst}, return {min(returns):.0f})" in told
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
+            (["--worst"], "add --video"),
             (["--episodes", "0"], "greater than or equal to 1"),
             (["--world", "moon"], "one of 'real', 'dream'"),
             (["--world", "training"], "one of 'real', 'dream'"),

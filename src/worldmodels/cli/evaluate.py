@@ -21,8 +21,8 @@ def evaluate(found: Found, world: str, episodes: int, start: int) -> dict[str, A
     """Play test episodes ``start`` to ``start + episodes - 1`` in the game, ``real``, or in the agent's ``dream``.
 
     Returns:
-        As JSON values: agent, environment, world, rules, backend, temperature (None in the game), summary (mean, std, stderr,
-        n, min, max, mean_length, seeds), and the returns in the order of the seeds.
+        As JSON values: agent, environment, world, rules, backend, temperature (None in the game), first (number of the first
+        episode), summary (mean, std, stderr, n, min, max, mean_length, seeds), and the returns in the order of the seeds.
     """
     from worldmodels.agent.play import play_dream
     from worldmodels.rollout.scores import summarise
@@ -43,6 +43,7 @@ def evaluate(found: Found, world: str, episodes: int, start: int) -> dict[str, A
         "rules": agent.game.rules,
         "backend": backend,
         "temperature": found.temperature if dreamt else None,
+        "first": start,
         "summary": summarise(returns),
         "returns": [float(total) for total in returns.total[0]],
     }
@@ -59,6 +60,7 @@ def evaluation_text(result: Mapping[str, Any]) -> str:
         + ("" if tau is None else f", temperature {tau:g}"),
         f"return   {with_error(own['mean'], error)} (mean ± standard error of {own['n']} episodes)",
         f"spread   std {own['std']:.0f}, {own['min']:.0f} to {own['max']:.0f}",
+        f"lowest   {_lowest(result)}",
         f"length   {own['mean_length']:.0f} steps on average",
         f"rules    {result['rules']}",
         f"backend  {result['backend']}",
@@ -66,8 +68,15 @@ def evaluation_text(result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _lowest(result: Mapping[str, Any], most: int = 3) -> str:
+    """Return the lowest returns, each with the number of its episode."""
+    returns, first = result["returns"], result["first"]
+    order = sorted(range(len(returns)), key=returns.__getitem__)[:most]
+    return ", ".join(f"{returns[index]:.0f} (episode {first + index})" for index in order)
+
+
 def film_test(found: Found, world: str, start: int, path: Path) -> None:
-    """Play the first episode of ``evaluate`` again, which gives the same, and film it."""
+    """Play the test episode of that number again, which gives the same, and film it."""
     from worldmodels.report.demonstration import film_episode
     from worldmodels.seeds import episode_seeds
 

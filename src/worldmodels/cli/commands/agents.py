@@ -25,6 +25,7 @@ def evaluate(
         Path | None,
         typer.Option(callback=writable(".mp4", ".gif"), help="Film the first episode: a path ending in .mp4 or .gif."),
     ] = None,
+    worst: Annotated[bool, typer.Option("--worst", help="With --video: film the worst episode instead of the first.")] = False,
     as_json: Json = False,
 ) -> None:
     """Play test episodes with an agent; print the mean return and its standard error.
@@ -33,6 +34,7 @@ def evaluate(
     wm evaluate doom-2-game --episodes 100
     wm evaluate doom-2 --world dream --temperature 1.15
     wm evaluate pretrained/doom
+    wm evaluate pretrained/carracing --episodes 100 --worst --video lost.mp4
     wm evaluate models:/worldmodels-doom@candidate --video agent.mp4 --json
     """
     from worldmodels.cli import evaluate as testing
@@ -40,12 +42,15 @@ def evaluate(
 
     if world != "dream" and temperature is not None:
         raise ParamsError("--temperature is for dreams: add --world dream, or leave it out")
+    if worst and video is None:
+        raise ParamsError("--worst says which episode is filmed: add --video lost.mp4, or leave it out")
     found = load(find_root(), agent, temperature)
     result = testing.evaluate(found, world, episodes, seed)
     print_json(result) if as_json else typer.echo(testing.evaluation_text(result))
     if video is not None:
-        testing.film_test(found, world, seed, video)
-        typer.echo(f"video    {video} (the first episode, return {result['returns'][0]:.0f})", err=as_json)
+        which = result["returns"].index(min(result["returns"])) if worst else 0
+        testing.film_test(found, world, seed + which, video)
+        typer.echo(f"video    {video} (episode {seed + which}, return {result['returns'][which]:.0f})", err=as_json)
 
 
 @commands.command(short_help="Draw or film what an agent dreams.")
