@@ -164,13 +164,13 @@ def check_store(root: Path) -> Verdict:
     try:
         import mlflow
 
-        from worldmodels.tracking.registry import lost
+        from worldmodels.tracking.registry import lost_champion
 
         mlflow.set_tracking_uri(uri)
         client = mlflow.MlflowClient(uri)
         found = f"{file.name if file else redact(uri)} answers: {len(client.search_experiments(max_results=100))} experiments"
         for model in client.search_registered_models(f"name LIKE '{PREFIX}%'", max_results=1000):
-            what, _, way = lost(model).partition(": ")
+            what, _, way = lost_champion(model).partition(": ")
             if what:
                 return Verdict("MLflow store", "warn", f"{found}; {what}", way)
         return Verdict("MLflow store", "ok", found)

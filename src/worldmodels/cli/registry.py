@@ -12,7 +12,7 @@ from worldmodels.cli.folder import nearest
 from worldmodels.errors import ParamsError
 from worldmodels.report.table import align, with_error
 from worldmodels.tracking import release
-from worldmodels.tracking.registry import CANDIDATE, CHAMPION, alias_of, lost
+from worldmodels.tracking.registry import CANDIDATE, CHAMPION, alias_of, lost_champion
 from worldmodels.tracking.store import PREFIX, lock, opened
 
 HEADINGS = ("version", "agent", "study", "aliases", "preset", "real ± std. error", "n", "rules", "gate")
@@ -29,7 +29,7 @@ def list_versions(root: Path, model: str | None) -> list[dict[str, Any]]:
     with _registry(root) as client:
         models = _models(client)
         for entry in models.values() if model is None else [models[_model(models, model)]]:
-            gone = lost(entry)
+            gone = lost_champion(entry)
             for row in (_row(entry, version) for version in _versions(client, entry.name)):
                 rows.append(row | {"lost": gone if CHAMPION in row["aliases"] else ""})
     return rows

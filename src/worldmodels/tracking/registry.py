@@ -95,11 +95,11 @@ def register_agents(mirror: "Mirror") -> None:
     if found:
         chain = {key: str(version.version) for key, version in found.items() if not bar_of(version)}
         set_aliases(client, environment, chain, found.keys() - chain.keys())
-        lost_champion = lost(client.get_registered_model(PREFIX + environment))
-        mirror.report.notes += [lost_champion] if lost_champion else []
+        gone = lost_champion(client.get_registered_model(PREFIX + environment))
+        mirror.report.notes += [gone] if gone else []
 
 
-def lost(model: RegisteredModel) -> str:
+def lost_champion(model: RegisteredModel) -> str:
     """Return a sentence on the champion of a model if its files are gone, with what to do; nothing if they are there."""
     champion = model.aliases.get(CHAMPION)
     if not champion or _has_files(model.name, str(champion)):
