@@ -11,7 +11,7 @@ help:
 	@echo "             scores and report"
 	@echo "make test    set up and pass the tests          make lint    ruff, mypy, import-linter"
 	@echo "make ui      open MLflow                        make bench   the benchmarks"
-	@echo "make test-slow   kills, signals and faults by the dozen, thousands of bad inputs (hours)"
+	@echo "make test-slow   kills, signals and faults by the dozen, the pages of docs/howto to their ends, thousands of bad inputs (hours)"
 
 # The lock is a constraints file: `setup` installs what the project and the presets need (PPO too), `setup-dev` the tools as well.
 setup: $(VENV)/.setup

@@ -1,6 +1,7 @@
 """Take Cover: the paper's game, and engines that die, hang or outlive their process."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 from games import Player, constant, engines
 from PIL import Image
 
-from worldmodels.errors import EnvironmentFault
+from worldmodels.errors import EnvironmentFault, ParamsError
 from worldmodels.games import doom, doom_engine
 from worldmodels.games.choices import option
 from worldmodels.games.doom import DoomConfig, buttons
@@ -296,13 +297,27 @@ def test_a_scenario_of_ones_own_is_a_file(tmp_path: Path) -> None:
 
     for name in ("basic.cfg", "basic.wad"):
         shutil.copy(Path(vizdoom.scenarios_path) / name, tmp_path)
-    text, mine = (tmp_path / "basic.cfg").read_text(), tmp_path / "mine.cfg"
+    text, mine, map_ = (tmp_path / "basic.cfg").read_text(), tmp_path / "mine.cfg", tmp_path / "basic.wad"
     mine.write_text(text)
-    game = DoomConfig(scenario=str(mine), limit=10)
-    before = game.rules
-    assert before.startswith("mine-limit10-")
+
+    def told(digest: str) -> DoomConfig:
+        """Return the game with the digest that it asks for in place of this one."""
+        with pytest.raises(ParamsError, match="of other files" if digest else "is missing") as error:
+            start_engine(DoomConfig(scenario=str(mine), limit=10, digest=digest).setup)
+        return DoomConfig(scenario=str(mine), limit=10, digest=re.search(r"`digest: '(\w{16})'`", str(error.value))[1])
+
+    game = told("")
+    assert game.rules.startswith("mine-limit10-")
     assert game.choices == (4,)
     with closing(game.make()) as env:
         assert env.start([1]).std() > 0
     mine.write_text(text.replace("living_reward = -1", "living_reward = -2"))
-    assert game.rules != before
+    other = told(game.digest)
+    map_.write_bytes(map_.read_bytes() + b" ")
+    third = told(other.digest)
+    assert len({each.rules for each in (game, other, third)}) == 3
+    map_.unlink()
+    with pytest.raises(ParamsError, match=r"basic.wad, which .*mine.cfg needs, cannot be read"):
+        start_engine(third.setup)
+    with pytest.raises(ParamsError, match="ships with ViZDoom"):
+        DoomConfig(scenario="basic", digest="0" * 16).make()

@@ -230,6 +230,24 @@ def server(folder, tmp_path_factory):
         yield address
 
 
+@pytest.fixture(scope="module")
+def choosing(tmp_path_factory):
+    """The address of an agent of a game whose actions are one choice among four."""
+    place, port = tmp_path_factory.mktemp("agents") / "basic-1", free_port()
+    make_agent(place, {"kind": "vizdoom", "scenario": "basic", "limit": 300, "frame_skip": 4}, action=4)
+    agent = load_agent(place)
+    initialise(agent.memory, torch.Generator().manual_seed(1))
+    agent.memory.choices = (4,)
+    with torch.no_grad():
+        agent.memory.input_weight *= 3
+        agent.memory.head.bias[-1] -= 6  # its dreams last
+    save_agent(place, agent)
+    address = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "worldmodels.cli.main", "play", str(place), "--port", str(port)]
+    with serving(command, lambda: answers(f"{address}/about"), tmp_path_factory.mktemp("play") / "log"):
+        yield address
+
+
 def log_of(factory):
     """Return what the server has written."""
     return max(factory.getbasetemp().glob("play*/log"), key=lambda path: path.stat().st_mtime).read_text()
@@ -282,6 +300,27 @@ def test_a_dream_is_streamed_driven_stepped_filmed_and_replayed(server):
     visit.say(do="replay", recording=recording)
     again = visit.next(until=lambda h: h["watching"] and h["step"] == after["step"])[0]
     assert again["z"] == after["z"]
+
+
+OPTIONS = ["still", "move left", "move right", "attack"]
+
+
+def test_the_options_of_a_choice_are_told_by_name_and_taken(choosing):
+    with urllib.request.urlopen(f"{choosing}/about", timeout=20) as answer:
+        told = json.load(answer)
+    assert (told["actions"], told["choices"], told["options"]) == (4, [4], OPTIONS)
+    visit = Visit(choosing)
+    visit.say(do="pause", on=True)
+    latents = []
+    for held in ([-1, -1, 1, -1], [-0.5, -1, 0.5, 0], [-1, 1, -1, -1]):  # the first two take the same option
+        visit.say(do="start", seed=7)
+        visit.next(until=lambda h: (h["seed"], h["step"]) == (7, 0))
+        visit.say(do="hold", action=held)
+        visit.say(do="step")
+        header, _ = visit.next(until=lambda h: h["step"] == 1)
+        assert header["action"] == held
+        latents.append(header["z"])
+    assert latents[0] == latents[1] != latents[2]
 
 
 def test_a_game_beside_whose_engine_dies_is_told_and_the_dream_goes_on(agent, monkeypatch):
@@ -475,6 +514,35 @@ def test_a_key_changes_the_dream_and_tabs_are_independent(browser, server):
         assert other.evaluate("dream.last.action") == [0]
         assert z_of(page) != z_of(other)
         page.keyboard.up("ArrowRight")
+
+
+def test_the_keys_and_the_buttons_of_a_choice_take_its_options(browser, choosing):
+    with page_at(browser, choosing) as page:
+        ready(page)
+        paused_at_start(page, 11)
+        pads = page.locator("#pads button")
+        assert pads.all_text_contents() == [f"{number} {name}" for number, name in enumerate(OPTIONS, 1)]
+
+        def taken(step):
+            page.keyboard.press(".")
+            page.wait_for_function("step => dream.last.step === step", arg=step)
+            return page.evaluate("dream.last.action")
+
+        for number in (1, 3, 4):
+            page.keyboard.down(str(number))
+            page.wait_for_function("dream.last.driven")
+            assert pads.nth(number - 1).get_attribute("class") == "held"
+            page.keyboard.press(",")
+            page.wait_for_function("dream.last.step === 0")
+            assert taken(1) == [1 if each == number else -1 for each in range(1, 5)]
+            page.keyboard.up(str(number))
+        page.keyboard.press(",")
+        page.wait_for_function("dream.last.step === 0")
+        pads.nth(1).hover()
+        page.mouse.down()
+        assert taken(1) == [-1, 1, -1, -1]
+        page.mouse.up()
+        assert taken(2) == [-1, -1, -1, -1]  # of equal ones the first: still
 
 
 def test_the_sliders_change_spread_and_latents(browser, server):

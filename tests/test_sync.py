@@ -40,6 +40,8 @@ from tracked import (
     write_lock,
 )
 
+from worldmodels.cli.doctor import check_store
+from worldmodels.cli.registry import list_text, list_versions
 from worldmodels.errors import ArtifactError
 from worldmodels.storage.layout import AgentFiles, WorldModelFiles
 from worldmodels.tracking.dvclock import DvcLock, artifact_hash, parse_lock, read_lock
@@ -49,6 +51,7 @@ from worldmodels.tracking.release import RefusedError, promote
 from worldmodels.tracking.store import StoreError
 from worldmodels.tracking.sync import sync
 
+PAGE = Path(__file__).parents[1] / "docs/track-compare-release.md"
 ENTRIES = 1 + len(OF_WORLD_MODELS) * len(WORLD_MODELS) + len(OF_AGENTS) * len(AGENTS)
 SCORES = {"score": 8.0, "error": 0.5, "dream": 9.0, "gap": 1.0}
 """Of doom-2-game."""
@@ -101,14 +104,13 @@ def test_sync_rebuilds_everything_from_the_lock_and_does_so_once(project, monkey
     (memory,) = runs(client, stage="memory", key="doom-2")
     assert memory.data.params == {"seed": "0", "doom.memory.model.hidden": "4", "doom.memory.optimiser.updates": "3"}
     latents = project / "artifacts/world_models/doom-2/latents.safetensors"
-    assert [(read.dataset.name, read.dataset.digest) for read in memory.inputs.dataset_inputs] == [
-        ("doom-2 latents", artifact_hash(latents))
-    ]
+    assert reads(memory) == [("doom-2 latents", artifact_hash(latents), "training")]
     curve = pd.read_csv(project / "artifacts/world_models/doom-2/memory.csv").query("split == 'train'")
     history = client.get_metric_history(memory.info.run_id, "M/loss")
     assert [(point.step, point.value) for point in history] == list(zip(curve["update"], curve["loss"], strict=True))
     assert memory.data.metrics["M/loss"] == curve["loss"].iloc[-1]
     (calibrate,) = runs(client, stage="calibrate", key="doom-2")
+    assert reads(calibrate) == [("doom-2 latents", artifact_hash(latents), "evaluation")]
     assert calibrate.data.metrics == {"M/dream_excess": 0.5, "M/dream_excess_max": 0.5}
     (collect,) = runs(client, stage="collect", key="doom-2")
     assert collect.data.metrics.keys() == {"data/episodes", "data/frames", "data/return", "data/length"}
@@ -189,6 +191,12 @@ def test_the_user_interface_prints_the_page_of_a_game_and_opens_it_on_a_desktop(
         assert re.fullmatch(rf"http://127\.0\.0\.1:{port}/#/experiments/\d+/runs\?workflowType=machine_learning&.*", address)
 
 
+def reads(run):
+    """Return name, digest and context of the data sets that a run read."""
+    told = [(each.dataset, {tag.key: tag.value for tag in each.tags}) for each in run.inputs.dataset_inputs]
+    return [(data.name, data.digest, tags["mlflow.data.context"]) for data, tags in told]
+
+
 def test_models_are_called_as_their_agents_and_the_best_is_found_by_its_score(synced):
     client = client_of(synced)
     experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
@@ -200,8 +208,38 @@ def test_models_are_called_as_their_agents_and_the_best_is_found_by_its_score(sy
     assert told == {f"Agent/{name}": (value, played) for name, value in SCORES.items()}
     (tested,) = runs(client, stage="evaluate", key="doom-2-game")
     assert [each.model_id for each in client.get_run(tested.info.run_id).inputs.model_inputs] == [found[0].model_id]
-    assert [each.dataset.name for each in tested.inputs.dataset_inputs] == [played]
+    assert [(name, context) for name, _, context in reads(tested)] == [(played, "evaluation")]
     assert len(client.get_metric_history(tested.info.run_id, "Agent/score")) == 1
+
+
+def test_a_server_finds_the_best_agent_by_its_score_on_the_test_episodes(project, tmp_path, monkeypatch):
+    """Over REST, as the page of a model and `mlflow.search_logged_models` ask."""
+    port = lab.free_port()
+    address = f"http://127.0.0.1:{port}"
+    own = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW")} | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{tmp_path}/served.db", "--artifacts-destination", str(tmp_path / "served")]
+    with lab.serving(command, lambda: lab.answers(f"{address}/health"), tmp_path / "log", env=own, cwd=tmp_path):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        assert sync(project).versions_added == 4
+        client = client_of(project)
+        experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
+        (tested,) = runs(client, stage="evaluate", key="doom-2-game")
+        ((played, digest, _),) = reads(tested)
+        by_score = {"field_name": "metrics.Agent/score", "ascending": False, "dataset_name": played, "dataset_digest": digest}
+        found = mlflow.search_logged_models([experiment], order_by=[by_score], output_format="list")
+        assert [model.name for model in found] == ["doom-2-game", "doom-2", "doom-1", "doom-2-flat"]
+        above = {"filter_string": "metrics.`Agent/score` > 6.5", "datasets": [{"dataset_name": played}]}
+        above = mlflow.search_logged_models([experiment], **above, output_format="list")
+        assert {model.name for model in above} == {"doom-2-game", "doom-2"}
+        code = re.search(r"```python\n(import mlflow\n.*?search_logged_models.*?)```", PAGE.read_text(), re.DOTALL)[1]
+        code = code.replace("sqlite:///mlflow.db", address)
+        said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+        assert said.startswith("doom-2-game {'Agent/")
+        shown = client.get_logged_model(found[0].model_id)
+        told = {metric.key: (metric.value, metric.dataset_name, metric.run_id) for metric in shown.metrics}
+        assert told == {f"Agent/{name}": (value, played, tested.info.run_id) for name, value in SCORES.items()}
+        assert shown.tags["mlflow.note.content"].startswith("doom-2-game gets 8")
 
 
 def test_two_games_have_an_experiment_each(project):
@@ -446,6 +484,12 @@ def test_versions_whose_files_are_gone_are_registered_again(synced):
     client.set_registered_model_alias("worldmodels-doom", "champion", "1")
     (note,) = sync(synced).notes
     assert "worldmodels-doom/1, the champion, are gone: `wm registry rollback doom`" in note
+    assert f"warning: {note}" in list_text(rows := list_versions(synced, "doom"))
+    assert {row["version"]: row["lost"] for row in rows if row["lost"]} == {"1": note}
+    assert note == ": ".join(check_store(synced)[2:]).partition("; ")[2]
+    client.set_registered_model_alias("worldmodels-doom", "champion", "5")
+    assert check_store(synced).status == "ok"
+    assert not any(row["lost"] for row in list_versions(synced, None))
 
 
 def test_links_into_a_cache_are_logged_as_the_files_behind_them(project, tmp_path):

@@ -155,17 +155,25 @@ def check_disk(root: Path) -> Verdict:
 
 def check_store(root: Path) -> Verdict:
     """MLflow's store answers."""
-    from worldmodels.tracking.store import sqlite_file, tracking_uri
+    from worldmodels.tracking.store import PREFIX, redact, sqlite_file, tracking_uri
 
     uri = tracking_uri(root)
     file = sqlite_file(uri)
     if file is not None and not file.exists():
         return Verdict("MLflow store", "ok", f"{file.name} is not made yet; the first run makes it")
     try:
-        from mlflow import MlflowClient
+        import mlflow
 
-        count = len(MlflowClient(uri).search_experiments(max_results=100))
-        return Verdict("MLflow store", "ok", f"{file.name if file else uri} answers: {count} experiments")
+        from worldmodels.tracking.registry import lost_champion
+
+        mlflow.set_tracking_uri(uri)
+        client = mlflow.MlflowClient(uri)
+        found = f"{file.name if file else redact(uri)} answers: {len(client.search_experiments(max_results=100))} experiments"
+        for model in client.search_registered_models(f"name LIKE '{PREFIX}%'", max_results=1000):
+            what, _, way = lost_champion(model).partition(": ")
+            if what:
+                return Verdict("MLflow store", "warn", f"{found}; {what}", way)
+        return Verdict("MLflow store", "ok", found)
     except Exception as error:  # whatever a server or a database throws: the verdict names it
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
         advice = "results do not depend on MLflow; move mlflow.db away and run `wm track sync`, or check MLFLOW_TRACKING_URI"

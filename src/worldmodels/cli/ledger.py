@@ -79,7 +79,8 @@ def write(root: Path) -> str:
     pages = {page: with_table(page, (root / page).read_text(encoding="utf-8"), text) for page, text in texts.items()}
     for page, text in pages.items():
         write_bytes(root / page, text.encode())
-    panels = [minutes_plot(ledger, headlines, game) for game in GAMES]
+    games = sorted(ledger["game"].unique(), key=[*GAMES, *ledger["game"]].index)
+    panels = [minutes_plot(ledger, headlines, game) for game in games]
     write_bytes(root / PICTURE, png_bytes(np.concatenate(panels, axis=1)))
     return f"{README} and {PAGE} hold what {LEDGER} says."
 

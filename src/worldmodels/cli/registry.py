@@ -12,7 +12,7 @@ from worldmodels.cli.folder import nearest
 from worldmodels.errors import ParamsError
 from worldmodels.report.table import align, with_error
 from worldmodels.tracking import release
-from worldmodels.tracking.registry import CANDIDATE, alias_of
+from worldmodels.tracking.registry import CANDIDATE, CHAMPION, alias_of, lost_champion
 from worldmodels.tracking.store import PREFIX, lock, opened
 
 HEADINGS = ("version", "agent", "study", "aliases", "preset", "real ± std. error", "n", "rules", "gate")
@@ -21,11 +21,18 @@ EMPTY = " The registry is empty: `wm track sync` registers what `make repro` tra
 
 
 def list_versions(root: Path, model: str | None) -> list[dict[str, Any]]:
-    """Return the versions of a model, or of all, as plain data, newest first within a model."""
+    """Return the versions of a model, or of all, as plain data, newest first within a model.
+
+    ``lost`` of the champion says what to do if its files are gone; it is empty otherwise, and of all other versions.
+    """
+    rows = []
     with _registry(root) as client:
         models = _models(client)
-        chosen = models.values() if model is None else [models[_model(models, model)]]
-        return [_row(entry, version) for entry in chosen for version in _versions(client, entry.name)]
+        for entry in models.values() if model is None else [models[_model(models, model)]]:
+            gone = lost_champion(entry)
+            for row in (_row(entry, version) for version in _versions(client, entry.name)):
+                rows.append(row | {"lost": gone if CHAMPION in row["aliases"] else ""})
+    return rows
 
 
 def list_text(rows: list[dict[str, Any]]) -> str:
@@ -38,7 +45,8 @@ def list_text(rows: list[dict[str, Any]]) -> str:
         count, gate = "-" if row["n"] is None else str(row["n"]), (row["gate"] or "-").partition(" ")[0]
         named = (row["version"], row["agent"], row["study"], ", ".join(row["aliases"]) or "-", row["preset"])
         tables.setdefault(row["model"], [HEADINGS]).append((*named, score, count, row["rules"], gate))
-    return "\n\n".join(f"{name}\n{align(lines, right=(0, 5, 6))}" for name, lines in tables.items())
+    gone = {row["model"]: f"\nwarning: {row['lost']}" for row in rows if row["lost"]}
+    return "\n\n".join(f"{name}\n{align(lines, right=(0, 5, 6))}{gone.get(name, '')}" for name, lines in tables.items())
 
 
 def compare_versions(root: Path, first: str, second: str | None, alpha: float) -> dict[str, Any]:

@@ -61,6 +61,7 @@ class DoomConfig(GameConfig):
     kind: Literal["vizdoom"] = "vizdoom"
     # the name of one that ships with ViZDoom, such as ``take_cover`` (the paper's) or ``my_way_home``; or the path of a .cfg
     scenario: str = Field(default=TAKE_COVER, min_length=1)
+    digest: str = ""  # of the files of a .cfg, which `wm check` tells: stages run again if it changes
     skill: int | None = Field(default=None, ge=1, le=5)  # Doom's difficulty; none: as the scenario says
     limit: GameSteps = 2100
     # what the engine renders before the resize to 64x64. 320x240 takes 2.5 times as long as 160x120
@@ -104,7 +105,9 @@ class DoomConfig(GameConfig):
     @property
     def setup(self) -> doom_engine.Setup:
         """What its engines are started with."""
-        return doom_engine.Setup(self.scenario, self.skill, self.resolution, tuple(self.buttons), self.living_reward)
+        return doom_engine.Setup(
+            self.scenario, self.skill, self.resolution, tuple(self.buttons), self.living_reward, self.digest
+        )
 
     @property
     def pressed(self) -> tuple[str, ...]:
@@ -117,8 +120,7 @@ class DoomConfig(GameConfig):
         name = Path(self.scenario).stem.replace("_", "").lower()
         skill = "" if self.skill is None else f"-skill{self.skill}"
         told: list[Any] = [self.crop, self.buttons, self.reward, self.living_reward, self.spawn]
-        if self.scenario.endswith(".cfg"):
-            told.append(doom_engine.scenario_file(self.scenario).read_text(errors="replace"))
+        told += [self.digest] if self.digest else []
         usual = [_PAPER["crop"], [], "survival", None, None] if self.take_cover else [(0, 0, 0, 0), [], "events", None, None]
         mark = "" if told == usual else f"-{zlib.crc32(json.dumps(told).encode()):08x}"
         return f"{name}{skill}-limit{self.limit}{mark}"

@@ -1,6 +1,7 @@
 """One engine of ViZDoom: a process of its own, headless and silent, which ends with the process that started it."""
 
 import glob
+import hashlib
 import os
 import queue
 import sys
@@ -26,6 +27,7 @@ class Setup(NamedTuple):
     resolution: str = "160x120"
     buttons: tuple[str, ...] = ()  # names of ViZDoom's; (): as the scenario says
     living_reward: float | None = None  # for every tic; None: as the scenario says
+    digest: str = ""  # of the files of a scenario of one's own, as ``digest_of`` tells it; "" of one that ships with ViZDoom
 
 
 START_SECONDS = 30.0
@@ -104,7 +106,7 @@ def configured(setup: Setup) -> "vizdoom.DoomGame":
     """Return a game that has read its scenario, without an engine.
 
     Raises:
-        ParamsError: there is no such scenario or button, or its file is none.
+        ParamsError: there is no such scenario or button, its file is none, or its files are not those of the digest.
     """
     import vizdoom
 
@@ -114,6 +116,7 @@ def configured(setup: Setup) -> "vizdoom.DoomGame":
         game.load_config(str(path))
     except Exception as error:
         raise ParamsError(f"{path} is no configuration of ViZDoom: {error}") from None
+    _check_digest(setup, digest_of(path, game) if setup.scenario.endswith(".cfg") else "")
     switches = {name: button for name, button in vizdoom.Button.__members__.items() if not name.endswith("_DELTA")}
     own = [button.name for button in game.get_available_buttons() if button.name in switches]
     if unknown := [name for name in setup.buttons if name not in switches]:
@@ -140,6 +143,35 @@ def scenario_file(scenario: str) -> Path:
     if not path.is_file():
         raise ParamsError(f"there is no ViZDoom scenario {scenario!r}. {hint}")
     return path
+
+
+def _check_digest(setup: Setup, found: str) -> None:
+    """Refuse files of which params say nothing, or something else. ``found``: their digest; "" if the scenario ships."""
+    if setup.digest and not found:
+        raise ParamsError(f"`digest` is for a .cfg of your own: remove it, as {setup.scenario} ships with ViZDoom.")
+    if setup.digest != found:
+        was = f"is {setup.digest!r}, of other files" if setup.digest else "is missing"
+        raise ParamsError(
+            f"`digest` of the scenario {setup.scenario} {was}. Write `digest: {found!r}` beside `scenario`: then `dvc repro` "
+            "runs again what depends on its files."
+        )
+
+
+def digest_of(path: Path, game: "vizdoom.DoomGame") -> str:
+    """Return a checksum, 16 hexadecimal digits, of a scenario's .cfg and of the .wad files that it names.
+
+    DVC cannot name the files of one game among its dependencies, so the digest in params.yaml stands for them.
+
+    Raises:
+        ParamsError: a file is missing.
+    """
+    found = hashlib.sha256()
+    for file in (path, *(Path(named) for named in (game.get_doom_scenario_path(), game.get_doom_game_path()) if named)):
+        try:
+            found.update(hashlib.sha256(file.read_bytes()).digest())
+        except OSError as error:
+            raise ParamsError(f"{file}, which {path} needs, cannot be read: {error.strerror}.") from None
+    return found.hexdigest()[:16]
 
 
 def _launcher() -> Path:

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from worldmodels.games.make import references
 from worldmodels.storage.files import form, read_json
 
-GAMES = {"take_cover": "Take Cover", "carracing": "CarRacing"}
-"""Games as people call them. A game that is not here stands under its own name."""
+GAMES = {"take_cover": "Take Cover", "carracing": "CarRacing", "my_way_home": "My Way Home"}
+"""Games as people call them, by the names of their scenarios. A game that is not here stands under its own name."""
 NO_STUDY = "none"
 """``study`` of an agent that is part of the chain."""
 
@@ -77,18 +77,18 @@ def others(scores: Sequence[Mapping[str, Any]]) -> list[Rival]:
 def game_name(rules: str) -> str:
     """Return what the ledger calls the game with these rules.
 
-    >>> game_name("takecover-skill4-limit2100"), game_name("carracing-v3-limit1000")
-    ('take_cover', 'carracing')
+    >>> game_name("takecover-skill4-limit2100"), game_name("carracing-v3-limit1000"), game_name("pendulum-limit200")
+    ('take_cover', 'carracing', 'pendulum')
     """
     name = rules.partition("-")[0]
-    return "take_cover" if name == "takecover" else name
+    return next((game for game in GAMES if game.replace("_", "") == name), name)
 
 
 def title(rules: str) -> str:
     """Return what people call the game with these rules.
 
-    >>> title("takecover-skill4-limit2100")
-    'Take Cover'
+    >>> title("takecover-skill4-limit2100"), title("mywayhome-limit2100-f3f517f6")
+    ('Take Cover', 'My Way Home')
     """
     return GAMES.get(game_name(rules), game_name(rules))
 

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import mlflow
 import numpy as np
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, LoggedModelInput, Metric
-from mlflow.entities.model_registry import ModelVersion
+from mlflow.entities import LoggedModelInput, Metric
+from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
@@ -32,7 +32,7 @@ from worldmodels.report.verdict import headline
 from worldmodels.storage.layout import AgentFiles
 from worldmodels.tracking.dvclock import NO_STUDY, Entry
 from worldmodels.tracking.points import TEST
-from worldmodels.tracking.runs import NOTE
+from worldmodels.tracking.runs import EVALUATION, NOTE, data_set
 from worldmodels.tracking.store import PREFIX
 
 if TYPE_CHECKING:
@@ -95,11 +95,17 @@ def register_agents(mirror: "Mirror") -> None:
     if found:
         chain = {key: str(version.version) for key, version in found.items() if not bar_of(version)}
         set_aliases(client, environment, chain, found.keys() - chain.keys())
-        name = PREFIX + environment
-        champion = client.get_registered_model(name).aliases.get(CHAMPION)
-        if champion and not _has_files(name, str(champion)):
-            way = f"`wm registry rollback {environment}` goes back to the one before, or, with --retire, to none"
-            mirror.report.notes.append(f"the files of {name}/{champion}, the champion, are gone: {way}")
+        gone = lost_champion(client.get_registered_model(PREFIX + environment))
+        mirror.report.notes += [gone] if gone else []
+
+
+def lost_champion(model: RegisteredModel) -> str:
+    """Return a sentence on the champion of a model if its files are gone, with what to do; nothing if they are there."""
+    champion = model.aliases.get(CHAMPION)
+    if not champion or _has_files(model.name, str(champion)):
+        return ""
+    way = f"`wm registry rollback {model.name.removeprefix(PREFIX)}` goes back to the one before, or, with --retire, to none"
+    return f"the files of {model.name}/{champion}, the champion, are gone: {way}"
 
 
 def _find_version(client: MlflowClient, name: str, fingerprint: str) -> tuple[ModelVersion | None, list[str]]:
@@ -194,9 +200,10 @@ def _link(client: MlflowClient, model: str, tested: str, scores: Mapping[str, An
     """Make the metrics of an agent's test those of its model, by the episodes that were played."""
     first, last = scores["real"]["seeds"]
     rules = f"{scores['rules']} on {scores['backend']}, {scores['real']['n']} {scores['block']} episodes"
-    source = json.dumps({"rules": scores["rules"], "backend": scores["backend"], "seeds": [first, last]})
-    digest = hashlib.sha256(source.encode()).hexdigest()[:8]
-    client.log_inputs(tested, [DatasetInput(Dataset(rules, digest, "episodes", source))], [LoggedModelInput(model)])
+    source = {"rules": scores["rules"], "backend": scores["backend"], "seeds": [first, last]}
+    digest = hashlib.sha256(json.dumps(source).encode()).hexdigest()[:8]
+    played = data_set(rules, digest, "episodes", source, EVALUATION)
+    client.log_inputs(tested, [played], [LoggedModelInput(model)])
     names = [name for name in client.get_run(tested).data.metrics if not name.startswith("system/")]
     points = [client.get_metric_history(tested, name)[-1] for name in names]
     client.log_batch(

@@ -21,13 +21,16 @@ from typing import Any
 import mlflow
 import psutil
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
 from worldmodels.storage.layout import STAGES
 from worldmodels.tracking.points import LETTERS, Point, tidy
 
 NOTE = "mlflow.note.content"
 """Tag of a run that MLflow shows as its description, in Markdown."""
+TRAINING, EVALUATION = "training", "evaluation"
+"""What a run reads a data set for."""
 CLOCK_SECONDS = 60.0
 """How far two readings of when a process began may differ: the clock may be set in between."""
 
@@ -151,12 +154,10 @@ class RunStore:
         ]
         self.client.log_batch(run_id, metrics=rows)
 
-    def log_inputs(self, run_id: str, data: Mapping[str, str]) -> None:
+    def log_inputs(self, run_id: str, data: Mapping[str, str], context: str = TRAINING) -> None:
         """Say what a run read: path -> DVC hash, the data set's digest. It is called by its key: ``doom-2 latents``."""
         inputs = [
-            DatasetInput(
-                Dataset(f"{Path(path).parent.name} {Path(path).stem}", digest, "dvc", json.dumps({"path": path, "md5": digest}))
-            )
+            data_set(f"{Path(path).parent.name} {Path(path).stem}", digest, "dvc", {"path": path, "md5": digest}, context)
             for path, digest in sorted(data.items())
         ]
         self.client.log_inputs(run_id, datasets=inputs)
@@ -165,6 +166,11 @@ class RunStore:
         """Log the files of a folder of pictures and films, of which any may be a link into DVC's cache."""
         with tempfile.TemporaryDirectory() as copies:
             self.client.log_artifacts(run_id, str(shutil.copytree(folder, f"{copies}/plain")), place)
+
+
+def data_set(name: str, digest: str, kind: str, source: Mapping[str, Any], context: str) -> DatasetInput:
+    """Return a data set as a run reads it. ``source``: where it is from; ``context``: ``TRAINING`` or ``EVALUATION``."""
+    return DatasetInput(Dataset(name, digest, kind, json.dumps(source)), [InputTag(MLFLOW_DATASET_CONTEXT, context)])
 
 
 def is_running(name: str) -> bool:

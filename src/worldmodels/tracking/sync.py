@@ -18,7 +18,7 @@ from worldmodels.tracking.git import lock_tags
 from worldmodels.tracking.points import points
 from worldmodels.tracking.registry import register_agents
 from worldmodels.tracking.release import describe
-from worldmodels.tracking.runs import RunStore
+from worldmodels.tracking.runs import EVALUATION, TRAINING, RunStore
 from worldmodels.tracking.store import PREFIX, game_experiment, lock, opened
 
 DATA = ("data.json", "latents.safetensors")
@@ -138,7 +138,7 @@ class Mirror:
             self._pictures(run_id, entry, "pictures", {f"wm.film.{entry.key}": entry.artifact})
         data = {path: md5 for path, md5 in entry.deps.items() if Path(path).name in DATA}
         if data and not (found and found[0].inputs and found[0].inputs.dataset_inputs):
-            self.runs.log_inputs(run_id, data)
+            self.runs.log_inputs(run_id, data, EVALUATION if entry.stage == "calibrate" else TRAINING)
         if known is None or found[0].info.status != "FINISHED":
             self.runs.client.set_terminated(run_id, "FINISHED")
 
