@@ -77,7 +77,7 @@ def test_the_plan_has_the_stages_of_dvc_and_what_they_need(tmp_path):
 def test_what_is_no_plain_repro_is_not_understood():
     for command in ("dvc repro -s a", "dvc repro --downstream a", "dvc exp run", "dvc queue start", "make repro", "python dvc"):
         assert targets_of(command.split()) is None
-    assert targets_of(["python", "-m", "dvc", "repro", "a", "b"]) == ["a", "b"]
+    assert targets_of(["python", "-m", "dvc", "--wait-for-lock", "repro", "a", "-q", "b"]) == ["a", "b"]
 
 
 def test_the_time_left_is_that_of_this_machine_and_of_each_kind_of_stage():

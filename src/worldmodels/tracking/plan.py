@@ -18,8 +18,8 @@ from worldmodels.compute.lifeline import callers
 from worldmodels.params import PARAMS_FILE
 from worldmodels.tracking.dvclock import Entry, artifact_hash, entry_of, same_params
 
-HARMLESS = ("-q", "--quiet", "-v", "--verbose", "--pull", "--allow-missing", "--no-run-cache")
-"""Options of ``dvc repro`` that do not change which stages it covers."""
+HARMLESS = ("--wait-for-lock", "-q", "--quiet", "-v", "--verbose", "--pull", "--allow-missing", "--no-run-cache")
+"""Options of DVC, before and after ``repro``, that do not change which stages it covers."""
 
 
 class Plan(NamedTuple):
@@ -55,11 +55,10 @@ def targets_of(command: Sequence[str]) -> list[str] | None:
     (None, None, None)
     """
     at = next((index for index, word in enumerate(command) if os.path.basename(word) == "dvc"), len(command))
-    if list(command[at + 1 : at + 2]) != ["repro"]:
+    words = [word for word in command[at + 1 :] if word not in HARMLESS]
+    if words[:1] != ["repro"] or any(word.startswith("-") for word in words):
         return None
-    words = command[at + 2 :]
-    options = [word for word in words if word.startswith("-")]
-    return None if set(options) - set(HARMLESS) else [word for word in words if word not in options]
+    return words[1:]
 
 
 def read_plan(root: Path, present: str, targets: Sequence[str]) -> Plan:
