@@ -473,6 +473,7 @@ def test_a_key_changes_the_dream_and_tabs_are_independent(browser, server):
         for each in (page, other):
             ready(each)
             paused_at_start(each, 11)
+        assert page.inner_text("#help").endswith("Stay alive: drive with the arrow keys.")
         page.keyboard.down("ArrowRight")
         page.wait_for_function("dream.last.driven")
         other.keyboard.press("m")
