@@ -23,9 +23,16 @@ def play(
         played = {}  # it was cut into other tasks, for other workers
     missing = [index for index in range(len(tasks)) if index not in played]
     told = stage.play(sum(len(tasks[index][2]) for index in missing), limit)
-    for position, returns in stage.engine.run(function, [tasks[index] for index in missing]):
+    heard = np.zeros((len(missing), 2), np.int64)  # steps and ends that were told of each
+
+    def hear(position: int, steps: int, ended: int) -> None:
+        heard[position] += steps, ended
+        told(steps, ended)
+
+    for position, returns in stage.engine.run(function, [tasks[index] for index in missing], hear):
         played[missing[position]] = returns
-        told(returns.steps, returns.total.size)
+        steps, ended = heard[position].tolist()
+        told(returns.steps - steps, returns.total.size - ended)  # all, if nothing could be heard
         if checkpoint.due():
             checkpoint.save({}, {"played": {str(index): _to_lists(each) for index, each in played.items()}})
     return [played[index] for index in range(len(tasks))]

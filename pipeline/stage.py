@@ -24,7 +24,7 @@ from worldmodels.shapes import Told
 from worldmodels.storage.agents import code_fingerprint
 from worldmodels.storage.checkpoint import Checkpoint
 from worldmodels.storage.files import sha256
-from worldmodels.storage.layout import STAGES, STATE, AgentFiles, WorldModelFiles, command_for, primary_out
+from worldmodels.storage.layout import STAGES, AgentFiles, WorldModelFiles, command_for, primary_out, state_of
 from worldmodels.tracking.live import StageRun, stage_run
 
 T = TypeVar("T")
@@ -174,7 +174,7 @@ class Stage:
             told: what else its bytes depend on.
         """
         identity = _digest([self.computation, str(self.device), str(self.products), *told, *map(sha256, inputs)])
-        self.kept = Checkpoint(STATE / f"{self.name}-{self.key}.safetensors", identity)
+        self.kept = Checkpoint(state_of(self.name, self.key), identity)
         return self.kept
 
 

@@ -46,6 +46,8 @@ def make_project(folder: Path, params: dict[str, Any]) -> Path:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
         shutil.copy(ROOT / name, folder)
+    (folder / "results").mkdir()
+    shutil.copy(ROOT / "results/rates.csv", folder / "results")
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     run(folder, "git", "init", "-q", "-b", "main")
     run(folder, "dvc", "init", "-q")

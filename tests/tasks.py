@@ -3,7 +3,10 @@
 import os
 import signal
 import threading
+import time
 from pathlib import Path
+
+from worldmodels.shapes import Told
 
 
 def square(number: int) -> int:
@@ -23,6 +26,17 @@ def hang_once(marker: Path, number: int) -> int:
     if number == 2 and not marker.exists():
         marker.touch()
         wait_for_what_never_comes()
+    return square(number)
+
+
+def play_four(marker: Path, number: int, told: Told) -> int:
+    """Say of four steps, one by one; kill the worker after the second where ``marker`` is not there yet and the number is 2."""
+    for step in range(4):
+        time.sleep(0.3)
+        told(1, step == 3)
+        if step == 1 and number == 2 and not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
     return square(number)
 
 

@@ -58,6 +58,21 @@ class TestWorkers:
         assert "warning: task 3 of 5: worker " in (said := capfd.readouterr().err)
         assert "died (signal SIGKILL)" in said
 
+    @pytest.mark.parametrize("workers", [1, 2])
+    def test_the_steps_of_a_task_are_told_while_it_is_at_them_and_once_if_its_worker_is_lost(self, tmp_path, workers):
+        heard: list[tuple[int, int, int]] = []
+        marker = tmp_path / "mark"
+        if workers == 1:
+            marker.touch()  # this process is not to die
+        played = run_tasks(
+            tasks.play_four, [(marker, number) for number in range(4)], workers, lambda *told: heard.append(told)
+        )
+        told_before = [sum(steps > 0 for task, steps, _ in heard if task == number) for number, _ in played]
+        assert min(told_before) >= 2
+        sums = {number: np.sum([each[1:] for each in heard if each[0] == number], 0).tolist() for number in range(4)}
+        assert sums == {key: [4, 1] for key in range(4)}
+        assert any(steps < 0 for _, steps, _ in heard) is (workers == 2)
+
     def test_a_worker_that_hangs_is_named_with_its_traceback_and_its_task_done_by_another(self, tmp_path, capfd, monkeypatch):
         monkeypatch.setenv("WM_STALL_SECONDS", "8")
         done = dict(run_tasks(tasks.hang_once, [(tmp_path / "mark", number) for number in range(4)], 2))

@@ -174,6 +174,16 @@ class TestVideo:
             stream = container.streams.video[0]
             assert (stream.codec_context.name, float(stream.average_rate)) == ("h264", 35.0)
 
+    def test_an_mp4_of_few_frames_a_second_fades_from_one_to_the_next_and_lasts_as_long(self, tmp_path: Path) -> None:
+        frames = np.stack([np.full((64, 64, 3), level, np.uint8) for level in (40, 80, 200)])
+        assert write_video(tmp_path / "a.mp4", frames, fps=8.75) == 12
+        with av.open(str(tmp_path / "a.mp4")) as container:
+            stream = container.streams.video[0]
+            shown = [frame.to_ndarray(format="rgb24").mean() for frame in container.decode(video=0)]
+            assert float(stream.average_rate) == 35
+            assert float(stream.duration * stream.time_base) == pytest.approx(3 / 8.75)
+        assert shown == pytest.approx([40, 50, 60, 70, 80, 110, 140, 170, 200, 200, 200, 200], abs=2)
+
     def test_views_stand_side_by_side_below_their_labels_and_one_that_ended_stays_darker_and_says_so(self) -> None:
         views = {"real": episode(4), "dream": episode(2, 1)}
         pictures = list(side_by_side(views))

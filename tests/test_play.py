@@ -472,6 +472,16 @@ def test_other_hosts_and_other_sites_are_refused(server, tmp_path_factory):
     assert "Traceback" not in log_of(tmp_path_factory)
 
 
+def test_on_a_desktop_the_page_is_opened(folder, tmp_path):
+    browser, opened, port = tmp_path / "browser", tmp_path / "opened", free_port()
+    browser.write_text(f'#!/bin/sh\necho "$1" > {opened}.part; mv {opened}.part {opened}\n')
+    browser.chmod(0o755)
+    command = [sys.executable, "-m", "worldmodels.cli.main", "play", str(folder), "--port", str(port)]
+    own = os.environ | {"DISPLAY": ":9", "BROWSER": f"{browser} %s"}
+    with serving(command, opened.exists, tmp_path / "log", env=own):
+        assert opened.read_text().strip() == f"http://127.0.0.1:{port}"
+
+
 def test_the_port_that_is_taken_is_named(server, folder):
     port = server.rpartition(":")[2]
     command = [sys.executable, "-m", "worldmodels.cli.main", "play", str(folder), "--port", port]
@@ -502,6 +512,7 @@ def test_a_key_changes_the_dream_and_tabs_are_independent(browser, server):
         for each in (page, other):
             ready(each)
             paused_at_start(each, 11)
+        assert page.inner_text("#help").endswith("Stay alive: drive with the arrow keys.")
         page.keyboard.down("ArrowRight")
         page.wait_for_function("dream.last.driven")
         other.keyboard.press("m")

@@ -70,6 +70,19 @@ def forecast(project: Project, rates: Rates) -> dict[str, float]:
     return {stage: seconds + start for stage, seconds in (found | {"report": 0.0}).items()}
 
 
+def span(seconds: float) -> str:
+    """Return a time in words.
+
+    >>> span(40), span(5400), span(200_000), span(float("nan"))
+    ('40 s', '1.5 hours', '2.3 days', 'not measured')
+    """
+    if math.isnan(seconds):
+        return "not measured"
+    units = {"days": 86400, "hours": 3600, "min": 60}
+    unit, size = next(((unit, size) for unit, size in units.items() if seconds >= 1.2 * size), ("s", 1))
+    return f"{seconds / size:,.{unit in ('days', 'hours') and seconds < 10 * size:d}f} {unit}"
+
+
 class _Work:
     """What the stages of an environment do, in seconds."""
 

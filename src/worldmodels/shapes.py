@@ -21,6 +21,8 @@ FRAME_SHAPE = (FRAME_SIZE, FRAME_SIZE, 3)
 
 Told = Callable[[int, int], object]
 """Is told of play as it goes on: how many steps were played, and how many episodes ended with them."""
+TaskTold = Callable[[int, int, int], object]
+"""The same of several tasks: which of them, and what ``Told`` is told."""
 
 
 class Job(NamedTuple):

@@ -123,11 +123,8 @@ def _play_game(agent: "Agent", seeds: Sequence[int]) -> "Returns":
     workers = cores()
     size = max(1, min(LANES, -(-len(seeds) // workers)))
     tasks = [(agent, agent.game, part, size) for part in shards(seeds, size, workers)]
-    done: dict[int, Returns] = {}
     with tqdm(total=len(seeds), desc="real", unit="episode", leave=False, disable=None) as bar:
-        for index, result in run_tasks(play_real, tasks, workers):
-            done[index] = result
-            bar.update(result.total.size)
+        done = dict(run_tasks(play_real, tasks, workers, lambda _task, _steps, ended: bar.update(ended)))
     return join([done[index] for index in range(len(tasks))])
 
 

@@ -4,11 +4,12 @@ import socket
 import sys
 
 from worldmodels.cli.agents import Found
+from worldmodels.cli.browser import open_on_desktop
 from worldmodels.errors import WorldModelsError
 
 
 def serve(found: Found, *, port: int, rate: float | None) -> None:
-    """Serve an agent's dream on 127.0.0.1 until Ctrl-C.
+    """Serve an agent's dream on 127.0.0.1 until Ctrl-C; on a desktop, open its page.
 
     Raises:
         WorldModelsError: the port is taken.
@@ -31,7 +32,10 @@ def serve(found: Found, *, port: int, rate: float | None) -> None:
             listening.bind(("127.0.0.1", port))
         except OSError as error:
             raise WorldModelsError(f"port {port} cannot be used ({error.strerror}): name another with --port.") from None
-        print(f"{name}: http://127.0.0.1:{listening.getsockname()[1]} (Ctrl-C ends it)", flush=True)
+        port = listening.getsockname()[1]
+        address = f"http://127.0.0.1:{port}"
+        print(f"{name}: {address} (Ctrl-C ends it)", flush=True)
+        open_on_desktop(port, address)
         # Pings keep a proxy's connection open. Who does not answer is not cut off: an order may take minutes
         config = uvicorn.Config(make_app(stage), log_level="warning", ws="websockets-sansio", ws_ping_timeout=None)
         server = uvicorn.Server(config)

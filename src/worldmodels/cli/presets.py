@@ -1,7 +1,6 @@
 """``wm preset`` and ``wm check``: which params are in force; ``validated`` checks params that are not yet."""
 
 import io
-import math
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -83,6 +82,7 @@ def forecast_table(project: "Project", seconds: Mapping[str, float]) -> str:
 
     ``seconds``: of each stage, as ``forecast`` returns them.
     """
+    from worldmodels.forecast import span
     from worldmodels.report.table import align
 
     sums = defaultdict[tuple[str, str], float](float)
@@ -95,19 +95,6 @@ def forecast_table(project: "Project", seconds: Mapping[str, float]) -> str:
     columns = project.environments
     cells = [["stage", *columns], *([row, *(span(sums[row, name]) for name in columns)] for row in rows)]
     return align(cells, right=range(1, len(columns) + 1))
-
-
-def span(seconds: float) -> str:
-    """Return a time in words.
-
-    >>> span(40), span(5400), span(200_000), span(float("nan"))
-    ('40 s', '1.5 hours', '2.3 days', 'not measured')
-    """
-    if math.isnan(seconds):
-        return "not measured"
-    units = {"days": 86400, "hours": 3600, "min": 60}
-    unit, size = next(((unit, size) for unit, size in units.items() if seconds >= 1.2 * size), ("s", 1))
-    return f"{seconds / size:,.{unit in ('days', 'hours') and seconds < 10 * size:d}f} {unit}"
 
 
 def validated(write: Callable[[Path], object], name: str) -> "Project":

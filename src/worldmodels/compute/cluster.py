@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import worldmodels
 from worldmodels.errors import WorldModelsError
+from worldmodels.shapes import TaskTold
 
 Result = TypeVar("Result")
 RETRIES = 5
@@ -61,8 +62,10 @@ class RayEngine:
     def share(self, value: Any) -> Any:
         return self._ray.put(value)
 
-    def run(self, task: Callable[..., Result], arguments: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Result]]:
-        ray = self._ray
+    def run(
+        self, task: Callable[..., Result], arguments: Sequence[tuple[Any, ...]], told: TaskTold | None = None
+    ) -> Iterator[tuple[int, Result]]:
+        ray = self._ray  # its workers say nothing until they are done: nobody is told
         remote = ray.remote(num_cpus=1, max_retries=RETRIES)(task)
         waiting = {remote.remote(*each): index for index, each in enumerate(arguments)}
         try:

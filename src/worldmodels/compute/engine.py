@@ -9,6 +9,7 @@ from worldmodels.compute.local import run_tasks
 from worldmodels.compute.precision import Precision
 from worldmodels.errors import ParamsError
 from worldmodels.params import Config
+from worldmodels.shapes import TaskTold
 
 Result = TypeVar("Result")
 
@@ -48,8 +49,12 @@ class Engine(Protocol):
     def share(self, value: Any) -> Any:
         """Bring a large value to the workers once; the result stands for it among the arguments of tasks."""
 
-    def run(self, task: Callable[..., Result], arguments: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Result]]:
+    def run(
+        self, task: Callable[..., Result], arguments: Sequence[tuple[Any, ...]], told: TaskTold | None = None
+    ) -> Iterator[tuple[int, Result]]:
         """Run ``task(*arguments[i])`` for every i; yield (i, result) as each is done.
+
+        ``told`` hears how far tasks of play are, as far as that can be heard: they are called with ``told=`` then, a ``Told``.
 
         Raises:
             WorldModelsError: a task lost too many workers. An exception of a task is raised as it is.
@@ -67,8 +72,10 @@ class LocalEngine:
     def share(self, value: Any) -> Any:
         return value
 
-    def run(self, task: Callable[..., Result], arguments: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Result]]:
-        return run_tasks(task, arguments, self.workers)
+    def run(
+        self, task: Callable[..., Result], arguments: Sequence[tuple[Any, ...]], told: TaskTold | None = None
+    ) -> Iterator[tuple[int, Result]]:
+        return run_tasks(task, arguments, self.workers, told)
 
 
 def check_cluster(cluster: ClusterConfig, compute: ComputeConfig) -> None:

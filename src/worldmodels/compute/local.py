@@ -10,13 +10,15 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from multiprocessing import connection
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import psutil
 
 from worldmodels.compute.lifeline import when_gone
 from worldmodels.errors import WorldModelsError
+from worldmodels.shapes import TaskTold
 
 Result = TypeVar("Result")
 TRIES = 3
@@ -25,9 +27,13 @@ STALL_SECONDS = 300.0
 """Time without work in a worker and its children after which the worker hangs; ``WM_STALL_SECONDS`` overrides it."""
 LOOK_SECONDS = 1.0
 """Time between two looks at the workers."""
+TELL_SECONDS = 0.5
+"""Time between two words of a worker on how far its task is."""
 
 
-def run_tasks(task: Callable[..., Result], arguments: Sequence[tuple], workers: int) -> Iterator[tuple[int, Result]]:
+def run_tasks(
+    task: Callable[..., Result], arguments: Sequence[tuple], workers: int, told: TaskTold | None = None
+) -> Iterator[tuple[int, Result]]:
     """Run ``task(*arguments[i])`` for every i; yield (i, result) as each is done.
 
     A worker that dies or hangs is named on stderr, with its traceback if it hangs; another one does its task again.
@@ -36,13 +42,15 @@ def run_tasks(task: Callable[..., Result], arguments: Sequence[tuple], workers: 
         task: a function of a module, so that a worker can import it.
         arguments: one tuple a task; what a task gives may depend on nothing else.
         workers: processes; 1 runs in this process.
+        told: hears how far each task is. A task is called with ``told=`` then, a ``Told``. What was heard of a worker that is
+            lost is taken back.
 
     Raises:
         WorldModelsError: a task lost ``TRIES`` workers. An exception of a task is raised as it is.
     """
     if workers == 1 or len(arguments) <= 1:
         for index, each in enumerate(arguments):
-            yield index, task(*each)
+            yield index, task(*each) if told is None else task(*each, told=partial(told, index))
         return
     waiting = deque(range(len(arguments)))
     lost = [0] * len(arguments)
@@ -51,7 +59,7 @@ def run_tasks(task: Callable[..., Result], arguments: Sequence[tuple], workers: 
         while waiting or any(worker.task is not None for worker in crew):
             for worker in crew:
                 if worker.task is None and waiting:
-                    worker.give(waiting.popleft(), task, arguments)
+                    worker.give(waiting.popleft(), task, arguments, told)
             busy = [worker for worker in crew if worker.task is not None]
             connection.wait([worker.pipe for worker in busy], LOOK_SECONDS)
             for worker in busy:
@@ -81,8 +89,18 @@ class _LostWorker(Exception):
     """A worker died or hung, and is gone."""
 
 
+class _Far(NamedTuple):
+    """What a worker says of its task while it is at it."""
+
+    steps: int  # played since it last said something
+    ended: int  # episodes that ended in these
+
+
 class _Worker:
     """A process that does one task after the other, and what it is doing."""
+
+    _told: TaskTold | None = None
+    _heard = (0, 0)  # steps and ends that were told of its task
 
     def __init__(self, name: str) -> None:
         context = multiprocessing.get_context("spawn")
@@ -96,11 +114,12 @@ class _Worker:
         self._cpu = 0.0
         self._looked = self._moved = time.monotonic()
 
-    def give(self, index: int, task: Callable[..., Any], arguments: Sequence[tuple]) -> None:
+    def give(self, index: int, task: Callable[..., Any], arguments: Sequence[tuple], told: TaskTold | None) -> None:
         """Send it a task."""
         self.task, self._moved = index, time.monotonic()
+        self._told, self._heard = told, (0, 0)
         with suppress(OSError):  # it died; the next look says so
-            self.pipe.send((task, arguments[index]))
+            self.pipe.send((task, arguments[index], told is not None))
 
     def answer(self) -> tuple[Any] | None:
         """Return the result of its task, or None while there is none; _LostWorker if it died or hangs."""
@@ -110,7 +129,10 @@ class _Worker:
             self._process.join()
             code = self._process.exitcode or 0
             how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-            raise _LostWorker(f"{self.name} (process {self._process.pid}) died ({how})") from None
+            raise self._lost(f"{self.name} (process {self._process.pid}) died ({how})") from None
+        if isinstance(answer, _Far):
+            self._tell(*answer)
+            return None
         if answer is not None:
             self.task = None
             result, error = answer
@@ -122,7 +144,7 @@ class _Worker:
             os.kill(pid, signal.SIGUSR1)  # its traceback, on stderr
             self._process.join(LOOK_SECONDS)
             self.end()
-            raise _LostWorker(f"{self.name} (process {pid}) did nothing for {self._stall:g} s and was ended")
+            raise self._lost(f"{self.name} (process {pid}) did nothing for {self._stall:g} s and was ended")
         return None
 
     def end(self) -> None:
@@ -130,6 +152,16 @@ class _Worker:
         self._process.kill()
         self._process.join()
         self.pipe.close()
+
+    def _tell(self, steps: int, ended: int) -> None:
+        self._heard = (self._heard[0] + steps, self._heard[1] + ended)
+        if self._told is not None and self.task is not None:
+            self._told(self.task, steps, ended)
+
+    def _lost(self, how: str) -> _LostWorker:
+        steps, ended = self._heard
+        self._tell(-steps, -ended)
+        return _LostWorker(how)
 
     def _hangs(self) -> bool:
         now = time.monotonic()
@@ -151,6 +183,23 @@ def _cpu_seconds(pid: int) -> float:
     return sum(each.user + each.system for each in times)
 
 
+class _Teller:
+    """A ``Told`` in a worker, which passes on what it is told now and then."""
+
+    def __init__(self, pipe: connection.Connection) -> None:
+        self._pipe, self._steps, self._ended, self._said = pipe, 0, 0, time.monotonic()
+
+    def __call__(self, steps: int, ended: int) -> None:
+        self._steps, self._ended = self._steps + steps, self._ended + ended
+        if time.monotonic() - self._said >= TELL_SECONDS:
+            self.send()
+
+    def send(self) -> None:
+        """Pass on what is left."""
+        self._pipe.send(_Far(self._steps, self._ended))
+        self._steps, self._ended, self._said = 0, 0, time.monotonic()
+
+
 def _work(pipe: connection.Connection, employer: int) -> None:
     """Do tasks until there are no more; in the worker's process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the employer, which ends this process
@@ -158,11 +207,17 @@ def _work(pipe: connection.Connection, employer: int) -> None:
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     while True:
         try:
-            task, arguments = pipe.recv()
+            task, arguments, tells = pipe.recv()
         except EOFError:
             return
         try:
-            pipe.send((task(*arguments), None))
+            if tells:
+                teller = _Teller(pipe)
+                result = task(*arguments, told=teller)
+                teller.send()
+            else:
+                result = task(*arguments)
+            pipe.send((result, None))
         except Exception as error:
             error.add_note(f"In a worker process:\n{''.join(traceback.format_exception(error))}")
             pipe.send((None, error))

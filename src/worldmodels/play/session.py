@@ -286,7 +286,8 @@ def about(agent: Agent, *, name: str, temperature: float, rate: float) -> dict[s
     memory = agent.memory
     return {"name": name, "environment": agent.card.environment, "temperature": temperature, "rate": rate,
             "actions": memory.action, "choices": memory.choices, "options": agent.game.options,
-            "latents": widest_latents(agent), "reward": memory.config.reward != "none", "done": memory.config.done}  # fmt: skip
+            "latents": widest_latents(agent), "pay": agent.game.pay,
+            "reward": memory.config.reward != "none", "done": memory.config.done}  # fmt: skip
 
 
 def widest_latents(agent: Agent, *, lanes: int = 16, steps: int = 100) -> list[tuple[int, float, float]]:

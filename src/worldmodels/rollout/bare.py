@@ -11,8 +11,8 @@ from worldmodels.games.base import BatchEnv, GameConfig
 from worldmodels.games.blind import Blind
 from worldmodels.rollout.loop import run_episodes
 from worldmodels.rollout.policies import blind_policy
-from worldmodels.rollout.world import Step
-from worldmodels.shapes import Returns
+from worldmodels.rollout.world import Step, told_of
+from worldmodels.shapes import Returns, Told
 
 
 class BareWorld:
@@ -47,7 +47,7 @@ class BareWorld:
         self.env.close()
 
 
-def play_blind(game: GameConfig, policy: Blind, seeds: Sequence[int], lanes: int) -> Returns:
+def play_blind(game: GameConfig, policy: Blind, seeds: Sequence[int], lanes: int, told: Told | None = None) -> Returns:
     """Play episodes with a blind policy on the back end that scores. A task for a worker process."""
-    with closing(BareWorld(game.make_unseen())) as world:
+    with closing(told_of(BareWorld(game.make_unseen()), told)) as world:
         return run_episodes(world, blind_policy(policy), seeds, lanes=lanes)

@@ -136,6 +136,11 @@ class ToldWorld(WorldWrapper[W]):
         return step
 
 
+def told_of(world: World, told: Told | None) -> World:
+    """Return the world, such that ``told`` hears how far it is played, if there is one."""
+    return world if told is None else ToldWorld(world, told)
+
+
 def pad_lanes(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Pad (B, ...) tensors with zeros to a multiple of 16 lanes.
 

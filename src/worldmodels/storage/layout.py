@@ -122,6 +122,11 @@ def _command(stage: str | None, key: str) -> str:
     return f"dvc repro initialise@{environment}" if number == "0" else f"dvc repro {stage}@{key}"
 
 
+def state_of(stage: str, key: str) -> Path:
+    """Return where a stage keeps how far it is; there is none before its first checkpoint, nor when it is done."""
+    return STATE / f"{stage}-{key}.safetensors"
+
+
 def require(path: Path) -> Path:
     """Return ``path`` if it exists; else ArtifactError, which names the command that makes it."""
     if not path.exists():

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ class Entry:
     sections: dict[str, Any]  # dotted key of params.yaml -> what stood there when the stage ran
     deps: dict[str, str]  # path -> hash of the artifacts that it read
     outs: dict[str, str]  # path -> hash of what it made
+    cmd: str = ""
+    others: dict[str, str] = field(default_factory=dict)  # path -> hash of what else it read: code, folders of all artifacts
 
     @property
     def params(self) -> dict[str, Any]:
@@ -116,14 +118,11 @@ def in_force(entries: Sequence[Entry], params: Mapping[str, Any] | None = None) 
     makers = {path: entry for entry in entries for path in entry.outs}
     known: dict[tuple[str, str], bool] = {}
 
-    def value(key: str) -> Any:
-        return reduce(lambda node, part: node.get(part) if isinstance(node, dict) else None, key.split("."), params)
-
     def holds(entry: Entry) -> bool:
         name = (entry.stage, entry.key)
         if name not in known:
             known[name] = False  # an entry that needs itself does not hold
-            same = params is None or all(value(key) == told for key, told in entry.sections.items())
+            same = params is None or same_params(entry, params)
             inputs = [(makers.get(path), path, md5) for path, md5 in entry.deps.items() if STAGES[entry.stage]]
             known[name] = same and all(
                 maker is not None and maker.outs[path] == md5 and holds(maker) for maker, path, md5 in inputs
@@ -131,6 +130,16 @@ def in_force(entries: Sequence[Entry], params: Mapping[str, Any] | None = None) 
         return known[name]
 
     return [entry for entry in entries if holds(entry)]
+
+
+def same_params(entry: Entry, params: Mapping[str, Any]) -> bool:
+    """Return whether a stage was run with what these params say."""
+
+    def value(key: str) -> Any:
+        node: Any = params
+        return reduce(lambda node, part: node.get(part) if isinstance(node, Mapping) else None, key.split("."), node)
+
+    return all(value(key) == told for key, told in entry.sections.items())
 
 
 def read_lock(path: Path) -> list[Entry]:
@@ -155,7 +164,7 @@ def parse_lock(text: str, name: str = "dvc.lock") -> list[Entry]:
     """
     try:
         stages = parse_yaml(text)["stages"]
-        return [_entry(stage, content) for stage, content in stages.items() if stage.partition("@")[0] in STAGES]
+        return [entry_of(stage, content) for stage, content in stages.items() if stage.partition("@")[0] in STAGES]
     except KeyError as error:
         raise _damaged(name, f"{error} is missing") from None
     except (ValueError, TypeError, AttributeError, ParamsError) as error:
@@ -167,7 +176,11 @@ def artifact_hash(path: Path) -> str:
     if not path.is_dir():
         with path.open("rb") as file:
             return hashlib.file_digest(file, "md5").hexdigest()
-    files = sorted((file.relative_to(path).as_posix(), file) for file in path.rglob("*") if file.is_file())
+    files = sorted(
+        (file.relative_to(path).as_posix(), file)
+        for file in path.rglob("*")
+        if file.is_file() and file.suffix != ".pyc"  # as .dvcignore says
+    )
     listing = [{"md5": artifact_hash(file), "relpath": name} for name, file in files]
     return hashlib.md5(json.dumps(listing, sort_keys=True).encode()).hexdigest() + ".dir"
 
@@ -177,14 +190,18 @@ def _damaged(name: str, reason: object) -> ArtifactError:
     return ArtifactError(f"{name} is damaged ({told}). `git checkout dvc.lock` restores it; or delete it, then `dvc repro`.")
 
 
-def _entry(name: str, content: Mapping[str, Any]) -> Entry:
+def entry_of(name: str, content: Mapping[str, Any]) -> Entry:
+    """Return a stage of dvc.lock; KeyError, TypeError or AttributeError if it is none."""
     stage, _, item = name.partition("@")
     key = {"initialise": f"{item}-0", "report": "report"}.get(stage, item)
     sections = {k: v for file in content.get("params", {}).values() for k, v in file.items()}
     kept = (f"{ARTIFACTS}/", f"{METRICS}/")
-    deps = {dep["path"]: dep["md5"] for dep in content.get("deps", []) if dep["path"].startswith(kept)}
+    read = {dep["path"]: dep["md5"] for dep in content.get("deps", [])}
+    deps = {path: md5 for path, md5 in read.items() if path.startswith(kept)}
+    others = {path: md5 for path, md5 in read.items() if path not in deps}
     env = item if stage == "initialise" else next(iter(re.findall(r" env=(\S+)", str(content.get("cmd")))), "")
-    entry = Entry(stage, key, env, sections, deps, {out["path"]: out["md5"] for out in content["outs"]})
+    outs = {out["path"]: out["md5"] for out in content["outs"]}
+    entry = Entry(stage, key, env, sections, deps, outs, str(content.get("cmd")), others)
     if not isinstance(entry.artifact, str):
         raise TypeError(f"the hash of {entry.primary} is no text")
     return entry

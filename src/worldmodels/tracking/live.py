@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
+from worldmodels.storage.layout import state_of
+from worldmodels.tracking.course import Course
 from worldmodels.tracking.dvclock import artifact_hash
 from worldmodels.tracking.git import git_tags
 from worldmodels.tracking.points import Point, point_of, points
@@ -133,6 +135,9 @@ def stage_run(
         computation: names what the stage computes. A run of the same that did not finish is continued.
     """
     run = StageRun(stage)
+    course = Course(Path(), whole=not state_of(stage, key).exists())
+    if course.text:
+        print(f"{stage} {key}: {course.text}", file=sys.stderr)
     wanted = os.environ.get("WM_TRACKING", "").lower()
     off = not env or wanted in ("off", "0", "false")
     over, told = threading.Event(), (run.outbox, stage, key, env, params, world_model, computation)
@@ -149,6 +154,7 @@ def stage_run(
     try:
         yield run
         status = "FINISHED"
+        course.end()
     except (KeyboardInterrupt, SystemExit):
         status = "KILLED"
         raise

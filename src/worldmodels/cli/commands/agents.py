@@ -82,7 +82,7 @@ def play(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 takes a free one.")] = 8750,
     rate: Annotated[float | None, typer.Option(min=1, max=120, help="Steps a second. Default: the game's own.")] = None,
 ) -> None:
-    """Serve a page on this machine: you or the agent play a dream, beside the real game if you like.
+    """Serve a page on this machine, and open it on a desktop: you or the agent play a dream, beside the real game if you like.
 
     \b
     wm play doom-2

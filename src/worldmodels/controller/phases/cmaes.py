@@ -3,7 +3,6 @@
 import math
 from typing import Literal
 
-import cma
 import numpy as np
 import torch
 from pydantic import Field
@@ -120,6 +119,8 @@ class Evolution:
     """
 
     def __init__(self, config: CMAESConfig, start: np.ndarray, seed: int) -> None:
+        import cma  # here: it loads matplotlib and all of scipy.stats, and what a search is told is read without it
+
         self._random = np.random.Generator(np.random.PCG64(seed))
         options = {
             "popsize": config.population,

@@ -52,9 +52,9 @@ function show(moment, dream, real) {
   $("beside").hidden = !moment.beside;
   $("wake").hidden = !real;
   $("realfacts").textContent = real ? "same actions" : "over, or taken back";
-  $("facts").textContent = `${moment.watching ? "replay" : moment.driven ? "you drive" : "the agent drives"}, step ${moment.step}, return ${moment.total.toFixed(0)}`;
+  $("facts").textContent = `${moment.watching ? "replay" : moment.driven ? "you drive" : "agent drives"}, step ${moment.step}, score ${moment.total.toFixed(0)}`;
   $("over").hidden = !moment.ended;
-  $("over").textContent = `The dream is over, with a return of ${moment.total.toFixed(0)}.`;
+  $("over").textContent = `The dream is over. Score: ${moment.total.toFixed(0)}.`;
   $("driver").firstChild.textContent = moment.driven ? "Let the agent drive" : "Drive yourself";
   $("pause").firstChild.textContent = moment.paused ? "Go on" : "Pause";
   press("besidebutton", moment.beside);
@@ -202,8 +202,9 @@ function build(about) {
     item.append(mark, LINES[name][1]);
     return item;
   }));
-  $("help").innerHTML = "The dream is no game: M makes up what comes next, V draws it. You can drive" +
-    `<span class="keys">, with the ${keysOf(about)}</span>.`;
+  const goal = { survival: "Stay alive: drive", events: "Earn reward: drive", none: "Drive" }[about.pay];
+  $("help").innerHTML = "Network M makes up what comes next, network V draws it." + (Object.keys(drives.keys).length ?
+    ` ${goal} with <span class="keys">the ${keysOf(about)}</span><span class="fingers">the buttons</span>.` : "");
 }
 
 function wire() {
