@@ -288,6 +288,21 @@ def test_three_stages_at_once_on_a_fresh_store_do_not_harm_it(project):
     assert len(runs(client, kind="iteration")) == 1
 
 
+def test_a_store_whose_making_was_killed_is_made_anew(project):
+    body = "with stage_run(os.environ['STAGE'], 'doom-1', 'doom', {}) as run: run.observe(ROW)"
+    process = stage_process(project, body, STAGE="vision")
+    while not (project / "mlflow.db.partial").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    again = stage_process(project, body, STAGE="memory")
+    _, errors = again.communicate(timeout=400)
+    assert (again.returncode, "warning" in errors) == (0, False), errors
+    assert [run.info.run_name for run in runs(client_of(project), kind="stage")] == ["memory doom-1"]
+    assert not list(project.glob("mlflow.db.*"))
+
+
 def silent_listener():
     """A server that takes connections and never answers."""
     listener = socket.create_server(("127.0.0.1", 0))

@@ -143,6 +143,13 @@ def _open(root: Path, uri: str) -> "MlflowClient":
         http_request(get_default_host_creds(uri), "/health", "GET", max_retries=0, timeout=TIMEOUT, raise_on_status=False)
     file = sqlite_file(uri)
     with lock(root):
+        if file is not None and not file.exists():
+            # Made under another name: a process that ends on the way would leave tables that MLflow cannot go on from.
+            partial = file.with_name(f"{file.name}.partial")
+            for leftover in file.parent.glob(f"{partial.name}*"):
+                leftover.unlink()
+            mlflow.MlflowClient(f"sqlite:///{partial}").search_experiments(max_results=1)
+            partial.replace(file)
         mlflow.set_tracking_uri(uri)
         client = mlflow.MlflowClient(uri)
         games = client.search_experiments(filter_string=f"name LIKE '{PREFIX}%'", view_type=mlflow.entities.ViewType.ALL)
