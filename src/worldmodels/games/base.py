@@ -9,6 +9,7 @@ from pydantic import Field
 
 from worldmodels.games.blind import Blind, RandomPolicyConfig, ScriptedConfig
 from worldmodels.games.choices import Choices
+from worldmodels.games.frames import Crop
 from worldmodels.params import Config
 
 Pay = Literal["survival", "events", "none"]
@@ -65,6 +66,11 @@ class GameConfig(Config):
     def options(self) -> list[str]:
         """What people call the options of all choices, one after the other; [] if nobody has named them."""
         return []
+
+    @property
+    def cut(self) -> Crop:
+        """What is cut off the game's picture before it is resized to a frame."""
+        return (0, 0, 0, 0)
 
     @property
     @abstractmethod

@@ -26,7 +26,7 @@ from worldmodels.games.any_gym import GymEnv, make_quietly
 from worldmodels.games.base import BatchEnv, EnvStep, GameConfig, GameSteps, Pay, Reference
 from worldmodels.games.blind import RandomPolicyConfig, ScriptedConfig
 from worldmodels.games.clock import LaneClock
-from worldmodels.games.frames import resize
+from worldmodels.games.frames import Crop, resize
 
 GAME = "CarRacing-v3"
 ROWS, ROWS_KEPT = 96, 84
@@ -50,6 +50,7 @@ class CarRacingConfig(GameConfig):
     action_size: ClassVar[int] = 3
     pay: ClassVar[Pay] = "events"
     game_steps_a_second: ClassVar[float] = 50.0
+    cut: ClassVar[Crop] = (0, 1 - ROWS_KEPT / ROWS, 0, 0)
 
     @property
     def rules(self) -> str:
@@ -77,7 +78,7 @@ class CarRacingConfig(GameConfig):
         def make() -> Any:
             return make_quietly(quick_spec(GAME, ROWS_KEPT), self.limit, {})
 
-        return GymEnv(self, make, car_controls, self.action_size, crop=(0, 1 - ROWS_KEPT / ROWS, 0, 0))
+        return GymEnv(self, make, car_controls, self.action_size, crop=self.cut)
 
 
 def car_controls(actions: np.ndarray) -> np.ndarray:

@@ -110,7 +110,9 @@ def _game(run: _GameRun, reports: Path, params: Mapping[str, Any]) -> dict[str, 
         "bars": write_png(reports / f"agents-{name}.png", comparisons.agent_bars(shown)),
         "searches": write_png(reports / f"search-{name}.png", comparisons.search_rounds(curves)),
         "measure": found[0],
-        "collected": write_png(reports / f"collected-{name}.png", comparisons.collected_lines(*found)) if found[1] else None,
+        "collected": write_png(reports / f"collected-{name}.png", comparisons.collected_lines(*found))
+        if any(found[1].values())
+        else None,
         "horizon": write_png(reports / f"horizon-{name}.png", comparisons.open_loop_lines(errors)) if errors else None,
         "studies": studies,
         "agents": [agent_part(run.agents[score["key"]], score, reports, params) for score in scores],
