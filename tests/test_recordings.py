@@ -1,24 +1,43 @@
-"""Recordings: the format, damaged and hostile ones, and the real chain that learns from one."""
+"""Recordings: the format, damaged and hostile ones, play by hand, and the real chain that learns from one."""
 
 import io
+import json
 import pickle
+import re
+import shutil
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import yaml
+from lab import make_project, run
 from numpy.lib import format as npy
 from pydantic import TypeAdapter
+from starlette.testclient import TestClient
+from starlette.websockets import WebSocketDisconnect
+from tiny import SEARCH, agent
 
-from worldmodels.errors import ArtifactError
+from worldmodels.cli.record import how_to_learn, import_play
+from worldmodels.cli.recordings import look
+from worldmodels.errors import ArtifactError, ParamsError, WorldModelsError
 from worldmodels.games.carracing import CarRacingConfig
 from worldmodels.games.frames import resize
 from worldmodels.games.make import Game
+from worldmodels.memory.lstm import LSTMConfig
+from worldmodels.memory.prediction import MemoryLossConfig, memory_loss
+from worldmodels.play.hand import Hand, make_hand_app
+from worldmodels.project import load_project
 from worldmodels.recordings.episodes import NO_SEED, Recording
 from worldmodels.recordings.files import About, EpisodeFile, write_about, write_episode
+from worldmodels.recordings.minari import MinariData
+from worldmodels.recordings.writing import RecordingWriter, arrays_of
 from worldmodels.seeds import episode_seeds
 from worldmodels.shapes import Episode
+from worldmodels.storage.weights import load_tensors
 
 CARTPOLE: dict[str, Any] = {"kind": "gym", "id": "CartPole-v1", "limit": 20}
 STEPS = 7
@@ -284,3 +303,301 @@ def npy_bytes(array: np.ndarray) -> bytes:
 def test_the_seeds_of_recorded_play_are_not_those_that_judge(tmp_path):
     (seed,) = episode_seeds("collection", 1, stream="recording/x")
     assert one(tmp_path, seed=np.array(seed)).seed == seed
+
+
+def minari_data(folder: Path, observations: Any, pictures: Any, action_space: Any, actions: Any) -> Path:
+    """Write a Minari data set of two episodes of five steps; the game ended the second."""
+    from minari.data_collector import EpisodeBuffer
+    from minari.dataset.minari_storage import MinariStorage
+
+    folder.mkdir()
+    storage = MinariStorage.new(folder, observations, action_space, data_format="hdf5", jpeg_encoding=False)
+    ends = {"terminations": [False] * 4 + [True], "truncations": [False] * 5}
+    cut = {"terminations": [False] * 5, "truncations": [False] * 4 + [True]}
+    told = {"observations": pictures, "actions": actions, "rewards": [1.0] * 5, "seed": 3}
+    storage.update_episodes([EpisodeBuffer(**told, **cut), EpisodeBuffer(**told, **ends)])
+    storage.update_metadata({"dataset_id": "test/pole-v0", "minari_version": "0.5.4"})
+    return folder
+
+
+class TestMinari:
+    @pytest.fixture(autouse=True)
+    def _installed(self):
+        pytest.importorskip("minari", reason="minari is not installed")
+        pytest.importorskip("h5py", reason="h5py is not installed")
+
+    def test_a_data_set_is_a_recording_of_the_game(self, tmp_path):
+        from gymnasium.spaces import Box, Dict, Discrete
+
+        pictures = np.random.default_rng(0).integers(0, 256, (6, 40, 60, 3), np.uint8)
+        space = Dict({"picture": Box(0, 255, (40, 60, 3), np.uint8), "place": Box(-1, 1, (2,))})
+        seen = {"picture": list(pictures), "place": [np.zeros(2, np.float32)] * 6}
+        data = minari_data(tmp_path / "data", space, seen, Discrete(2, start=1), [1, 2, 2, 1, 2])
+        (tmp_path / "params.yaml").write_text(yaml.safe_dump({"environments": ["pole"], "pole": {"game": CARTPOLE}}))
+        said = import_play(tmp_path, "pole", str(data), tmp_path / "out", picture="", episodes=None)
+        assert "2 episodes, 12 frames." in said
+        first, second = Recording(tmp_path / "out", game()).episodes()
+        np.testing.assert_array_equal(first.frames, resize(pictures))
+        assert first.actions[:, 1].tolist() == [-1, 1, 1, -1, 1]
+        assert (first.terminal, second.terminal) == (False, True)
+        assert second.rewards.tolist() == [1.0] * 5
+        with pytest.raises(ParamsError, match="another folder"):
+            RecordingWriter(tmp_path / "out", game(), "someone else")
+
+    def test_numbers_and_their_bounds_are_taken(self, tmp_path):
+        from gymnasium.spaces import Box
+
+        pictures, actions = np.zeros((6, 40, 60), np.uint8), np.linspace(-2, 2, 5, dtype=np.float32).reshape(5, 1)
+        data = minari_data(tmp_path / "data", Box(0, 255, (40, 60), np.uint8), pictures, Box(-2, 2, (1,)), actions)
+        found = next(MinariData(str(data)).episodes())
+        write_episode(tmp_path / "out" / "0.npz", found)
+        (episode,) = Recording(tmp_path / "out", game(id="Pendulum-v1")).episodes()
+        assert episode.actions.ravel().tolist() == [-1, -0.5, 0, 0.5, 1]
+
+    def test_a_data_set_without_pictures_and_one_that_is_damaged_are_refused(self, tmp_path):
+        from gymnasium.spaces import Box, Discrete
+
+        data = minari_data(tmp_path / "data", Box(-1, 1, (4,)), np.zeros((6, 4), np.float32), Discrete(2), [0] * 5)
+        with pytest.raises(ParamsError, match="there is no picture"):
+            MinariData(str(data))
+        with pytest.raises(ArtifactError, match=r"nothing is no Minari data set"):
+            MinariData(str(tmp_path / "nothing"))
+        (data / "metadata.json").write_text("{")
+        with pytest.raises(ArtifactError, match="cannot be read by Minari"):
+            MinariData(str(data))
+
+
+def params_of(folder: str = "recordings/pole") -> dict[str, Any]:
+    """Return the smallest params of a world model that learns from a recording alone, and of an agent in it."""
+    section = {
+        "game": CARTPOLE,
+        "collect": {"first_episodes": 0, "episodes": 2},
+        "vision": {"model": {"latent": 4}, "optimiser": {"updates": 2, "batch": 8}},
+        "memory": {
+            "model": {"hidden": 8, "reward": "event"},
+            "sequence": 4,
+            "optimiser": {"updates": 2, "batch": 4},
+        },
+        "calibrate": {"dreams": 2},
+        "controllers": {"dream": {"model": {"features": "zh"}, "order": ["search"], "phases": {"search": SEARCH}}},
+        "evaluate": {"block": "test", "episodes": 2, "dreams": 2},
+    }
+    return {
+        "preset": "tiny",
+        "seed": 0,
+        "compute": {"threads": 1, "compile": False},
+        "cluster": {},
+        "environments": ["pole"],
+        "recordings": {"pole-recorded": {"env": "pole", "folder": folder}},
+        "world_models": {"pole-1": {"env": "pole", "after": "pole-recorded", "player": "pole-0"}},
+        "agents": {"pole-1": agent("pole", "pole-1", "pole-0", "dream")},
+        "pole": section,
+    }
+
+
+WM = (sys.executable, "-m", "worldmodels.cli.main")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A project whose only world model and agent learned from what `wm record` recorded."""
+    folder = make_project(tmp_path_factory.mktemp("recorded") / "project", params_of())
+    said = run(folder, *WM, "record", "pole", "--episodes", "6").stdout
+    assert re.search(r"recordings/pole: 6 episodes, \d+ frames\.", said)
+    assert "pole-recorded: 6 episodes" in run(folder, *WM, "check").stdout
+    run(folder, "dvc", "repro", "controller@pole-1")
+    return folder
+
+
+class TestChain:
+    def test_v_m_and_c_learn_from_a_recording_alone(self, project):
+        models = project / "artifacts/world_models"
+        recorded, learned = (json.loads((models / key / "data.json").read_text()) for key in ("pole-recorded", "pole-1"))
+        assert (recorded["episodes"], learned["episodes"], learned["frames"]) == (6, 0, 0)
+        assert learned["shards"] == recorded["shards"]
+        rows, about = load_tensors(models / "pole-1/latents.safetensors")
+        assert len(rows["first"]) == recorded["frames"] == learned["all_frames"]
+        assert (int(rows["first"].sum()), about["choices"]) == (6, [2])
+        assert (project / "artifacts/agents/pole-1/agent/agent.json").is_file()
+
+    def test_what_is_learned_on_is_what_was_recorded(self, project):
+        rows, _ = load_tensors(project / "artifacts/world_models/pole-1/latents.safetensors")
+        first = EpisodeFile(project / "recordings/pole/episode-00000.npz")
+        taken = rows["action"][: first.steps].argmax(1)
+        assert taken.tolist() == first.read("actions").tolist()
+        assert bool(rows["terminal"][first.steps - 1]) == bool(first.read("terminal"))
+
+    def test_dvc_sees_a_changed_recording(self, project, tmp_path):
+        folder = tmp_path / "copy"
+        shutil.copytree(project, folder, symlinks=True)
+        assert "up to date" in run(folder, "dvc", "status", "recording@pole-recorded").stdout
+        run(folder, *WM, "record", "pole", "--episodes", "1")
+        assert re.search(r"modified: +recordings/pole", run(folder, "dvc", "status", "recording@pole-recorded").stdout)
+        run(folder, "dvc", "repro", "recording@pole-recorded")
+        assert json.loads((folder / "artifacts/world_models/pole-recorded/data.json").read_text())["episodes"] == 7
+
+    def test_a_recording_that_is_made_again_is_the_same(self, project, tmp_path):
+        run(project, *WM, "record", "pole", "--episodes", "6", "--out", str(tmp_path / "pole"))
+        for path in sorted((project / "recordings/pole").iterdir()):
+            assert path.read_bytes() == (tmp_path / "pole" / path.name).read_bytes()
+
+    def test_a_damaged_recording_stops_before_anything_is_learned(self, project, tmp_path):
+        folder = tmp_path / "copy"
+        shutil.copytree(project, folder, symlinks=True)
+        path = folder / "recordings/pole/episode-00002.npz"
+        path.write_bytes(path.read_bytes()[:-9])
+        stage = (sys.executable, "-m", "pipeline.recording", "key=pole-recorded", "env=pole", "folder=recordings/pole")
+        for command in ((*WM, "check"), stage):
+            done = run(folder, *command, check=False)
+            assert done.returncode == 1
+            assert "episode 3 of 6, recordings/pole/episode-00002.npz: it is not a whole .npz file" in done.stderr
+            assert "Traceback" not in done.stderr
+
+
+class TestParams:
+    def written(self, folder: Path, *changes: tuple[str, Any]) -> Path:
+        params = params_of()
+        for key, value in changes:
+            *path, last = key.split(".")
+            node = params
+            for part in path:
+                node = node[part]
+            node[last] = value
+        (folder / "params.yaml").write_text(yaml.safe_dump(params))
+        return folder / "params.yaml"
+
+    @pytest.mark.parametrize(
+        ("key", "value", "said"),
+        [
+            ("recordings", {"pole-rec": {"env": "pole", "folder": "x"}}, "the key of a recording, and no other, ends with"),
+            ("recordings.pole-recorded.env", "pong", "env = 'pong' is not one of `environments`"),
+            ("recordings.pole-recorded.folder", "a b; rm", "`recordings.pole-recorded.folder` = 'a b; rm'"),
+            ("world_models.pole-1.after", "other-recorded", "not one of `world_models`: name one of them, or of `recordings`"),
+            ("world_models.pole-1.player", "pole-recorded", "player = 'pole-recorded' is not one of `agents`"),
+            ("world_models.pole-1.after", "pole-0", "first_episodes` is 0, and pole-1 goes on from nothing"),
+        ],
+    )
+    def test_what_cannot_be_is_refused(self, tmp_path, key, value, said):
+        with pytest.raises(ParamsError, match=re.escape(said)):
+            load_project(self.written(tmp_path, (key, value)))
+
+    @pytest.mark.parametrize(
+        ("lacking", "changes", "said"),
+        [
+            ("rewards", [], "pole-recorded has no rewards: set it to `none`"),
+            ("terminal", [], "pole-recorded does not say how its episodes ended: set it to false"),
+            ("rewards", [("pole.collect.first_episodes", 2)], None),  # M learns rewards from the random policy's play
+            ("rewards", [("pole.game.reward", "survival")], None),  # they are known
+            (
+                "rewards",
+                [
+                    ("pole.memory.model.reward", "none"),
+                    ("pole.evaluate.dreams", 0),
+                    ("pole.controllers.dream.phases.search", {**SEARCH, "pay": "hazard"}),
+                ],
+                None,
+            ),
+            ("terminal", [("pole.memory.model.done", False)], None),
+            ("", [("pole.vision.optimiser.batch", 500)], "takes 500 frames at a time, and pole-1 has 16 at most"),
+        ],
+    )
+    def test_what_a_recording_cannot_teach_is_refused_before_training(self, tmp_path, lacking, changes, said):
+        for number in range(2):
+            write_episode(tmp_path / f"recordings/pole/{number}.npz", arrays(number, **({lacking: None} if lacking else {})))
+        project = load_project(self.written(tmp_path, *changes))
+        if said is None:
+            assert look(tmp_path, project)["pole-recorded"].episodes == 2
+        else:
+            with pytest.raises(ParamsError, match=re.escape(said)):
+                look(tmp_path, project)
+
+    def test_a_recording_that_is_not_here_is_named(self, tmp_path):
+        with pytest.raises(ArtifactError, match=r"`recordings\.pole-recorded`: the recording .*recordings/pole does not exist"):
+            look(tmp_path, load_project(self.written(tmp_path)))
+
+    def test_the_lines_that_wm_record_prints_are_params(self, tmp_path):
+        write_episode(tmp_path / "recordings/pole/0.npz", arrays())
+        said = how_to_learn(tmp_path, "pole", tmp_path / "recordings/pole", game())
+        told = yaml.safe_load("\n".join(line.strip() for line in said.splitlines() if line.startswith("  ")))
+        assert told == {name: params_of()[name] for name in ("recordings", "world_models")}
+
+
+class TestUnknownRewards:
+    def memory(self):
+        memory = LSTMConfig(hidden=4, reward="event").build(2, 1)
+        memory.draw_weights(torch.Generator().manual_seed(0))
+        return memory
+
+    def test_they_do_not_count_in_the_loss_of_m(self):
+        memory, random = self.memory(), torch.Generator().manual_seed(1)
+        z, action = torch.randn(2, 5, 2, generator=random), torch.zeros(2, 5, 1)
+        no = torch.zeros(2, 5, dtype=torch.bool)
+        prediction, _, _ = memory(z, action, no, memory.initial_state(2))
+        told = prediction, z
+        reward = torch.tensor([[1.0, 0, 0, 1, 0], [torch.nan] * 5])
+        found = memory_loss(*told, reward, no, ~no, MemoryLossConfig())
+        only = memory_loss(*told, reward.nan_to_num(), no, ~no & reward.isfinite(), MemoryLossConfig())
+        assert found.reward == pytest.approx(float(only.reward))
+        assert bool(found.total.isfinite())
+
+    def test_what_steps_are_worth_is_learned_from_those_that_are_known(self):
+        memory, reward = self.memory(), torch.tensor([0.0, torch.nan, 3, -1])
+        memory.learn_rewards(reward, torch.tensor([False, True, False, True]))
+        assert memory.rewards.tolist() == [0, 3, -1]
+        with pytest.raises(WorldModelsError, match="no step of the recordings has one"):
+            memory.learn_rewards(reward[1:2], torch.tensor([False]))
+
+
+class TestByHand:
+    @pytest.fixture
+    def hand(self, tmp_path):
+        writer, rules = RecordingWriter(tmp_path, game(limit=4), "hand"), game(limit=4)
+        env = rules.make()
+
+        def keep(episode: Episode) -> None:
+            writer.write(next(writer.numbers()), arrays_of(episode, rules.choices))
+
+        yield Hand(rules, env, lambda: writer.seed(next(writer.numbers())), keep)
+        env.close()
+
+    def test_episodes_that_end_or_are_cut_are_kept(self, hand, tmp_path):
+        hand.step()  # nothing is played yet
+        hand.start()
+        hand.hold([-1, 1])
+        for _ in range(4):
+            hand.step()
+        assert not hand.playing
+        hand.start()
+        hand.cut()  # without a step
+        hand.start()
+        hand.step()
+        hand.cut()
+        first, second = Recording(tmp_path, game(limit=4)).files
+        assert (first.steps, second.steps, hand.kept) == (4, 1, 2)
+        assert first.read("actions").tolist() == [1] * 4
+        assert int(first.read("seed")) != int(second.read("seed"))
+
+    def test_a_page_plays_and_a_second_one_and_a_foreign_one_do_not(self, hand, tmp_path):
+        client = TestClient(make_hand_app("pole", game(limit=4), hand, 60.0), base_url="http://localhost")
+        assert "Record play by hand" in client.get("/").text
+        with pytest.raises(WebSocketDisconnect), client.websocket_connect("/play", headers={"origin": "http://elsewhere"}):
+            pass
+        with client.websocket_connect("/play") as socket:
+            assert header(socket)["idle"] == [1.0, -1.0]
+            with client.websocket_connect("/play") as other:
+                assert "Another page plays already" in header(other)["text"]
+            socket.send_json({"do": "hold", "action": [1, 2, 3]})
+            socket.send_json({"do": "start"})
+            said = [header(socket)]
+            while not said[-1].get("kept"):
+                said.append(header(socket))
+                assert len(said) < 1000
+        assert any("an action has 2 numbers" in each.get("text", "") for each in said)
+        assert len(list(tmp_path.glob("*.npz"))) == 1
+
+
+def header(socket: Any) -> dict[str, Any]:
+    """Return the header of the next message."""
+    content = socket.receive_bytes()
+    found: dict[str, Any] = json.loads(content[4 : 4 + int.from_bytes(content[:4], "little")])
+    return found

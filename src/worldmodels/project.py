@@ -212,19 +212,26 @@ def _first_data(project: Project) -> list[str]:
             wrong.append(f"`{model.env}.collect.first_episodes` is 0, and {key} goes on from nothing: it would have no data.")
             continue
         steps = section.game.at_most(section.collect.first_limit).steps
-        frames = section.collect.first_episodes * (steps + 1)
-        batches = {"vision": section.vision.optimiser.batch, "memory": section.memory.optimiser.batch * section.memory.sequence}
-        for part, batch in batches.items():
-            if batch > frames and getattr(section, part).optimiser.updates:
-                where = f"`{model.env}.{part}.optimiser.batch`"
-                wrong.append(f"{where} takes {batch:,} frames at a time, and {key} has {frames:,} at most.")
-        used = {agent.controller for agent in project.agents.values() if agent.world_model == key}
-        for name in sorted(used & section.controllers.keys()):
-            for phase_name, phase in section.controllers[name].phases.items():
-                moments = getattr(phase, "moments", MomentsConfig())
-                if moments.share and moments.context >= steps:
-                    where = f"`{model.env}.controllers.{name}.phases.{phase_name}.moments.context`"
-                    wrong.append(f"{where} is {moments.context}, and an episode of {key} has {steps} steps at most.")
+        wrong += too_little(project, key, frames=section.collect.first_episodes * (steps + 1), steps=steps)
+    return wrong
+
+
+def too_little(project: Project, key: str, *, frames: int, steps: int) -> list[str]:
+    """Return what asks for more than a world model has: so many frames, and so many steps in its longest episode, at most."""
+    wrong, env = [], project.world_models[key].env
+    section = project.sections[env]
+    batches = {"vision": section.vision.optimiser.batch, "memory": section.memory.optimiser.batch * section.memory.sequence}
+    for part, batch in batches.items():
+        if batch > frames and getattr(section, part).optimiser.updates:
+            where = f"`{env}.{part}.optimiser.batch`"
+            wrong.append(f"{where} takes {batch:,} frames at a time, and {key} has {frames:,} at most.")
+    used = {agent.controller for agent in project.agents.values() if agent.world_model == key}
+    for name in sorted(used & section.controllers.keys()):
+        for phase_name, phase in section.controllers[name].phases.items():
+            moments = getattr(phase, "moments", MomentsConfig())
+            if moments.share and moments.context >= steps:
+                where = f"`{env}.controllers.{name}.phases.{phase_name}.moments.context`"
+                wrong.append(f"{where} is {moments.context}, and an episode of {key} has {steps} steps at most.")
     return wrong
 
 

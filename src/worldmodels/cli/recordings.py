@@ -35,6 +35,8 @@ def look(root: Path, project: "Project") -> "dict[str, Contents]":
 
 def unserved(project: "Project", recorded: "Mapping[str, Contents]") -> list[str]:
     """Return what world models that learn from recordings alone ask for, and these do not have."""
+    from worldmodels.project import too_little
+
     wrong = []
     for key, entry in project.world_models.items():
         behind, section = project.behind(key), project.sections[entry.env]
@@ -51,11 +53,7 @@ def unserved(project: "Project", recorded: "Mapping[str, Contents]") -> list[str
                 f"`{entry.env}.memory.model.done` is true, and {name} does not say how its episodes ended: set it to false. "
                 "Then C can be paid by rewards (pay: return), in dreams that go on to the limit, or in the game (world: game)."
             )
-        batches = {"vision": section.vision.optimiser.batch, "memory": section.memory.optimiser.batch * section.memory.sequence}
-        for part, batch in batches.items():
-            if batch > found.frames and getattr(section, part).optimiser.updates:
-                where = f"`{entry.env}.{part}.optimiser.batch`"
-                wrong.append(f"{where} takes {batch:,} frames at a time, and {name} has {found.frames:,}.")
+        wrong += too_little(project, key, frames=found.frames, steps=found.longest)
     return wrong
 
 

@@ -48,6 +48,8 @@ class CarRacingConfig(GameConfig):
     won: ClassVar[float] = 850.0
     aftermath: ClassVar[int] = 25
     action_size: ClassVar[int] = 3
+    rest: ClassVar[list[float]] = [0.0, -1.0, -1.0]
+    """No gas and no brake."""
     pay: ClassVar[Pay] = "events"
     game_steps_a_second: ClassVar[float] = 50.0
     cut: ClassVar[Crop] = (0, 1 - ROWS_KEPT / ROWS, 0, 0)

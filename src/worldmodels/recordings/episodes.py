@@ -113,7 +113,7 @@ def as_played(
     Raises:
         ArtifactError: the pictures are damaged, or no step is left.
     """
-    frames = np.concatenate([_frames(pictures, game) for pictures in file.pictures()])
+    frames = np.concatenate([frames_of(pictures, game) for pictures in file.pictures()])
     steps = len(actions)
     if len(frames) == steps:  # nothing was seen after the last action
         frames = np.concatenate([frames, frames[-1:]])
@@ -208,7 +208,8 @@ def _finite(file: EpisodeFile, name: str, values: np.ndarray) -> None:
         raise file.wrong(f"`{name}` holds NaN or infinity at step {broken.argmax()}")
 
 
-def _frames(pictures: np.ndarray, game: GameConfig) -> np.ndarray:
+def frames_of(pictures: np.ndarray, game: GameConfig) -> np.ndarray:
+    """Return pictures (N, H, W, 3 or 1) uint8 as frames of a game, (N, 64, 64, 3); those that are frames stay as they are."""
     if pictures.shape[1:] == FRAME_SHAPE:
         return pictures
     shown = np.stack([cropped(picture, game.cut) for picture in pictures])
