@@ -5,6 +5,7 @@ import json
 import pickle
 import re
 import shutil
+import signal
 import sys
 import zipfile
 from pathlib import Path
@@ -14,12 +15,12 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from lab import make_project, run
+from lab import answers, environment, free_port, make_project, page_at, run, serving
 from numpy.lib import format as npy
 from pydantic import TypeAdapter
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
-from tiny import SEARCH, agent
+from tiny import ROOT, SEARCH, agent
 
 from worldmodels.cli.record import how_to_learn, import_play
 from worldmodels.cli.recordings import look
@@ -395,6 +396,8 @@ def params_of(folder: str = "recordings/pole") -> dict[str, Any]:
     }
 
 
+WAIT = 120_000.0
+"""Milliseconds that a busy machine may take for anything."""
 WM = (sys.executable, "-m", "worldmodels.cli.main")
 
 
@@ -594,6 +597,28 @@ class TestByHand:
                 assert len(said) < 1000
         assert any("an action has 2 numbers" in each.get("text", "") for each in said)
         assert len(list(tmp_path.glob("*.npz"))) == 1
+
+
+def test_a_person_plays_in_a_browser_and_what_was_played_is_kept(browser, tmp_path):
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump({"environments": ["pole"], "pole": {"game": CARTPOLE}}))
+    port, log = free_port(), tmp_path / "log"
+    command = [*WM, "record", "pole", "--by", "hand", "--rate", "20", "--port", str(port)]
+    address = f"http://127.0.0.1:{port}"
+    own = environment(tmp_path) | {"PYTHONPATH": str(ROOT / "src")}
+    with serving(command, lambda: answers(address), log, cwd=tmp_path, env=own) as process:
+        with page_at(browser, address) as page:
+            page.wait_for_function("document.title && document.querySelectorAll('#pads button').length === 2", timeout=WAIT)
+            page.keyboard.down("2")
+            page.wait_for_selector("#pads button.held", timeout=WAIT)
+            page.keyboard.press(" ")
+            page.wait_for_function("document.getElementById('count').textContent.includes('kept: 1')", timeout=WAIT)
+            page.keyboard.up("2")
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+    assert "recordings/pole: 1 episode, " in log.read_text()
+    (file,) = Recording(tmp_path / "recordings/pole", game()).files
+    assert set(file.read("actions").tolist()) == {1}  # the key was held all the time
+    assert bool(file.read("terminal"))  # and the pole fell
 
 
 def header(socket: Any) -> dict[str, Any]:

@@ -61,4 +61,4 @@ def summary(key: str, found: "Contents") -> str:
     """Return what a recording holds, as a line."""
     lacking = [name for name, known in (("rewards", found.rewards), ("ends", found.ends)) if not known]
     without = f", without {' and '.join(lacking)}" if lacking else ""
-    return f"{key}: {found.episodes:,} episodes, {found.frames:,} frames{without}."
+    return f"{key}: {found.episodes:,} episode{'s' * (found.episodes > 1)}, {found.frames:,} frames{without}."

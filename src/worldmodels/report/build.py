@@ -55,7 +55,8 @@ def build_report(root: Path, params: Mapping[str, Any]) -> None:
     pages.filters |= {"score": score_text, "base64": lambda content: base64.b64encode(content).decode()}
     pages.filters["width"] = lambda png: int.from_bytes(png[16:20])
     games = [_game(run, reports, params) for run in runs]
-    page = pages.get_template("page.html.jinja").render(stages=list(STAGES), games=games)
+    stages = [stage for stage, keys in STAGES.items() if keys != "recordings" or params.get("recordings")]
+    page = pages.get_template("page.html.jinja").render(stages=stages, games=games)
     write_bytes(reports / "index.html", page.encode())
 
 
