@@ -8,6 +8,8 @@ import shutil
 import signal
 import sys
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,6 @@ import yaml
 from lab import answers, environment, free_port, make_project, page_at, run, serving
 from numpy.lib import format as npy
 from pydantic import TypeAdapter
-from starlette.testclient import TestClient
-from starlette.websockets import WebSocketDisconnect
 from tiny import ROOT, SEARCH, agent
 
 from worldmodels.cli.record import how_to_learn, import_play
@@ -30,7 +30,7 @@ from worldmodels.games.frames import resize
 from worldmodels.games.make import Game
 from worldmodels.memory.lstm import LSTMConfig
 from worldmodels.memory.prediction import MemoryLossConfig, memory_loss
-from worldmodels.play.hand import Hand, make_hand_app
+from worldmodels.play.hand import Hand
 from worldmodels.project import load_project
 from worldmodels.recordings.episodes import NO_SEED, Recording
 from worldmodels.recordings.files import About, EpisodeFile, write_about, write_episode
@@ -371,7 +371,7 @@ class TestMinari:
 def params_of(folder: str = "recordings/pole") -> dict[str, Any]:
     """Return the smallest params of a world model that learns from a recording alone, and of an agent in it."""
     section = {
-        "game": CARTPOLE,
+        "game": dict(CARTPOLE),
         "collect": {"first_episodes": 0, "episodes": 2},
         "vision": {"model": {"latent": 4}, "optimiser": {"updates": 2, "batch": 8}},
         "memory": {
@@ -380,7 +380,7 @@ def params_of(folder: str = "recordings/pole") -> dict[str, Any]:
             "optimiser": {"updates": 2, "batch": 4},
         },
         "calibrate": {"dreams": 2},
-        "controllers": {"dream": {"model": {"features": "zh"}, "order": ["search"], "phases": {"search": SEARCH}}},
+        "controllers": {"dream": {"model": {"features": "zh"}, "order": ["search"], "phases": {"search": dict(SEARCH)}}},
         "evaluate": {"block": "test", "episodes": 2, "dreams": 2},
     }
     return {
@@ -580,42 +580,53 @@ class TestByHand:
         assert first.read("actions").tolist() == [1] * 4
         assert int(first.read("seed")) != int(second.read("seed"))
 
-    def test_a_page_plays_and_a_second_one_and_a_foreign_one_do_not(self, hand, tmp_path):
-        client = TestClient(make_hand_app("pole", game(limit=4), hand, 60.0), base_url="http://localhost")
-        assert "Record play by hand" in client.get("/").text
-        with pytest.raises(WebSocketDisconnect), client.websocket_connect("/play", headers={"origin": "http://elsewhere"}):
-            pass
-        with client.websocket_connect("/play") as socket:
+
+@contextmanager
+def by_hand(folder: Path) -> Iterator[str]:
+    """Serve `wm record --by hand` in a folder while the block runs, then end it by Ctrl-C; its log is the file `log`."""
+    (folder / "params.yaml").write_text(yaml.safe_dump({"environments": ["pole"], "pole": {"game": CARTPOLE}}))
+    port, own = free_port(), environment(folder) | {"PYTHONPATH": str(ROOT / "src")}
+    command, address = [*WM, "record", "pole", "--by", "hand", "--rate", "20", "--port", str(port)], f"http://127.0.0.1:{port}"
+    with serving(command, lambda: answers(address), folder / "log", cwd=folder, env=own) as process:
+        yield address
+        process.send_signal(signal.SIGINT)
+        process.wait(120)
+
+
+def test_a_page_plays_and_a_second_one_and_one_of_another_site_do_not(tmp_path):
+    from websockets.exceptions import InvalidStatus
+    from websockets.sync.client import connect
+
+    with by_hand(tmp_path) as address:
+        place = f"ws{address.removeprefix('http')}/play"
+        with pytest.raises(InvalidStatus, match="403"):
+            connect(place, origin="http://evil.example")
+        with connect(place, max_size=None, ping_interval=None) as socket:
             assert header(socket)["idle"] == [1.0, -1.0]
-            with client.websocket_connect("/play") as other:
+            with connect(place, max_size=None, ping_interval=None) as other:
                 assert "Another page plays already" in header(other)["text"]
-            socket.send_json({"do": "hold", "action": [1, 2, 3]})
-            socket.send_json({"do": "start"})
+            for order in ({"do": "hold", "action": [1, 2, 3]}, {"do": "dance"}, {"do": "start"}):
+                socket.send(json.dumps(order))
             said = [header(socket)]
             while not said[-1].get("kept"):
                 said.append(header(socket))
-                assert len(said) < 1000
-        assert any("an action has 2 numbers" in each.get("text", "") for each in said)
-        assert len(list(tmp_path.glob("*.npz"))) == 1
+    assert [each["text"] for each in said if "text" in each] == [
+        "this is no order: an action has 2 numbers",
+        "this is no order: 'dance'",
+    ]
+    assert len(list((tmp_path / "recordings/pole").glob("*.npz"))) == 1
+    assert "Traceback" not in (tmp_path / "log").read_text()
 
 
 def test_a_person_plays_in_a_browser_and_what_was_played_is_kept(browser, tmp_path):
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump({"environments": ["pole"], "pole": {"game": CARTPOLE}}))
-    port, log = free_port(), tmp_path / "log"
-    command = [*WM, "record", "pole", "--by", "hand", "--rate", "20", "--port", str(port)]
-    address = f"http://127.0.0.1:{port}"
-    own = environment(tmp_path) | {"PYTHONPATH": str(ROOT / "src")}
-    with serving(command, lambda: answers(address), log, cwd=tmp_path, env=own) as process:
-        with page_at(browser, address) as page:
-            page.wait_for_function("document.title && document.querySelectorAll('#pads button').length === 2", timeout=WAIT)
-            page.keyboard.down("2")
-            page.wait_for_selector("#pads button.held", timeout=WAIT)
-            page.keyboard.press(" ")
-            page.wait_for_function("document.getElementById('count').textContent.includes('kept: 1')", timeout=WAIT)
-            page.keyboard.up("2")
-        process.send_signal(signal.SIGINT)
-        process.wait(60)
-    assert "recordings/pole: 1 episode, " in log.read_text()
+    with by_hand(tmp_path) as address, page_at(browser, address) as page:
+        page.wait_for_function("document.querySelectorAll('#pads button').length === 2", timeout=WAIT)
+        page.keyboard.down("2")
+        page.wait_for_selector("#pads button.held", timeout=WAIT)
+        page.keyboard.press(" ")
+        page.wait_for_function("document.getElementById('count').textContent.includes('kept: 1')", timeout=WAIT)
+        page.keyboard.up("2")
+    assert "recordings/pole: 1 episode, " in (tmp_path / "log").read_text()
     (file,) = Recording(tmp_path / "recordings/pole", game()).files
     assert set(file.read("actions").tolist()) == {1}  # the key was held all the time
     assert bool(file.read("terminal"))  # and the pole fell
@@ -623,6 +634,6 @@ def test_a_person_plays_in_a_browser_and_what_was_played_is_kept(browser, tmp_pa
 
 def header(socket: Any) -> dict[str, Any]:
     """Return the header of the next message."""
-    content = socket.receive_bytes()
+    content = socket.recv(timeout=WAIT / 1000)
     found: dict[str, Any] = json.loads(content[4 : 4 + int.from_bytes(content[:4], "little")])
     return found
