@@ -43,6 +43,7 @@ class Stage:
     env: str = ""  # name of its section in params.yaml
     after: str = ""  # key of the world model that this one goes on from
     player: str = ""  # key of the agent that collects
+    folder: str = ""  # of a recording
     world_model: str = ""  # key of the world model that the agent is based on
     begin: str = ""  # key of the agent at whose C the search begins
     controller: str = ""  # name of the section of ``controllers``

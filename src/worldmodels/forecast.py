@@ -37,26 +37,26 @@ def read_rates(path: Path) -> dict[str, dict[str, float]]:
     return rates
 
 
-def forecast(project: Project, rates: Rates) -> dict[str, float]:
+def forecast(project: Project, rates: Rates, recorded: Mapping[str, int] | None = None) -> dict[str, float]:
     """Return stage -> seconds, in the order of the stages; a stage is called as DVC calls it. What was not measured is NaN.
 
     It is an estimate for a run from nothing, on as many cores as the rates are of. How long episodes last is not known before
-    they are played: it is taken from the rates too. V is taken to learn whenever it may, and runs in which others share the
-    machine take longer.
+    they are played: it is taken from the rates too; ``recorded`` says how many frames a recording has. V is taken to learn
+    whenever it may, and runs in which others share the machine take longer.
     """
     found: dict[str, float] = {}
     works = {name: _Work(section, rates) for name, section in project.sections.items()}
     for name, work in works.items():
         found[f"initialise@{name}"] = work.initialise()
+    found |= {f"recording@{key}": 0.0 for key in project.recordings}  # in a second or so
     frames: dict[str, float] = {}  # world model -> frames of it and of all before it
     for key, entry in project.world_models.items():
-        chain = [key]  # `after` may stand below in the file
-        while (before := project.world_models[chain[-1]].after) in project.world_models:
-            chain.append(before)
-        first = len(chain) == 1
-        frames[key] = sum(works[project.world_models[each].env].frames(first=each == chain[-1]) for each in chain)
-        work, player = works[entry.env], project.agents.get(entry.player)
-        found[f"collect@{key}"] = work.played(work.frames(first=first), looking=player is not None)
+        behind = project.behind(key)  # `after` may stand below in the file
+        models = [project.world_models[each] for each in behind if each in project.world_models]
+        frames[key] = sum(works[model.env].frames(first=model.player not in project.agents) for model in models)
+        frames[key] += sum((recorded or {}).get(each, 0) for each in behind)
+        work, first, looking = works[entry.env], entry.after not in project.world_models, entry.player in project.agents
+        found[f"collect@{key}"] = work.played(work.frames(first=not looking), looking=looking)
         found[f"vision@{key}"] = work.vision(frames[key], first=first)
         found[f"encode@{key}"] = frames[key] / work.rate("encoding")
         found[f"memory@{key}"] = work.memory(frames[key], first=first)

@@ -19,7 +19,7 @@ from worldmodels.memory.training import MemoryTraining
 from worldmodels.params import PARAMS_FILE, Config, load_yaml, validate
 from worldmodels.rollout.collection import CollectConfig
 from worldmodels.rollout.evaluation import EvaluationConfig
-from worldmodels.storage.layout import KEY
+from worldmodels.storage.layout import KEY, RECORDED
 from worldmodels.vision.training import VisionTraining
 from worldmodels.worlds.calibration import CalibrationConfig
 
@@ -27,11 +27,18 @@ NO_STUDY = "none"
 """`study` of an agent that is part of the chain."""
 
 
+class RecordingEntry(Config):
+    """A line of ``recordings``."""
+
+    env: str  # its environment
+    folder: str = Field(pattern=r"^[\w./-]+$")  # where its episodes are, from the project's folder
+
+
 class WorldModelEntry(Config):
     """A line of ``world_models``."""
 
     env: str  # its environment
-    after: str  # the world model whose data, V and M it goes on from
+    after: str  # the world model whose data, V and M it goes on from, or a recording
     player: str  # the agent that collects for it
 
 
@@ -66,9 +73,23 @@ class Project(Config):
     compute: ComputeConfig  # this machine
     cluster: ClusterConfig  # other machines
     environments: list[str] = Field(min_length=1)  # names of `sections`
+    recordings: dict[str, RecordingEntry] = Field(default_factory=dict)  # what was played elsewhere, by key
     world_models: dict[str, WorldModelEntry] = Field(min_length=1)  # V, M and the data behind them, by key
     agents: dict[str, AgentEntry] = Field(min_length=1)  # by key
     sections: dict[str, EnvironmentSection]  # settings by environment; in the file, they stand beside the keys above
+
+    def behind(self, world_model: str) -> list[str]:
+        """Return what a world model's data are from: itself, and all that it goes on from; a recording is the last."""
+        found, known = [world_model], {**self.world_models, **self.recordings}
+        while (entry := self.world_models.get(found[-1])) and entry.after in known:
+            found.append(entry.after)
+        return found
+
+    def episodes_played(self, world_model: str) -> int:
+        """Return how many episodes are played for a world model."""
+        entry = self.world_models[world_model]
+        collect = self.sections[entry.env].collect
+        return collect.episodes if entry.player in self.agents else collect.first_episodes
 
 
 def load_project(path: Path = PARAMS_FILE) -> Project:
@@ -105,7 +126,7 @@ def load_project(path: Path = PARAMS_FILE) -> Project:
 
 def _keys(project: Project) -> list[str]:
     """Return what is wrong with the names that DVC puts into commands and paths."""
-    named: dict[str, Iterable[str]] = {"world_models": project.world_models, "agents": project.agents}
+    named: dict[str, Iterable[str]] = {name: getattr(project, name) for name in ("recordings", "world_models", "agents")}
     for name, section in project.sections.items():
         named[f"{name}.controllers"] = section.controllers
         named |= {f"{name}.controllers.{key}.phases": each.phases for key, each in section.controllers.items()}
@@ -115,6 +136,8 @@ def _keys(project: Project) -> list[str]:
             wrong.append(f"`{where}`: the key {key!r} must consist of letters, digits, `_` and `-`.")
         if where in ("world_models", "agents") and key.endswith("-0"):
             wrong.append(f"`{where}.{key}`: `-0` at the end is for the random policies ({random}).")
+        if where in ("recordings", "world_models", "agents") and key.endswith(RECORDED) != (where == "recordings"):
+            wrong.append(f"`{where}.{key}`: the key of a recording, and no other, ends with `{RECORDED}`.")
         if where.endswith(".phases") and key == "selection":
             wrong.append(f"`{where}.selection`: a phase cannot be called `selection`.")
     return wrong
@@ -132,6 +155,9 @@ def _links(project: Project) -> list[str]:
     wrong, rules = [], {name: section.game.rules for name, section in project.sections.items()}
     sections: dict[str, Mapping[str, Any]] = {"world_models": project.world_models, "agents": project.agents}
     needs: dict[str, list[str]] = {}
+    for key, recording in project.recordings.items():
+        if recording.env not in rules:
+            wrong.append(f"`recordings.{key}`: env = {recording.env!r} is not one of `environments`: {', '.join(rules)}.")
     for section, links in _LINKS.items():
         for key, entry in sections[section].items():
             where = f"`{section}.{key}`"
@@ -139,13 +165,14 @@ def _links(project: Project) -> list[str]:
                 wrong.append(f"{where}: env = {entry.env!r} is not one of `environments`: {', '.join(rules)}.")
                 continue
             for name, other in links.items():
-                named, known = getattr(entry, name), sections[other]
+                named, known = getattr(entry, name), {**sections[other], **(project.recordings if name == "after" else {})}
                 if named in known and rules.get(known[named].env) == rules[entry.env]:
                     needs.setdefault(f"{section}.{key}", []).append(f"{other}.{named}")
                 elif named in known:
                     wrong.append(f"{where}: {name} = {named!r} is of another game ({known[named].env}, not {entry.env}).")
                 elif named != f"{entry.env}-0" or name == "world_model":
                     zero = "" if name == "world_model" else f", or {entry.env}-0"
+                    zero = f", or of `recordings`{zero}" if name == "after" and project.recordings else zero
                     wrong.append(f"{where}: {name} = {named!r} is not one of `{other}`: name one of them{zero}.")
     try:
         TopologicalSorter(needs).prepare()
@@ -181,20 +208,30 @@ def _first_data(project: Project) -> list[str]:
         section = project.sections.get(model.env)
         if section is None or not model.after == model.player == f"{model.env}-0":
             continue
+        if not section.collect.first_episodes:
+            wrong.append(f"`{model.env}.collect.first_episodes` is 0, and {key} goes on from nothing: it would have no data.")
+            continue
         steps = section.game.at_most(section.collect.first_limit).steps
-        frames = section.collect.first_episodes * (steps + 1)
-        batches = {"vision": section.vision.optimiser.batch, "memory": section.memory.optimiser.batch * section.memory.sequence}
-        for part, batch in batches.items():
-            if batch > frames and getattr(section, part).optimiser.updates:
-                where = f"`{model.env}.{part}.optimiser.batch`"
-                wrong.append(f"{where} takes {batch:,} frames at a time, and {key} has {frames:,} at most.")
-        used = {agent.controller for agent in project.agents.values() if agent.world_model == key}
-        for name in sorted(used & section.controllers.keys()):
-            for phase_name, phase in section.controllers[name].phases.items():
-                moments = getattr(phase, "moments", MomentsConfig())
-                if moments.share and moments.context >= steps:
-                    where = f"`{model.env}.controllers.{name}.phases.{phase_name}.moments.context`"
-                    wrong.append(f"{where} is {moments.context}, and an episode of {key} has {steps} steps at most.")
+        wrong += too_little(project, key, frames=section.collect.first_episodes * (steps + 1), steps=steps)
+    return wrong
+
+
+def too_little(project: Project, key: str, *, frames: int, steps: int) -> list[str]:
+    """Return what asks for more than a world model has: so many frames, and so many steps in its longest episode, at most."""
+    wrong, env = [], project.world_models[key].env
+    section = project.sections[env]
+    batches = {"vision": section.vision.optimiser.batch, "memory": section.memory.optimiser.batch * section.memory.sequence}
+    for part, batch in batches.items():
+        if batch > frames and getattr(section, part).optimiser.updates:
+            where = f"`{env}.{part}.optimiser.batch`"
+            wrong.append(f"{where} takes {batch:,} frames at a time, and {key} has {frames:,} at most.")
+    used = {agent.controller for agent in project.agents.values() if agent.world_model == key}
+    for name in sorted(used & section.controllers.keys()):
+        for phase_name, phase in section.controllers[name].phases.items():
+            moments = getattr(phase, "moments", MomentsConfig())
+            if moments.share and moments.context >= steps:
+                where = f"`{env}.controllers.{name}.phases.{phase_name}.moments.context`"
+                wrong.append(f"{where} is {moments.context}, and an episode of {key} has {steps} steps at most.")
     return wrong
 
 
@@ -208,7 +245,8 @@ def _section(name: str, section: EnvironmentSection) -> list[str]:
         given = Given(game, memory, controller.model, inputs)
         for phase_name in controller.order:
             phase = controller.phases[phase_name]
-            dreams |= phase.world == "dream"
+            # What M's hazard pays for needs no reward, unless rewards say when an episode is won.
+            dreams |= phase.world == "dream" and (getattr(phase, "pay", "") != "hazard" or game.goal > 0)
             wrong += [f"{where}.phases.{phase_name}`: {problem}" for problem in phase.check(given)]
         if controller.selection.every > controller.generations:
             wrong.append(

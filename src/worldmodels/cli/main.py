@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from worldmodels.cli.commands import agents, params, results, tracking
+from worldmodels.cli.commands import agents, params, recordings, results, tracking
 
 
 class ErrorGroup(TyperGroup):
@@ -55,7 +55,7 @@ app = typer.Typer(
     help="World Models: agents that learn inside their own dream of a game, measured in the real game.",
     epilog="Start with `wm show` (what exists), then `wm evaluate doom-1 --episodes 5 --video doom.mp4`.",
 )
-for group in (agents, results, params, tracking):
+for group in (agents, recordings, results, params, tracking):
     app.add_typer(group.commands)
 
 

@@ -23,6 +23,17 @@ def complete_agent() -> list[str]:
         return []
 
 
+def complete_environment() -> list[str]:
+    """Return what can be typed for a game: the environments of params.yaml."""
+    from worldmodels.cli.agents import written_params
+
+    try:
+        named = written_params(find_root()).get("environments")
+    except (WorldModelsError, OSError):
+        return []
+    return [str(name) for name in named] if isinstance(named, list) else []
+
+
 def writable(*suffixes: str) -> Callable[[Path | None], Path | None]:
     """Return the check of an option for a file: one that cannot be written is refused before anything is played.
 

@@ -2,10 +2,14 @@
 
 import socket
 import sys
+from typing import TYPE_CHECKING
 
 from worldmodels.cli.agents import Found
 from worldmodels.cli.browser import open_on_desktop
 from worldmodels.errors import WorldModelsError
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
 
 
 def serve(found: Found, *, port: int, rate: float | None) -> None:
@@ -14,8 +18,6 @@ def serve(found: Found, *, port: int, rate: float | None) -> None:
     Raises:
         WorldModelsError: the port is taken.
     """
-    import uvicorn
-
     from worldmodels.play.server import Stage, make_app
 
     name, agent, temperature = found
@@ -26,6 +28,21 @@ def serve(found: Found, *, port: int, rate: float | None) -> None:
         rate=rate or agent.game.frames_a_second,
         open_game=lambda: agent.game.make(scoring=True),
     )
+    try:
+        listen(make_app(stage), port=port, name=name)
+    finally:
+        for key in list(stage.visitors):
+            stage.close(key)
+
+
+def listen(app: "Starlette", *, port: int, name: str) -> None:
+    """Serve an app on 127.0.0.1 until Ctrl-C.
+
+    Raises:
+        WorldModelsError: the port is taken.
+    """
+    import uvicorn
+
     with socket.socket() as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -37,12 +54,8 @@ def serve(found: Found, *, port: int, rate: float | None) -> None:
         print(f"{name}: {address} (Ctrl-C ends it)", flush=True)
         open_on_desktop(port, address)
         # Pings keep a proxy's connection open. Who does not answer is not cut off: an order may take minutes
-        config = uvicorn.Config(make_app(stage), log_level="warning", ws="websockets-sansio", ws_ping_timeout=None)
-        server = uvicorn.Server(config)
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="websockets-sansio", ws_ping_timeout=None))
         try:
             server.run(sockets=[listening])
         except KeyboardInterrupt:
             print(file=sys.stderr)
-        finally:
-            for key in list(stage.visitors):
-                stage.close(key)

@@ -54,24 +54,32 @@ def check_params(root: Path) -> str:
 
     Raises:
         ParamsError: params are wrong; the message names every problem.
-        ArtifactError: the table of rates is damaged.
+        ArtifactError: the table of rates is damaged, or a recording is.
     """
+    from worldmodels.cli.recordings import look, summary
     from worldmodels.cli.side_by_side import games_at_a_time
     from worldmodels.compute.cores import cores
     from worldmodels.forecast import RATES, forecast, read_rates
     from worldmodels.project import NO_STUDY, load_project
 
     project = load_project(root / PARAMS_FILE)
+    recorded = look(root, project)
     chain = [key for key, agent in project.agents.items() if agent.study == NO_STUDY]
     studies = [agent.study for agent in project.agents.values() if agent.study != NO_STUDY]
     told = [", ".join([*(["..."] if len(chain) > MOST_NAMED else []), *chain[-MOST_NAMED:]])] if chain else []
     told += [f"study {study}: {studies.count(study)}" for study in dict.fromkeys(studies)]
     counts = f"{len(project.world_models)} world models, {len(project.agents)} agents ({'; '.join(told)})"
     lines = [f"{root / PARAMS_FILE} is valid: preset {project.preset}, {counts}."]
+    lines += [summary(key, found) for key, found in recorded.items()]
     if project.compute.threads > cores():
         lines.append(f"note: compute.threads is {project.compute.threads}, and this machine has {cores()} cores.")
+    frames = {key: found.frames for key, found in recorded.items()}
     for hardware, rates in read_rates(root / RATES).items():
-        lines += ["", f"A run from nothing on {hardware} takes about:", forecast_table(project, forecast(project, rates))]
+        lines += [
+            "",
+            f"A run from nothing on {hardware} takes about:",
+            forecast_table(project, forecast(project, rates, frames)),
+        ]
     if games_at_a_time(project) > 1:
         lines += ["", "`make repro` computes the games side by side here, a column on each core."]
     return "\n".join(lines)
@@ -91,7 +99,7 @@ def forecast_table(project: "Project", seconds: Mapping[str, float]) -> str:
         keyed: Any = getattr(project, STAGES[stage] or "environments")
         for row in (stage, "all"):
             sums[row, key if isinstance(keyed, list) else keyed[key].env] += each
-    rows = [stage for stage in STAGES if STAGES[stage]] + ["all"]
+    rows = [stage for stage in STAGES if any(called.startswith(f"{stage}@") for called in seconds)] + ["all"]
     columns = project.environments
     cells = [["stage", *columns], *([row, *(span(sums[row, name]) for name in columns)] for row in rows)]
     return align(cells, right=range(1, len(columns) + 1))

@@ -12,7 +12,7 @@ from typing import Any
 from worldmodels.cli.agents import agent_keys, written_params
 from worldmodels.report.table import align, by_game, read_scores, render, title
 from worldmodels.report.verdict import best_agent, headline
-from worldmodels.storage.layout import ARTIFACTS, KEY, REPORTS, STAGES, AgentFiles, command_for, primary_out
+from worldmodels.storage.layout import ARTIFACTS, KEY, RECORDED, REPORTS, STAGES, AgentFiles, command_for, primary_out
 from worldmodels.tracking.dvclock import read_lock
 
 LOCK = "dvc.lock"
@@ -22,7 +22,8 @@ MISSING_SHOWN = 8
 def overview(root: Path) -> dict[str, Any]:
     """Return what exists, as plain data.
 
-    Keys: ``agents`` and ``world_models``, lists of entries: key, environment, stages (stage -> made, path, md5, made_by).
+    Keys: ``agents``, ``world_models`` and ``recordings``, lists of entries: key, environment, stages (stage -> made, path,
+    md5, made_by).
     An agent has also study, scores (or None), and changed: whether its scores are others than dvc.lock says. ``missing``:
     commands that make what params.yaml names and is not there. ``report``: the path of the page, or None.
     """
@@ -33,15 +34,17 @@ def overview(root: Path) -> dict[str, Any]:
     )
     written_models = _lines(written, "world_models")
     made = sorted(manifest.parent.name for manifest in (root / ARTIFACTS / "world_models").glob("*/data.json"))
-    keys = [key for key in dict.fromkeys([*written_models, *made]) if not key.endswith("-0")]
+    keys = [key for key in dict.fromkeys([*written_models, *made]) if not key.endswith(("-0", RECORDED))]
+    recordings = [_entry(root, key, line, "recordings", locked) for key, line in _lines(written, "recordings").items()]
     models = [_entry(root, key, written_models.get(key, {}), "world_models", locked) for key in keys]
     agents = [_entry(root, key, lines.get(key, {}), "agents", locked) for key in agent_keys(root) if re.fullmatch(KEY, key)]
     environments = dict.fromkeys(entry["environment"] for entry in [*models, *agents])
     random = [_entry(root, f"{name}-0", {"env": name}, "environments", locked) for name in environments]
-    stages = [stage for entry in [*random, *models, *agents] for stage in entry["stages"].values()]
+    stages = [stage for entry in [*random, *recordings, *models, *agents] for stage in entry["stages"].values()]
     page = root / REPORTS / "index.html"
     return {
         "agents": [entry | _scores(root, entry, lines, locked) for entry in [*random, *agents]],
+        "recordings": recordings,
         "world_models": models,
         "missing": list(dict.fromkeys(stage["made_by"] for stage in stages if not stage["made"])),
         "report": str(page) if page.is_file() else None,
@@ -53,6 +56,7 @@ def overview_text(found: Mapping[str, Any]) -> str:
     if not found["agents"]:
         return "Nothing here: no agents in params.yaml, no artifacts. `wm preset quick` writes params, `make repro` runs."
     parts = _standing(found)
+    parts += [_hashes(found["recordings"], "recording", "recordings")] if found["recordings"] else []
     parts += [_hashes(found["world_models"], "world model", "world_models")] if found["world_models"] else []
     parts.append(_hashes(found["agents"], "agent", "environments", "agents") + "\n(md5 in dvc.lock; -: not made)")
     missing = [f"  {command}" for command in found["missing"]]

@@ -60,12 +60,14 @@ def games_at_a_time(project: Project) -> int:
 
 def stages_of(project: Project, environment: str) -> list[str]:
     """Return all stages of a game, as DVC calls them, in the order in which stages run."""
-    keys = {
-        "environments": [environment],
-        "world_models": [key for key, each in project.world_models.items() if each.env == environment],
-        "agents": [key for key, each in project.agents.items() if each.env == environment],
-    }
-    return [f"{stage}@{key}" for stage, section in STAGES.items() if section for key in keys[section]]
+    found = []
+    for stage, section in STAGES.items():
+        entries: list[str] | dict[str, Any] = getattr(project, section) if section else []
+        keys = (
+            [key for key, entry in entries.items() if entry.env == environment] if isinstance(entries, dict) else [environment]
+        )
+        found += [f"{stage}@{key}" for key in keys if section]
+    return found
 
 
 def _order(lock: Path, stages: Sequence[str]) -> None:

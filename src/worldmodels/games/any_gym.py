@@ -67,6 +67,10 @@ class GymConfig(GameConfig):
         return self._ask(lambda game: action_map(game.action_space, self.id).choices)
 
     @property
+    def cut(self) -> Crop:
+        return self.crop
+
+    @property
     def pay(self) -> Pay:
         return self.reward
 

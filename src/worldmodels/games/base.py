@@ -8,7 +8,8 @@ import numpy as np
 from pydantic import Field
 
 from worldmodels.games.blind import Blind, RandomPolicyConfig, ScriptedConfig
-from worldmodels.games.choices import Choices
+from worldmodels.games.choices import Choices, option
+from worldmodels.games.frames import Crop
 from worldmodels.params import Config
 
 Pay = Literal["survival", "events", "none"]
@@ -65,6 +66,16 @@ class GameConfig(Config):
     def options(self) -> list[str]:
         """What people call the options of all choices, one after the other; [] if nobody has named them."""
         return []
+
+    @property
+    def cut(self) -> Crop:
+        """What is cut off the game's picture before it is resized to a frame."""
+        return (0, 0, 0, 0)
+
+    @property
+    def rest(self) -> list[float]:
+        """The action of somebody who presses nothing: the first option of each choice, or numbers in the middle."""
+        return [part for count in self.choices for part in option(0, count)] or [0.0] * self.action_size
 
     @property
     @abstractmethod

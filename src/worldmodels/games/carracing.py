@@ -26,7 +26,7 @@ from worldmodels.games.any_gym import GymEnv, make_quietly
 from worldmodels.games.base import BatchEnv, EnvStep, GameConfig, GameSteps, Pay, Reference
 from worldmodels.games.blind import RandomPolicyConfig, ScriptedConfig
 from worldmodels.games.clock import LaneClock
-from worldmodels.games.frames import resize
+from worldmodels.games.frames import Crop, resize
 
 GAME = "CarRacing-v3"
 ROWS, ROWS_KEPT = 96, 84
@@ -48,8 +48,11 @@ class CarRacingConfig(GameConfig):
     won: ClassVar[float] = 850.0
     aftermath: ClassVar[int] = 25
     action_size: ClassVar[int] = 3
+    rest: ClassVar[list[float]] = [0.0, -1.0, -1.0]
+    """No gas and no brake."""
     pay: ClassVar[Pay] = "events"
     game_steps_a_second: ClassVar[float] = 50.0
+    cut: ClassVar[Crop] = (0, 1 - ROWS_KEPT / ROWS, 0, 0)
 
     @property
     def rules(self) -> str:
@@ -84,7 +87,7 @@ class CarRacingConfig(GameConfig):
         def make() -> Any:
             return make_quietly(quick_spec(GAME, rows), self.limit, {})
 
-        return GymEnv(self, make, car_controls, self.action_size, crop=(0, 1 - ROWS_KEPT / ROWS, 0, 0))
+        return GymEnv(self, make, car_controls, self.action_size, crop=self.cut)
 
 
 def car_controls(actions: np.ndarray) -> np.ndarray:

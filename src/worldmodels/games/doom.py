@@ -138,6 +138,10 @@ class DoomConfig(GameConfig):
         return [] if self.take_cover else ["still", *(name.lower().replace("_", " ") for name in self.pressed)]
 
     @property
+    def cut(self) -> Crop:
+        return self.crop
+
+    @property
     def pay(self) -> Pay:
         return self.reward
 

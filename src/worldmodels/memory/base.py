@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from worldmodels.errors import WorldModelsError
 from worldmodels.learning.initialisation import initialise
 from worldmodels.memory.features import Features
 from worldmodels.memory.mixture import MIXTURES, Mixture
@@ -180,9 +181,22 @@ class Memory(nn.Module, ABC):
         return (done > 0).float() if self.config.ending == "threshold" else torch.sigmoid(done)
 
     def learn_rewards(self, reward: Tensor, terminal: Tensor) -> None:
-        """Take from data, (N,) each, what steps are worth: a usual one, an event, an end. Nothing without an event head."""
+        """Take from data, (N,) each, what steps are worth: a usual one, an event, an end. Nothing without an event head.
+
+        Rewards that are NaN are not known, and do not count.
+
+        Raises:
+            WorldModelsError: none is known.
+        """
         if self.config.reward == "none":
             return
+        known = reward.isfinite()
+        if not bool(known.any()):
+            raise WorldModelsError(
+                "M is to predict rewards, and no step of the recordings has one: set memory.model.reward to `none`, or let an "
+                "agent or the random policy play too."
+            )
+        reward, terminal = reward[known], terminal[known]
         usual = reward[(reward <= 0) & ~terminal]
         found = [usual, reward[(reward > 0) & ~terminal], reward[terminal]]
         self.rewards.copy_(torch.stack([(each if len(each) else reward).double().mean() for each in found]))

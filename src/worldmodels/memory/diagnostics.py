@@ -75,10 +75,12 @@ def memory_figures(
     if prediction.done is not None:
         figures |= event_figures("done", prediction.done, happened["terminal"], valid)
     if prediction.event is not None:
-        figures |= event_figures("event", prediction.event, happened["reward"] > 0, valid)
+        known = valid & happened["reward"].isfinite()
+        figures |= event_figures("event", prediction.event, happened["reward"] > 0, known)
     if prediction.reward is not None:
-        reward = happened["reward"][valid]
-        error = (prediction.reward[valid] - reward).square().mean()
+        known = valid & happened["reward"].isfinite()
+        reward = happened["reward"][known]
+        error = (prediction.reward[known] - reward).square().mean()
         figures["reward_r2"] = float(1 - error / reward.var(correction=0).clamp(min=1e-8))
     return figures
 

@@ -53,7 +53,8 @@ def memory_loss(
     Args:
         prediction: what M said.
         z: (B, T, Z), the next latents. Steps that end an episode have none: they do not count in the latent term.
-        reward, terminal: (B, T), the rewards of the steps, and whether the game ended with them.
+        reward, terminal: (B, T), the rewards of the steps, and whether the game ended with them. Rewards that are NaN are not
+            known: they do not count.
         valid: (B, T) bool, False if no step was taken (between two episodes): nothing counts there.
         config: weights of the terms.
     """
@@ -64,7 +65,8 @@ def memory_loss(
     reward_error = done = latent.new_zeros(())
     if prediction.event is not None:
         each = F.binary_cross_entropy_with_logits(prediction.event, (reward > 0).to(z.dtype), reduction="none")
-        reward_error = (each * counted).sum() / steps
+        known = counted * reward.isfinite().to(z.dtype)
+        reward_error = (each * known).sum() / known.sum().clamp(min=1)
     if prediction.done is not None:
         target = terminal.to(z.dtype)
         weight = counted * (1 + (config.end_weight - 1) * target)

@@ -48,10 +48,11 @@ def train_memory(
     """Train M in place; return the curve. ``updates``, ``observe`` and ``checkpoint``: see ``fit``.
 
     Batches and noise depend on ``seed`` and on the number of the update alone. ``rows``: one row a frame, episodes one after
-    the other: mean, log_variance (N, Z), action (N, A), reward, terminal, first (N,).
+    the other: mean, log_variance (N, Z), action (N, A), reward, terminal, first (N,). A reward that is not known is NaN.
 
     Raises:
-        WorldModelsError: a sequence is longer than the data, or a batch would hold a frame twice.
+        WorldModelsError: a sequence is longer than the data, a batch would hold a frame twice, or M is to predict rewards and
+            none is known.
     """
     rows = {name: tensor.to(model.device) for name, tensor in rows.items()}
     elapsed = steps_so_far(rows["first"])

@@ -121,8 +121,7 @@ def make_app(stage: Stage, hosts: tuple[str, ...] = LOOPBACK) -> Starlette:
     """Return the app. It answers requests to these hosts only, and sockets of its own pages only."""
 
     async def dream(socket: WebSocket) -> None:
-        origin = socket.headers.get("origin")
-        if origin is not None and origin.partition("://")[2] != socket.headers.get("host"):
+        if came_from_elsewhere(socket):
             await socket.close(1008)
             return
         await socket.accept()
@@ -145,6 +144,12 @@ def make_app(stage: Stage, hosts: tuple[str, ...] = LOOPBACK) -> Starlette:
         Mount("/", StaticFiles(directory=PAGE, html=True)),
     ]
     return Starlette(routes=routes, middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))])
+
+
+def came_from_elsewhere(socket: WebSocket) -> bool:
+    """Return whether a page of another site wants to speak with us."""
+    origin = socket.headers.get("origin")
+    return origin is not None and origin.partition("://")[2] != socket.headers.get("host")
 
 
 def pack(header: dict[str, Any], *parts: bytes) -> bytes:

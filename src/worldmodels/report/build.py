@@ -55,7 +55,8 @@ def build_report(root: Path, params: Mapping[str, Any]) -> None:
     pages.filters |= {"score": score_text, "base64": lambda content: base64.b64encode(content).decode()}
     pages.filters["width"] = lambda png: int.from_bytes(png[16:20])
     games = [_game(run, reports, params) for run in runs]
-    page = pages.get_template("page.html.jinja").render(stages=list(STAGES), games=games)
+    stages = [stage for stage, keys in STAGES.items() if keys != "recordings" or params.get("recordings")]
+    page = pages.get_template("page.html.jinja").render(stages=stages, games=games)
     write_bytes(reports / "index.html", page.encode())
 
 
@@ -110,7 +111,9 @@ def _game(run: _GameRun, reports: Path, params: Mapping[str, Any]) -> dict[str, 
         "bars": write_png(reports / f"agents-{name}.png", comparisons.agent_bars(shown)),
         "searches": write_png(reports / f"search-{name}.png", comparisons.search_rounds(curves)),
         "measure": found[0],
-        "collected": write_png(reports / f"collected-{name}.png", comparisons.collected_lines(*found)) if found[1] else None,
+        "collected": write_png(reports / f"collected-{name}.png", comparisons.collected_lines(*found))
+        if any(found[1].values())
+        else None,
         "horizon": write_png(reports / f"horizon-{name}.png", comparisons.open_loop_lines(errors)) if errors else None,
         "studies": studies,
         "agents": [agent_part(run.agents[score["key"]], score, reports, params) for score in scores],

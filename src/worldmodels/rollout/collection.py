@@ -21,7 +21,8 @@ ENOUGH = 100
 class CollectConfig(Config):
     """The ``collect`` section of an environment. The game says the rest: its limit, its patience, what is won."""
 
-    first_episodes: int = Field(default=10_000, ge=1, le=1_000_000)  # of the first world model, all by the random policy
+    # of the first world model, all by the random policy; 0: none, it goes on from a recording
+    first_episodes: int = Field(default=10_000, ge=0, le=1_000_000)
     # steps after which one of these is truncated; 0: the game's own limit. Random play that has left the road teaches little
     # more
     first_limit: int = Field(default=0, ge=0, le=1_000_000)

@@ -22,6 +22,23 @@ class PatientWorld(WorldWrapper[W]):
         return Step(step.reward, step.terminal | stuck, step.truncated & ~stuck)
 
 
+def out_of_patience(episode: Episode, patience: int) -> Episode:
+    """Return an episode that was not played in a ``PatientWorld`` up to where that one would have ended it.
+
+    >>> stuck = Episode(np.arange(31), np.zeros((30, 1)), np.array([1.0] * 4 + [-0.1] * 26), terminal=False, seed=0)
+    >>> cut = out_of_patience(stuck, 10)
+    >>> len(cut.rewards), cut.terminal
+    (14, True)
+    """
+    steps = np.arange(len(episode.rewards))
+    paid = np.maximum.accumulate(np.where(episode.rewards > 0, steps, -1))  # the last step that was, up to each
+    stuck = np.flatnonzero(steps - paid >= patience)
+    if not len(stuck):
+        return episode
+    end = int(stuck[0]) + 1
+    return Episode(episode.frames[: end + 1], episode.actions[:end], episode.rewards[:end], terminal=True, seed=episode.seed)
+
+
 def cut_when_decided(episode: Episode, patience: int, aftermath: int, won: float) -> Episode:
     """Return an episode of a ``PatientWorld`` up to where it was lost or won, and without what follows; others as they are.
 

@@ -3,6 +3,7 @@
 A shard is an Arrow file whose record batches are runs of 64 consecutive frames of one episode or less, compressed with zstd:
 a reader takes any of them without touching the rest, so that a data set need not fit into memory. One row is one frame:
 ``frame`` (12,288 bytes), ``action``, ``reward``, ``terminal``, ``first``. The last frame of an episode has no action: zeros.
+A reward that nobody knows, of a recording, is NaN.
 """
 
 import hashlib
@@ -35,11 +36,15 @@ COLLECTED = form(
         **_SHARDS,
         **_PLAYED,
         **dict.fromkeys(("episodes", "frames", "all_frames"), int),
-        "mean_return": float,
+        "mean_return": float | None,
         "choices": list[int],
     }
 )
 """What must be in the data.json of a world model that is not empty."""
+
+
+COLUMNS = ("episode", "seed", "policy", "steps", "total", "terminal", "shard")
+"""Of the table of episodes."""
 
 
 class EpisodeWriter:
@@ -110,32 +115,35 @@ class EpisodeWriter:
         """Return what another writer needs to go on from here, beside the folder."""
         return {"rows": self.rows, "shards": self.shards, "open": self._open.state() if self._open else None}
 
-    def finish(self, manifest: Path, earlier: Path, target: Path | None = None, *, choices: Sequence[int] = ()) -> None:
+    def finish(
+        self, manifest: Path, earlier: Path | None = None, target: Path | None = None, *, choices: Sequence[int] = ()
+    ) -> None:
         """Close the files and write the manifest: this iteration's shards after the shards of the ``earlier`` manifest.
 
-        With ``target``, the files are put there, and the folder keeps its own. ``choices``: of the game.
+        With ``target``, the files are put there, and the folder keeps its own. ``choices``: of the game. What is not known
+        because there are no episodes, or no rewards of one, is null.
         """
         self._close_shard()
         place = target or self.folder
-        table = pd.DataFrame(self.rows)
+        table = pd.DataFrame(self.rows, columns=None if self.rows else list(COLUMNS))
         mine = []
         for shard in self.shards:
             if target is not None:
                 link(self.folder / shard["name"], target / shard["name"])
             mine.append({"path": (place / shard["name"]).as_posix(), "sha256": shard["sha256"], "frames": shard["frames"]})
         write_table(place / "episodes.parquet", table)
-        before = read_json(earlier, MANIFEST)["shards"]
+        before = read_json(earlier, MANIFEST)["shards"] if earlier else []
         summary = {
             "episodes": len(table),
             "frames": sum(shard["frames"] for shard in mine),
             "all_frames": sum(shard["frames"] for shard in [*before, *mine]),
-            "mean_return": float(table["total"].mean()),
-            "mean_length": float(table["steps"].mean()),
+            "mean_return": _known(table["total"].mean(skipna=False)),
+            "mean_length": _known(table["steps"].mean()),
             "policies": {
                 name: {
                     "episodes": len(group),
-                    "mean_return": float(group["total"].mean()),
-                    "reward_per_step": float(group["total"].sum() / group["steps"].sum()),
+                    "mean_return": _known(group["total"].mean(skipna=False)),
+                    "reward_per_step": _known(group["total"].sum(skipna=False) / group["steps"].sum()),
                 }
                 for name, group in table.groupby("policy")
             },
@@ -272,6 +280,10 @@ class FrameReader:
             "action": action.flatten().to_numpy().reshape(len(batch), -1),
             **{name: batch.column(name).to_numpy(zero_copy_only=False) for name in ("reward", "terminal", "first")},
         }
+
+
+def _known(number: Any) -> float | None:
+    return float(number) if np.isfinite(number) else None
 
 
 def _frames(batch: pa.RecordBatch) -> np.ndarray:

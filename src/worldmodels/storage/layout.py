@@ -12,9 +12,12 @@ STATE = Path(".state")
 """Checkpoints of stages that are not finished."""
 KEY = r"[A-Za-z0-9][A-Za-z0-9_-]*"
 """What a key may look like: DVC puts it into a shell command and into a path."""
+RECORDED = "-recorded"
+"""How the key of a recording ends, and no other key."""
 
 STAGES = {
     "initialise": "environments",
+    "recording": "recordings",
     "collect": "world_models",
     "vision": "world_models",
     "encode": "world_models",
@@ -27,7 +30,10 @@ STAGES = {
 }
 """Stage -> the section of params.yaml that it expands over, in the order in which the stages run."""
 
+_FOLDERS = {"recordings": "world_models"}
+"""Section -> the folder of its artifacts, if it is not called as the section."""
 _OUTS = {
+    "recording": ("data.json", "episodes"),
     "collect": ("data.json", "episodes"),
     "vision": ("vision.safetensors", "vision.csv"),
     "encode": ("latents.safetensors",),
@@ -48,7 +54,7 @@ def check_key(key: str) -> str:
 
 
 class WorldModelFiles:
-    """The files of one world model: V, M and the data behind them. `<environment>-0` is empty.
+    """The files of one world model: V, M and the data behind them. `<environment>-0` is empty, a recording has data alone.
 
     Raises:
         ParamsError: the key would lead out of the folder of artifacts.
@@ -96,7 +102,7 @@ def primary_out(stage: str, key: str) -> Path:
         return REPORTS
     if stage in ("initialise", "evaluate"):
         return METRICS / f"{key}.json"
-    return ARTIFACTS / STAGES[stage] / check_key(key) / _OUTS[stage][0]
+    return ARTIFACTS / _FOLDERS.get(STAGES[stage], STAGES[stage]) / check_key(key) / _OUTS[stage][0]
 
 
 def command_for(path: Path) -> str:
@@ -106,6 +112,8 @@ def command_for(path: Path) -> str:
     'dvc repro controller@doom-2'
     >>> command_for(Path("metrics/doom-2.json"))
     'dvc repro evaluate@doom-2'
+    >>> command_for(Path("artifacts/world_models/pong-recorded/data.json"))
+    'dvc repro recording@pong-recorded'
     """
     parts = path.parts
     if len(parts) >= 2 and parts[-2] == METRICS.name and path.suffix == ".json":
@@ -114,10 +122,12 @@ def command_for(path: Path) -> str:
         return "make repro"
     kind, key, name = parts[parts.index(ARTIFACTS.name) + 1 :][:3]
     stage = next((stage for stage, names in _OUTS.items() if name in names and STAGES[stage] == kind), None)
-    return _command(stage, key) if stage or key.endswith("-0") else "make repro"
+    return _command(stage, key) if stage or key.endswith(("-0", RECORDED)) else "make repro"
 
 
 def _command(stage: str | None, key: str) -> str:
+    if key.endswith(RECORDED):
+        return f"dvc repro recording@{key}"
     environment, _, number = key.rpartition("-")
     return f"dvc repro initialise@{environment}" if number == "0" else f"dvc repro {stage}@{key}"
 

@@ -62,7 +62,7 @@ def points(path: Path) -> list[Point]:
     if path.suffix != ".csv":
         found = read_json(path)
         told = ("mean_return", "mean_length", "episodes", "frames")
-        data = {f"data/{name.removeprefix('mean_')}": float(found[name]) for name in told if name in found}
+        data = {f"data/{name.removeprefix('mean_')}": float(found[name]) for name in told if found.get(name) is not None}
         return [(scores_of(found) if "real" in found else data, 0, now)]
     rows: list[Any] = read_curve(path).to_dict("records")
     if path.stem not in LETTERS:
