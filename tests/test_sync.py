@@ -229,7 +229,8 @@ def test_a_server_finds_the_best_agent_by_its_score_on_the_test_episodes(project
         by_score = {"field_name": "metrics.Agent/score", "ascending": False, "dataset_name": played, "dataset_digest": digest}
         found = mlflow.search_logged_models([experiment], order_by=[by_score], output_format="list")
         assert [model.name for model in found] == ["doom-2-game", "doom-2", "doom-1", "doom-2-flat"]
-        above = {"filter_string": "metrics.`Agent/score` > 6.5", "datasets": [{"dataset_name": played}]}
+        those = [{"dataset_name": played, "dataset_digest": digest}]  # MLflow's server finds nothing by the name alone
+        above = {"filter_string": "metrics.`Agent/score` > 6.5", "datasets": those}
         above = mlflow.search_logged_models([experiment], **above, output_format="list")
         assert {model.name for model in above} == {"doom-2-game", "doom-2"}
         code = re.search(r"```python\n(import mlflow\n.*?search_logged_models.*?)```", PAGE.read_text(), re.DOTALL)[1]
