@@ -4,6 +4,7 @@ import importlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict
+from functools import partial
 from itertools import pairwise
 
 from pipeline.stage import Stage, run_stage
@@ -12,6 +13,7 @@ from worldmodels.games.make import Game
 from worldmodels.games.sight import Sight
 from worldmodels.rollout.bare import BareWorld
 from worldmodels.rollout.collection import CollectConfig, collect_episodes
+from worldmodels.rollout.coverage import coverage_in
 from worldmodels.rollout.patience import PatientWorld, cut_when_decided
 from worldmodels.rollout.policies import ExploringPolicy, RandomPolicy
 from worldmodels.rollout.world import ToldWorld, World
@@ -71,7 +73,8 @@ def main(stage: Stage) -> None:
                 policy = ExploringPolicy(agent.policy(parameters[None]), RandomPolicy(random), config.strengths)
                 play(agent.real_world(env), policy, left, f"{name}, ")
     sight.check(f"the {len(seeds)} episodes of {stage.key}")
-    writer.finish(files.data, stage.before.data, files.episodes, choices=game.choices)
+    judge = partial(coverage_in, map_=game.map)
+    writer.finish(files.data, stage.before.data, files.episodes, choices=game.choices, judge=judge)
     stage.run.done(files.data, metrics=files.data)
 
 

@@ -22,9 +22,10 @@ def evaluate(found: Found, world: str, episodes: int, start: int) -> dict[str, A
 
     Returns:
         As JSON values: agent, environment, world, rules, backend, temperature (None in the game), summary (mean, std, stderr,
-        n, min, max, mean_length, seeds), and the returns in the order of the seeds.
+        n, min, max, mean_length, seeds), coverage, if the game has a map, and the returns in the order of the seeds.
     """
     from worldmodels.agent.play import play_dream
+    from worldmodels.rollout.coverage import coverage_of
     from worldmodels.rollout.scores import summarise
     from worldmodels.seeds import episode_seeds
 
@@ -44,6 +45,7 @@ def evaluate(found: Found, world: str, episodes: int, start: int) -> dict[str, A
         "backend": backend,
         "temperature": found.temperature if dreamt else None,
         "summary": summarise(returns),
+        **coverage_of(returns, agent.game.map),
         "returns": [float(total) for total in returns.total[0]],
     }
 
@@ -63,6 +65,8 @@ def evaluation_text(result: Mapping[str, Any]) -> str:
         f"rules    {result['rules']}",
         f"backend  {result['backend']}",
     ]
+    if seen := result.get("coverage"):
+        lines.append(f"success  {seen['success']:.0%} of the episodes; {seen['rooms']:.0%} of the rooms in the mean episode")
     return "\n".join(lines)
 
 

@@ -2,13 +2,14 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Annotated, ClassVar, Literal, NamedTuple, Protocol, Self
+from typing import Annotated, ClassVar, Literal, NamedTuple, Protocol, Self, runtime_checkable
 
 import numpy as np
 from pydantic import Field
 
 from worldmodels.games.blind import Blind, RandomPolicyConfig, ScriptedConfig
 from worldmodels.games.choices import Choices
+from worldmodels.games.maps import Map
 from worldmodels.params import Config
 
 Pay = Literal["survival", "events", "none"]
@@ -65,6 +66,11 @@ class GameConfig(Config):
     def options(self) -> list[str]:
         """What people call the options of all choices, one after the other; [] if nobody has named them."""
         return []
+
+    @property
+    def map(self) -> Map | None:
+        """The map on which it is counted where an episode came to; None if the game has none. Its games are ``MappedEnv``."""
+        return None
 
     @property
     @abstractmethod
@@ -170,3 +176,15 @@ class BatchEnv(Protocol):
 
     def close(self) -> None:
         """Free the games. Closing twice is harmless."""
+
+
+@runtime_checkable
+class MappedEnv(Protocol):
+    """What a ``BatchEnv`` can do beside, if its game has a map."""
+
+    visited: np.ndarray | None  # the cells of ``GameConfig.map`` that each lane has come to, (B, N) bool; None: without a map
+
+
+def visited_in(env: BatchEnv) -> np.ndarray | None:
+    """Return the cells that each lane has come to, (B, N) bool; None if the game has no map."""
+    return env.visited if isinstance(env, MappedEnv) else None
