@@ -15,7 +15,7 @@ import pytest
 import yaml
 from closure import ROOT, closure, outside
 from lab import environment, make_project, run
-from tiny import SEARCH, tiny_params
+from tiny import SEARCH, agent, tiny_params
 
 from worldmodels.agent.agent import load_agent
 from worldmodels.agent.begin import begin_at
@@ -266,6 +266,37 @@ def test_a_change_of_code_reruns_the_stages_of_its_room_and_below_only(project, 
         path.write_text(text)
     stages = {line.split("@")[0].rstrip(":") for line in status.splitlines() if line and not line[0].isspace()}
     assert stages - {"Data and pipelines are up to date."} == expected
+
+
+def test_another_explorer_collects_again_and_one_that_is_the_player_changes_nothing(project):
+    curious = agent("doom", "doom-1", "doom-0", "dream", seed=1)
+    changed(project, ("agents.doom-1-curious", curious))
+    try:
+        assert "collect@doom-2" not in would_run(project, "collect@doom-2")
+        changed(project, ("agents.doom-1-curious", curious), ("world_models.doom-2.explorer", "doom-1-curious"))
+        assert {"controller@doom-1-curious", "collect@doom-2"} <= would_run(project, "collect@doom-2")
+    finally:
+        changed(project)
+
+
+def test_an_explorer_plays_its_share_before_the_player(project, tmp_path):
+    folder = tmp_path / "explored"
+    shutil.copytree(project, folder, ignore=shutil.ignore_patterns(".dvc", ".git", "mlartifacts", "mlflow.db"))
+    command = [sys.executable, "-m", "pipeline.collect", "key=doom-2", "env=doom", "after=doom-1", "player=doom-1"]
+    made = folder / "artifacts/world_models/doom-2"
+    before = {path: path.read_bytes() for path in [made / "data.json", *sorted((made / "episodes").iterdir())]}
+
+    def collect(explorer):
+        for path in before:
+            path.unlink()
+        run(folder, *command, f"explorer={explorer}")
+        table = pd.read_parquet(made / "episodes/episodes.parquet")
+        return table["policy"].str.split(", strength").str[0].tolist(), table["seed"].tolist()
+
+    who, seeds = collect("doom-2-game")
+    assert who == ["random, walk 0", "doom-1 rejected", "doom-1 rejected", "doom-2-game explorer"]
+    assert collect("doom-1") == (["random, walk 0", "doom-1 rejected", "doom-1 rejected", "doom-1"], seeds)
+    assert {path: path.read_bytes() for path in before} == before
 
 
 def test_a_target_runs_only_what_it_needs(project):

@@ -33,6 +33,7 @@ class WorldModelEntry(Config):
     env: str  # its environment
     after: str  # the world model whose data, V and M it goes on from
     player: str  # the agent that collects for it
+    explorer: str  # the agent that collects a share beside it (`collect.explorer_share`); equal to `player` if there is none
 
 
 class AgentEntry(Config):
@@ -95,7 +96,7 @@ def load_project(path: Path = PARAMS_FILE) -> Project:
         project: Project = validate({**data, "sections": sections}, "", Project)
     except ParamsError as error:
         raise ParamsError(str(error).replace("`sections.", "`")) from None
-    problems = [*_keys(project), *_links(project), *_controllers(project), *_first_data(project)]
+    problems = [*_keys(project), *_links(project), *_explorers(project), *_controllers(project), *_first_data(project)]
     problems += [problem for name, section in project.sections.items() for problem in _section(name, section)]
     if problems:
         raise ParamsError("\n".join(f"{path}: {problem}" for problem in problems))
@@ -121,7 +122,7 @@ def _keys(project: Project) -> list[str]:
 
 
 _LINKS = {
-    "world_models": {"after": "world_models", "player": "agents"},
+    "world_models": {"after": "world_models", "player": "agents", "explorer": "agents"},
     "agents": {"world_model": "world_models", "begin": "agents"},
 }
 """Section -> its keys that name an entry of a section."""
@@ -151,6 +152,20 @@ def _links(project: Project) -> list[str]:
         TopologicalSorter(needs).prepare()
     except CycleError as error:
         wrong.append(f"these need each other in a circle: {' <- '.join(error.args[1])}.")
+    return wrong
+
+
+def _explorers(project: Project) -> list[str]:
+    """Return which world models have an explorer that would play nothing."""
+    wrong = []
+    for key, model in project.world_models.items():
+        where, section = f"`world_models.{key}`", project.sections.get(model.env)
+        if section is None or model.explorer == model.player:
+            continue
+        if f"{model.env}-0" in (model.explorer, model.player):
+            wrong.append(f"{where}: if the random policy plays, set explorer to the same as player: {model.player}.")
+        elif not section.collect.explorer_share:
+            wrong.append(f"{where}: the explorer {model.explorer!r} plays nothing: set `{model.env}.collect.explorer_share`.")
     return wrong
 
 
