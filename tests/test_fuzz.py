@@ -25,6 +25,7 @@ GRADIENT = {
     "order": ["improve"],
     "phases": {"improve": {"kind": "value_gradient", "updates": 2}},
 }
+PROGRESS = {"kind": "ppo", "updates": 300, "world": "game", "pay": "progress"}
 QUICK: dict[str, Any] = yaml.safe_load((ROOT / "presets" / "quick.yaml").read_text())
 
 
@@ -187,6 +188,9 @@ def test_lines_that_loop_or_name_what_is_not_there_are_refused_before_anything_r
         ("doom.controllers.learn.phases.learn", {"kind": "cmaes", "generations": 60}, "69,761 coordinates is too large"),
         ("doom.controllers.learn.selection.every", 301, "more than the 300 generations"),
         ("doom.controllers.learn.phases.learn.batch_size", 10**6, "num_envs * num_steps = 8,192 steps"),
+        ("doom.controllers.learn.phases.learn.pay", "surprise", "nothing comes but what M foretells"),
+        ("doom.controllers.learn.phases.learn", PROGRESS, "set `doom.vision.optimiser.warm_updates: 0`"),
+        ("doom.controllers.search", GRADIENT | {"order": ["learn"], "phases": {"learn": PROGRESS}}, "doom-1 goes on from none"),
         ("doom.collect.random", {"holds": [2**63], "mean": [0.0], "scale": [1.0], "bias": [0.5]}, "collect.random.holds.0"),
         ("doom.collect.random", {"mean": [0.0] * 3, "scale": [1.0] * 3, "bias": [0.5] * 3}, "has 3 action components"),
         ("doom.memory.sequence", 1, "greater than or equal to 2"),

@@ -22,7 +22,7 @@ from worldmodels.agent.begin import begin_at
 from worldmodels.controller.basis import played_features, principal_directions
 from worldmodels.controller.model import ControllerConfig
 from worldmodels.games.carracing import CarRacingConfig
-from worldmodels.memory.make import memory_from_description
+from worldmodels.memory.make import memory_from_description, new_memory
 from worldmodels.project import load_project
 from worldmodels.storage.episodes import FrameReader
 from worldmodels.storage.layout import STAGES
@@ -146,6 +146,17 @@ def test_an_untrained_m_is_of_the_same_shape_and_other_weights(project):
     )
     assert made.config == trained.config
     assert any((tensor != trained.state_dict()[name]).any() for name, tensor in made.state_dict().items())
+
+
+def test_the_m_that_a_world_model_began_from_is_kept(project):
+    models = project / "artifacts/world_models"
+    began, before = (load_tensors(models / f"doom-2/{name}")[0] for name in ("memory_before.safetensors", "memory.safetensors"))
+    theirs = load_tensors(models / "doom-1/memory.safetensors")[0]
+    assert all((theirs[name] == tensor).all() for name, tensor in began.items())
+    assert any((before[name] != tensor).any() for name, tensor in began.items())
+    untrained = load_model(models / "doom-1/memory_before.safetensors", memory_from_description)
+    fresh = new_memory(untrained.config, untrained.latent, untrained.action, 0)
+    assert all((fresh.state_dict()[name] == tensor).all() for name, tensor in untrained.state_dict().items())
 
 
 def test_an_agent_of_another_shape_begins_at_what_acts_as_the_agent_before_it(project):

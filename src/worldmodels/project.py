@@ -96,7 +96,8 @@ def load_project(path: Path = PARAMS_FILE) -> Project:
         project: Project = validate({**data, "sections": sections}, "", Project)
     except ParamsError as error:
         raise ParamsError(str(error).replace("`sections.", "`")) from None
-    problems = [*_keys(project), *_links(project), *_explorers(project), *_controllers(project), *_first_data(project)]
+    problems = [*_keys(project), *_links(project), *_explorers(project), *_controllers(project), *_progress(project)]
+    problems += _first_data(project)
     problems += [problem for name, section in project.sections.items() for problem in _section(name, section)]
     if problems:
         raise ParamsError("\n".join(f"{path}: {problem}" for problem in problems))
@@ -186,6 +187,27 @@ def _controllers(project: Project) -> list[str]:
         theirs = controllers.get(begin.env, {}).get(begin.controller)
         if theirs is not None and theirs.model != controller.model and not controller.model.bias:
             wrong.append(f"{where}: begin = {entry.begin!r} has a C of another shape: to imitate it, set model.bias: true.")
+    return wrong
+
+
+def _progress(project: Project) -> list[str]:
+    """Return which agents are paid for the progress of an M that cannot be compared with the one before."""
+    wrong = []
+    for key, agent in project.agents.items():
+        model, section = project.world_models.get(agent.world_model), project.sections.get(agent.env)
+        controller = section.controllers.get(agent.controller) if section else None
+        if model is None or controller is None:
+            continue
+        if not any(getattr(phase, "pay", "") == "progress" for phase in controller.phases.values()):
+            continue
+        where, earlier = f"`agents.{key}`: pay: progress compares M with the one before", project.world_models.get(model.after)
+        now, then = (project.sections.get(each.env) if each else None for each in (model, earlier))
+        if now is None or then is None:
+            wrong.append(f"{where}, and {agent.world_model} goes on from none: take pay: surprise, or a later world model.")
+        elif now.vision.optimiser.warm_updates or now.vision.model != then.vision.model:
+            wrong.append(f"{where} on the same latents: V must stay, set `{model.env}.vision.optimiser.warm_updates: 0`.")
+        elif now.memory.model != then.memory.model:
+            wrong.append(f"{where}, and {agent.world_model} has an M of another shape, which begins untrained.")
     return wrong
 
 
