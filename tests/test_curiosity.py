@@ -75,7 +75,7 @@ def expected_surprise(memory, z, actions):
 
 @pytest.mark.parametrize("pay", ["surprise", "progress"])
 def test_a_game_pays_for_what_came_in_units_of_the_data_and_its_end_is_a_cut(models, rows, pay):
-    vision, memory = models
+    memory = models[1]
     before = memory_of(2)
     make = curiosity(pay, memory, before, rows, seed=0)
     scale = make.keywords["scale"]
