@@ -12,7 +12,7 @@ from torch import Tensor
 
 from worldmodels.compute.engine import Engine
 from worldmodels.controller.arena import Arena
-from worldmodels.controller.basis import played_features
+from worldmodels.controller.basis import played_features, played_skill
 from worldmodels.games.base import GameConfig
 from worldmodels.memory.base import Memory
 from worldmodels.memory.features import Features, feature_size
@@ -118,6 +118,14 @@ class Worlds:
     def seen(self, seed: int | None = None) -> np.ndarray:
         """Return what C would have seen in the data, (n, F) float64; see ``played_features``."""
         return played_features(self.features, self._judge, self.rows, seed)
+
+    def skill(self, seed: int, newest: int) -> tuple[np.ndarray, Tensor]:
+        """Return what C would have seen in the newest frames of the data, and what M foretold that it does there.
+
+        See ``played_skill``.
+        """
+        rows = {name: each[-newest:] for name, each in self.rows.items()}
+        return played_skill(self.features, self._judge, rows, seed)
 
 
 def _open_games(game: GameConfig, threads: int, *known: Any) -> RealWorld:
