@@ -74,7 +74,7 @@ def test_a_stage_reads_only_the_params_it_declares(stage):
     assert declared == read
 
 
-@pytest.mark.parametrize("name", ["quick", "laptop", "paper"])
+@pytest.mark.parametrize("name", ["quick", "laptop", "paper", "my-way-home"])
 def test_a_preset_is_valid_short_and_called_as_its_file(name):
     path = ROOT / "presets" / f"{name}.yaml"
     project = load_project(path)

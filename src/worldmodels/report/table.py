@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from worldmodels.games.make import references
 from worldmodels.storage.files import form, read_json
 
-GAMES = {"take_cover": "Take Cover", "carracing": "CarRacing"}
+GAMES = {"take_cover": "Take Cover", "carracing": "CarRacing", "my_way_home": "My Way Home"}
 """Games as people call them. A game that is not here stands under its own name."""
 NO_STUDY = "none"
 """``study`` of an agent that is part of the chain."""
@@ -81,7 +81,7 @@ def game_name(rules: str) -> str:
     ('take_cover', 'carracing')
     """
     name = rules.partition("-")[0]
-    return "take_cover" if name == "takecover" else name
+    return {"takecover": "take_cover", "mywayhome": "my_way_home"}.get(name, name)
 
 
 def title(rules: str) -> str:

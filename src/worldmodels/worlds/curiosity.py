@@ -25,7 +25,7 @@ from worldmodels.worlds.ensemble import Ensemble, Lessons, learn_ensemble
 Curious = Literal["surprise", "progress", "disagreement"]
 Paying = Callable[[ModelWorld], ModelWorld]
 """Makes of a world one that pays in another way."""
-STRETCHES, LENGTH, SKIPPED = 1500, 64, 16
+STRETCHES, LENGTH, SKIPPED = 600, 64, 16
 """Stretches of the data that are read, their steps, and those at their beginning that do not count: M gets its bearings."""
 
 
