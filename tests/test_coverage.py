@@ -9,6 +9,7 @@ import psutil
 import pytest
 from games import Player, engines
 
+from worldmodels.cli.evaluate import evaluation_text
 from worldmodels.games import doom, doom_engine
 from worldmodels.games.choices import option
 from worldmodels.games.doom import DoomConfig
@@ -20,6 +21,7 @@ from worldmodels.rollout.policies import blind_policy
 from worldmodels.rollout.scores import join
 from worldmodels.shapes import Episode, Returns
 from worldmodels.storage.episodes import EpisodeWriter
+from worldmodels.tracking.points import scores_of
 
 HOME = DoomConfig(scenario="my_way_home", frame_skip=4, limit=120)
 
@@ -128,6 +130,16 @@ def test_the_table_of_episodes_remembers_what_each_one_came_to(tmp_path):
     assert told["coverage"] == coverage(MY_WAY_HOME, cells, np.array([False, False, False, True]))
     assert told["policies"]["a"]["coverage"] == coverage_in(table[1:], MY_WAY_HOME)["coverage"]
     assert told["policies"]["b"]["coverage"]["all_cells"] == pytest.approx(cells[0].mean())
+
+
+def test_a_person_and_mlflow_are_told():
+    shares = {"success": 0.25, "rooms": 0.5, "cells": 0.1, "all_rooms": 1.0, "all_cells": 0.9}
+    summary = {"mean": 0.1, "std": 0.2, "stderr": 0.1, "n": 4, "min": -0.2, "max": 1.0, "mean_length": 100.0, "seeds": [0, 3]}
+    about = {"agent": "a", "world": "real", "environment": "home", "temperature": None, "rules": "r", "backend": "b"}
+    assert "success  25% of the episodes; 50% of the rooms" in evaluation_text(about | {"summary": summary, "coverage": shares})
+    assert "success" not in evaluation_text(about | {"summary": summary})
+    told = scores_of({"real": summary, "coverage": shares})
+    assert (told["Agent/success"], told["Agent/all_rooms"], told["Agent/score"]) == (0.25, 1.0, 0.1)
 
 
 def test_games_without_a_map_say_nothing_and_their_table_has_no_such_column(tmp_path):

@@ -35,14 +35,10 @@ class Ensemble(nn.Module):
         super().__init__()
         self.register_buffer("centre", torch.zeros(inputs))
         self.register_buffer("size", torch.ones(inputs))
-        self.first, self.first_bias = (
-            nn.Parameter(torch.zeros(MEMBERS, inputs, UNITS)),
-            nn.Parameter(torch.zeros(MEMBERS, 1, UNITS)),
-        )
-        self.second, self.second_bias = (
-            nn.Parameter(torch.zeros(MEMBERS, UNITS, latent)),
-            nn.Parameter(torch.zeros(MEMBERS, 1, latent)),
-        )
+        self.first = nn.Parameter(torch.zeros(MEMBERS, inputs, UNITS))
+        self.first_bias = nn.Parameter(torch.zeros(MEMBERS, 1, UNITS))
+        self.second = nn.Parameter(torch.zeros(MEMBERS, UNITS, latent))
+        self.second_bias = nn.Parameter(torch.zeros(MEMBERS, 1, latent))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return what each member foretells, (K, N, Z), in standard deviations of z'; x: (N, D), or each its own, (K, N, D)."""

@@ -123,9 +123,7 @@ class PaidConfig(PhaseConfig):
         if self.world == "game" and self.pay == "survival":
             raise ValueError("pay: survival is for dreams: in the game nobody knows the probability of being alive")
         if self.world == "dream" and self.pay in ("surprise", "progress"):
-            raise ValueError(
-                f"pay: {self.pay} is for the game: in a dream nothing comes but what M foretells (or disagreement)"
-            )
+            raise ValueError(f"pay: {self.pay} is for the game: in a dream nothing comes but what M foretells")
         return self
 
     def check(self, given: Given) -> list[str]:

@@ -26,11 +26,8 @@ class SkillConfig(PhaseConfig):
         return 1
 
     def check(self, given: Given) -> list[str]:
-        return (
-            []
-            if given.memory.next_action
-            else ["the skill is told by M's head for actions: set memory.model.next_action: true"]
-        )
+        told = "the skill is told by M's head for actions: set memory.model.next_action: true"
+        return [] if given.memory.next_action else [told]
 
     def open(self, context: Context, begin: np.ndarray | None) -> "Skill":
         return Skill(self, context)
