@@ -4,6 +4,7 @@ import importlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict
+from functools import partial
 from itertools import pairwise
 
 from pipeline.stage import Stage, run_stage
@@ -12,6 +13,7 @@ from worldmodels.games.make import Game
 from worldmodels.games.sight import Sight
 from worldmodels.rollout.bare import BareWorld
 from worldmodels.rollout.collection import CollectConfig, collect_episodes
+from worldmodels.rollout.coverage import coverage_in
 from worldmodels.rollout.patience import PatientWorld, cut_when_decided
 from worldmodels.rollout.policies import ExploringPolicy, RandomPolicy
 from worldmodels.rollout.world import ToldWorld, World
@@ -26,13 +28,14 @@ from worldmodels.storage.weights import load_tensors
 def main(stage: Stage) -> None:
     config: CollectConfig = stage.params("collect", CollectConfig)
     game: GameConfig = stage.params("game", Game)
-    files, player = stage.model, AgentFiles(stage.player)
+    files, player, explorers = stage.model, AgentFiles(stage.player), AgentFiles(stage.explorer)
     first = read_card(require(player.agent)).kind == "random"
     game = game.at_most(config.first_limit) if first else game
     random = config.random or game.random
     seeds = episode_seeds("collection", config.first_episodes if first else config.episodes, stream=stage.stream)
     by_random = len(seeds) if first else round(config.random_share * len(seeds))
-    checkpoint = stage.checkpoint(*sorted(player.agent.iterdir()), require(player.rejected))
+    played_by = [*sorted(player.agent.iterdir()), require(player.rejected), *sorted(require(explorers.agent).iterdir())]
+    checkpoint = stage.checkpoint(*played_by)
     state = checkpoint.load()[1]
     writer = EpisodeWriter(checkpoint.folder, game.action_size, state=state.get("writer"))
     sight = Sight(**state.get("sight", {}))
@@ -61,17 +64,23 @@ def main(stage: Stage) -> None:
         play(BareWorld(env), RandomPolicy(random), left, "")
     if max(done, by_random) < len(seeds):
         # By name: the code of V, M and C is a dependency only if there is such an agent, through its card.
-        agent = importlib.import_module("worldmodels.agent.agent").load_agent(player.agent)
+        load_agent = importlib.import_module("worldmodels.agent.agent").load_agent
+        agent = load_agent(player.agent)
+        explorer = agent if stage.explorer == stage.player else load_agent(explorers.agent)
         rejected = load_tensors(player.rejected)[0]["rejected"]
         by_rejected = round(config.rejected_share * len(seeds)) if len(rejected) else 0
+        by_explorer = round(config.explorer_share * len(seeds)) if explorer is not agent else 0
         borders = [by_random + by_rejected * part // max(1, len(rejected)) for part in range(len(rejected) + 1)]
-        drivers = [(f"{stage.player} rejected", each) for each in rejected] + [(stage.player, agent.parameters)]
-        for (name, parameters), (begin, end) in zip(drivers, pairwise([*borders, len(seeds)]), strict=True):
+        drivers = [(f"{stage.player} rejected", agent, each) for each in rejected]
+        drivers += [(f"{stage.explorer} explorer", explorer, explorer.parameters), (stage.player, agent, agent.parameters)]
+        borders = [*borders, borders[-1] + by_explorer, len(seeds)]
+        for (name, driver, parameters), (begin, end) in zip(drivers, pairwise(borders), strict=True):
             for env, left in stretches(begin, end):
-                policy = ExploringPolicy(agent.policy(parameters[None]), RandomPolicy(random), config.strengths)
-                play(agent.real_world(env), policy, left, f"{name}, ")
+                policy = ExploringPolicy(driver.policy(parameters[None]), RandomPolicy(random), config.strengths)
+                play(driver.real_world(env), policy, left, f"{name}, ")
     sight.check(f"the {len(seeds)} episodes of {stage.key}")
-    writer.finish(files.data, stage.before.data, files.episodes, choices=game.choices)
+    judge = partial(coverage_in, map_=game.map)
+    writer.finish(files.data, stage.before.data, files.episodes, choices=game.choices, judge=judge)
     stage.run.done(files.data, metrics=files.data)
 
 

@@ -32,6 +32,8 @@ def main(stage: Stage) -> None:
         memory = new_memory(memory.config, vision.config.latent, memory.action, stage.project_seed + seed, memory.choices)
     if config.ending:
         memory.config = memory.config.model_copy(update={"ending": config.ending})
+    compares = any(getattr(phase, "pay", "") == "progress" for phase in config.phases.values())
+    before = load_model(model.memory_before, memory_from_description) if compares else None
     start = None
     if read_card(begins).kind != "random":
         reader = None if sha256(begins / "vision.safetensors") == sha256(model.vision) else FrameReader(model.data)
@@ -48,8 +50,10 @@ def main(stage: Stage) -> None:
         device=stage.device,
         products=stage.products,
         compiled=stage.compute.compile,
+        before=before,
+        seed=stream_seed(stage.project_seed, stage.stream, "curiosity", seed),
     )
-    inputs = [model.vision, model.memory, model.latents, *sorted(begins.iterdir())]
+    inputs = [model.vision, model.memory, model.memory_before, model.latents, *sorted(begins.iterdir())]
     found = train_controller(
         config,
         worlds,

@@ -8,6 +8,7 @@ from worldmodels.agent.agent import load_agent
 from worldmodels.agent.play import play_dream, play_real
 from worldmodels.games.base import GameConfig
 from worldmodels.games.make import Game
+from worldmodels.rollout.coverage import coverage_of
 from worldmodels.rollout.evaluation import NUM_ENVS, EvaluationConfig, shards
 from worldmodels.rollout.scores import best_blind, choice, episodes_table, join, read_blind, steps_learned, summarise
 from worldmodels.seeds import episode_seeds
@@ -43,6 +44,7 @@ def main(stage: Stage) -> None:
         "parameters": agent.parameters.numel(),
         "steps": steps_learned(curve),
         "real": summarise(real),
+        **coverage_of(real, game.map),
         "selection": choice(curve),
         "dream": dream,
         "random": known["random"],

@@ -7,6 +7,7 @@ from pipeline.stage import Stage, run_stage
 from worldmodels.games.base import GameConfig
 from worldmodels.games.make import Game
 from worldmodels.rollout.bare import play_blind
+from worldmodels.rollout.coverage import coverage_of
 from worldmodels.rollout.evaluation import NUM_ENVS, Block, shards
 from worldmodels.rollout.scores import best_blind, episodes_table, join, summarise
 from worldmodels.seeds import episode_seeds
@@ -35,7 +36,8 @@ def main(stage: Stage) -> None:
     env = game.make(scoring=True)
     about = {"key": stage.key, "environment": stage.env, "preset": stage.value("preset", str), "block": block}
     rules = {"rules": env.rules, "backend": env.backend}
-    write_json(files.scores, {**about, **rules, "real": scores["random"], "blind": best_blind(scores)})
+    real = {"real": scores["random"], **coverage_of(returns["random"], game.map)}
+    write_json(files.scores, {**about, **rules, **real, "blind": best_blind(scores)})
     stage.run.done(files.scores, metrics=files.scores)
 
 

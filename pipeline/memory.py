@@ -1,5 +1,7 @@
 """Train M on the latents of all episodes."""
 
+from copy import deepcopy
+
 from pipeline.stage import Stage, run_stage
 from worldmodels.memory.make import memory_from_description, new_memory
 from worldmodels.memory.training import MemoryTraining, train_memory
@@ -19,6 +21,7 @@ def main(stage: Stage) -> None:
         model = load_model(earlier, memory_from_description)
         optimiser = optimiser.warm()
     config = config.model_copy(update={"optimiser": optimiser})
+    begun = deepcopy(model)
     model.to(stage.device)
     with stage.training():
         curve = train_memory(
@@ -31,6 +34,7 @@ def main(stage: Stage) -> None:
             checkpoint=stage.checkpoint(files.latents, earlier),
         )
     save_model(files.memory, model)
+    save_model(files.memory_before, begun)
     write_curve(files.memory_curve, curve)
     stage.run.done(files.memory)
 

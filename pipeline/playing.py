@@ -39,7 +39,8 @@ def play(
 
 
 def _to_lists(returns: Returns) -> dict[str, list[Any]]:
-    return {name: getattr(returns, name).tolist() for name in ("total", "length", "terminal", "seeds")}
+    kept = {name: getattr(returns, name).tolist() for name in ("total", "length", "terminal", "seeds")}
+    return kept if returns.visited is None else {**kept, "visited": returns.visited.tolist()}
 
 
 def _from_lists(kept: dict[str, list[Any]]) -> Returns:
@@ -48,4 +49,5 @@ def _from_lists(kept: dict[str, list[Any]]) -> Returns:
         np.array(kept["length"], np.int64),
         np.array(kept["terminal"], bool),
         np.array(kept["seeds"], np.int64),
+        np.array(kept["visited"], bool) if "visited" in kept else None,
     )

@@ -44,6 +44,7 @@ class Stage:
     after: str = ""  # key of the world model that this one goes on from
     player: str = ""  # key of the agent that collects
     folder: str = ""  # of a recording
+    explorer: str = ""  # key of the agent that collects beside it
     world_model: str = ""  # key of the world model that the agent is based on
     begin: str = ""  # key of the agent at whose C the search begins
     controller: str = ""  # name of the section of ``controllers``
@@ -163,8 +164,8 @@ class Stage:
         """Names what is computed, by params and code: a stage that is run again after a kill has the same."""
         rooms = [folder for folder in sorted(PACKAGE.iterdir()) if folder.is_dir() and folder.name not in WATCHING]
         sources = [path for room in rooms for path in sorted(room.rglob("*.py"))]
-        called = [self.name, self.key, self.env, self.after, self.player, self.world_model, self.begin, self.seed]
-        told = [*called, self.project_seed, self.compute.model_dump(), self.settings, torch.__version__]
+        called = [self.name, self.key, self.env, self.after, self.player, self.explorer, self.world_model, self.begin]
+        told = [*called, self.seed, self.project_seed, self.compute.model_dump(), self.settings, torch.__version__]
         return _digest([*told, code_fingerprint(sources)])
 
     def checkpoint(self, *inputs: Path, told: Sequence[Any] = ()) -> Checkpoint:

@@ -48,6 +48,9 @@ class CountingWorld:
         truncated = over & (self.seeds % 7 == 6)
         return Step(self.seeds.clone(), over & ~truncated, truncated)
 
+    def visited(self):
+        return None
+
     def keep(self, lanes):
         self.seeds, self.taken = self.seeds[lanes], self.taken[lanes]
 
@@ -189,6 +192,9 @@ def test_a_patient_world_ends_an_episode_that_is_not_paid_for_so_long_whatever_l
             never = torch.zeros(len(self.seeds), dtype=torch.bool)
             return Step(torch.where((self.seeds % 2 == 0) & (self.played == 2), 3.0, -0.1), never, self.played >= 6)
 
+        def visited(self):
+            return None
+
         def keep(self, lanes):
             self.seeds, self.played = self.seeds[lanes], self.played[lanes]
 
@@ -295,6 +301,9 @@ class Shown:
         self.played += 1
         over = torch.full((len(self.seeds),), self.played == 2)
         return Step(torch.ones(len(self.seeds)), over, ~over & False)
+
+    def visited(self):
+        return None
 
     def keep(self, lanes):
         self.seeds = [self.seeds[lane] for lane in lanes.tolist()]

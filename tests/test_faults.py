@@ -375,7 +375,16 @@ def small_params() -> dict[str, Any]:
 
 OFTEN = {"WM_CHECKPOINT_SECONDS": "0"}
 INITIALISE = (sys.executable, "-m", "pipeline.initialise", "key=doom-0", "env=doom")
-COLLECT = (sys.executable, "-m", "pipeline.collect", "key=doom-1", "env=doom", "after=doom-0", "player=doom-0")
+COLLECT = (
+    sys.executable,
+    "-m",
+    "pipeline.collect",
+    "key=doom-1",
+    "env=doom",
+    "after=doom-0",
+    "player=doom-0",
+    "explorer=doom-0",
+)
 
 
 @pytest.fixture(scope="module")

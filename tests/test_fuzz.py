@@ -25,6 +25,7 @@ GRADIENT = {
     "order": ["improve"],
     "phases": {"improve": {"kind": "value_gradient", "updates": 2}},
 }
+PROGRESS = {"kind": "ppo", "updates": 300, "world": "game", "pay": "progress"}
 QUICK: dict[str, Any] = yaml.safe_load((ROOT / "presets" / "quick.yaml").read_text())
 
 
@@ -157,6 +158,10 @@ def test_any_bytes_in_params_are_refused_with_a_message(project, content):
         ("world_models.carracing-1.after", "doom-1", "is of another game"),
         ("world_models.doom-1.player", "doom-2", "in a circle"),
         ("world_models.doom-1.player", "carracing-1", "is of another game"),
+        ("world_models.doom-2.explorer", "doom-2", "in a circle"),
+        ("world_models.doom-2.explorer", "doom-7", "is not one of `agents`"),
+        ("world_models.doom-2.explorer", "doom-0", "if the random policy plays, set explorer to the same as player"),
+        ("world_models.doom-2.explorer", "doom-2", "set `doom.collect.explorer_share`"),
         ("agents.doom-1.begin", "doom-2", "in a circle"),
         ("agents.doom-1.begin", "doom-1", "in a circle"),
         ("agents.doom-1.begin", "doom-7", "is not one of `agents`"),
@@ -183,6 +188,9 @@ def test_lines_that_loop_or_name_what_is_not_there_are_refused_before_anything_r
         ("doom.controllers.learn.phases.learn", {"kind": "cmaes", "generations": 60}, "69,761 coordinates is too large"),
         ("doom.controllers.learn.selection.every", 301, "more than the 300 generations"),
         ("doom.controllers.learn.phases.learn.batch_size", 10**6, "num_envs * num_steps = 8,192 steps"),
+        ("doom.controllers.learn.phases.learn.pay", "surprise", "nothing comes but what M foretells"),
+        ("doom.controllers.learn.phases.learn", PROGRESS, "set `doom.vision.optimiser.warm_updates: 0`"),
+        ("doom.controllers.search", GRADIENT | {"order": ["learn"], "phases": {"learn": PROGRESS}}, "doom-1 goes on from none"),
         ("doom.collect.random", {"holds": [2**63], "mean": [0.0], "scale": [1.0], "bias": [0.5]}, "collect.random.holds.0"),
         ("doom.collect.random", {"mean": [0.0] * 3, "scale": [1.0] * 3, "bias": [0.5] * 3}, "has 3 action components"),
         ("doom.memory.sequence", 1, "greater than or equal to 2"),

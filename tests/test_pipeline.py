@@ -16,7 +16,7 @@ import pytest
 import yaml
 from closure import ROOT, closure, outside
 from lab import environment, make_project, run
-from tiny import SEARCH, tiny_params
+from tiny import SEARCH, agent, tiny_params
 
 from worldmodels.agent.agent import load_agent
 from worldmodels.agent.begin import begin_at
@@ -25,7 +25,7 @@ from worldmodels.compute.cores import cores
 from worldmodels.controller.basis import played_features, principal_directions
 from worldmodels.controller.model import ControllerConfig
 from worldmodels.games.carracing import CarRacingConfig
-from worldmodels.memory.make import memory_from_description
+from worldmodels.memory.make import memory_from_description, new_memory
 from worldmodels.project import load_project
 from worldmodels.storage.episodes import FrameReader
 from worldmodels.storage.layout import STAGES
@@ -77,7 +77,7 @@ def test_a_stage_reads_only_the_params_it_declares(stage):
     assert declared == read
 
 
-@pytest.mark.parametrize("name", ["quick", "laptop", "paper"])
+@pytest.mark.parametrize("name", ["quick", "laptop", "paper", "my-way-home"])
 def test_a_preset_is_valid_short_and_called_as_its_file(name):
     path = ROOT / "presets" / f"{name}.yaml"
     project = load_project(path)
@@ -149,6 +149,17 @@ def test_an_untrained_m_is_of_the_same_shape_and_other_weights(project):
     )
     assert made.config == trained.config
     assert any((tensor != trained.state_dict()[name]).any() for name, tensor in made.state_dict().items())
+
+
+def test_the_m_that_a_world_model_began_from_is_kept(project):
+    models = project / "artifacts/world_models"
+    began, before = (load_tensors(models / f"doom-2/{name}")[0] for name in ("memory_before.safetensors", "memory.safetensors"))
+    theirs = load_tensors(models / "doom-1/memory.safetensors")[0]
+    assert all((theirs[name] == tensor).all() for name, tensor in began.items())
+    assert any((before[name] != tensor).any() for name, tensor in began.items())
+    untrained = load_model(models / "doom-1/memory_before.safetensors", memory_from_description)
+    fresh = new_memory(untrained.config, untrained.latent, untrained.action, 0)
+    assert all((fresh.state_dict()[name] == tensor).all() for name, tensor in untrained.state_dict().items())
 
 
 def test_an_agent_of_another_shape_begins_at_what_acts_as_the_agent_before_it(project):
@@ -300,6 +311,37 @@ def test_a_change_of_code_reruns_the_stages_of_its_room_and_below_only(project, 
         path.write_text(text)
     stages = {line.split("@")[0].rstrip(":") for line in status.splitlines() if line and not line[0].isspace()}
     assert stages - {"Data and pipelines are up to date."} == expected
+
+
+def test_another_explorer_collects_again_and_one_that_is_the_player_changes_nothing(project):
+    curious = agent("doom", "doom-1", "doom-0", "dream", seed=1)
+    changed(project, ("agents.doom-1-curious", curious))
+    try:
+        assert "collect@doom-2" not in would_run(project, "collect@doom-2")
+        changed(project, ("agents.doom-1-curious", curious), ("world_models.doom-2.explorer", "doom-1-curious"))
+        assert {"controller@doom-1-curious", "collect@doom-2"} <= would_run(project, "collect@doom-2")
+    finally:
+        changed(project)
+
+
+def test_an_explorer_plays_its_share_before_the_player(project, tmp_path):
+    folder = tmp_path / "explored"
+    shutil.copytree(project, folder, ignore=shutil.ignore_patterns(".dvc", ".git", "mlartifacts", "mlflow.db"))
+    command = [sys.executable, "-m", "pipeline.collect", "key=doom-2", "env=doom", "after=doom-1", "player=doom-1"]
+    made = folder / "artifacts/world_models/doom-2"
+    before = {path: path.read_bytes() for path in [made / "data.json", *sorted((made / "episodes").iterdir())]}
+
+    def collect(explorer):
+        for path in before:
+            path.unlink()
+        run(folder, *command, f"explorer={explorer}")
+        table = pd.read_parquet(made / "episodes/episodes.parquet")
+        return table["policy"].str.split(", strength").str[0].tolist(), table["seed"].tolist()
+
+    who, seeds = collect("doom-2-game")
+    assert who == ["random, walk 0", "doom-1 rejected", "doom-1 rejected", "doom-2-game explorer"]
+    assert collect("doom-1") == (["random, walk 0", "doom-1 rejected", "doom-1 rejected", "doom-1"], seeds)
+    assert {path: path.read_bytes() for path in before} == before
 
 
 def test_a_target_runs_only_what_it_needs(project):

@@ -49,6 +49,9 @@ class Follow:
         odd = self.seeds % 2 == 1
         return Step(reward, over & odd, over & ~odd)
 
+    def visited(self):
+        return None
+
     def keep(self, lanes):
         self.seeds, self.played = self.seeds[lanes], self.played[lanes]
 

@@ -25,7 +25,7 @@ def tiny_params() -> dict[str, Any]:
     params["compute"] = {"threads": 1, "compile": False}
     for name in params["environments"]:
         section = params[name]
-        section["collect"].update(first_episodes=4, first_limit=60, episodes=4, rejected_share=0.5)
+        section["collect"].update(first_episodes=4, first_limit=60, episodes=4, rejected_share=0.5, explorer_share=0.25)
         section["vision"]["optimiser"].update(updates=3, warm_updates=2, batch=8)
         section["memory"]["model"].update(hidden=16)
         section["memory"]["optimiser"].update(updates=3, warm_updates=2, batch=4)

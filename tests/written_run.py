@@ -51,9 +51,9 @@ def written_params() -> dict[str, Any]:
         "compute": {"threads": 2},
         "environments": ["doom", "carracing"],
         "world_models": {
-            "doom-1": {"env": "doom", "after": "doom-0", "player": "doom-0"},
-            "doom-2": {"env": "doom", "after": "doom-1", "player": "doom-1"},
-            "carracing-1": {"env": "carracing", "after": "carracing-0", "player": "carracing-0"},
+            "doom-1": {"env": "doom", "after": "doom-0", "player": "doom-0", "explorer": "doom-0"},
+            "doom-2": {"env": "doom", "after": "doom-1", "player": "doom-1", "explorer": "doom-1"},
+            "carracing-1": {"env": "carracing", "after": "carracing-0", "player": "carracing-0", "explorer": "carracing-0"},
         },
         "agents": {
             "doom-1": agent("doom", "doom-1", "doom-0"),

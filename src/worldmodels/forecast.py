@@ -8,6 +8,7 @@ from pathlib import Path
 from worldmodels.controller.phases.base import LearnerConfig, PhaseConfig
 from worldmodels.controller.phases.cmaes import CMAESConfig
 from worldmodels.controller.phases.ppo import PPOConfig
+from worldmodels.controller.phases.skill import SkillConfig
 from worldmodels.controller.phases.value_gradient import BATCH, HORIZON, ValueGradientConfig
 from worldmodels.controller.training import contestants_of
 from worldmodels.errors import ArtifactError
@@ -151,7 +152,7 @@ class _Work:
         elif isinstance(phase, LearnerConfig):
             steps = phase.per_run * phase.repeats * phase.num_envs * phase.num_steps
         else:
-            return math.nan
+            return 0.0 if isinstance(phase, SkillConfig) else math.nan  # an imitation plays nothing
         spent = self.dreamt(steps) if phase.world == "dream" else self.played(steps)
         if isinstance(phase, PPOConfig):
             spent += steps * phase.epochs / self.rate("steps learned by ppo")

@@ -40,6 +40,7 @@ class WorldModelEntry(Config):
     env: str  # its environment
     after: str  # the world model whose data, V and M it goes on from, or a recording
     player: str  # the agent that collects for it
+    explorer: str  # the agent that collects a share beside it (`collect.explorer_share`); equal to `player` if there is none
 
 
 class AgentEntry(Config):
@@ -116,7 +117,8 @@ def load_project(path: Path = PARAMS_FILE) -> Project:
         project: Project = validate({**data, "sections": sections}, "", Project)
     except ParamsError as error:
         raise ParamsError(str(error).replace("`sections.", "`")) from None
-    problems = [*_keys(project), *_links(project), *_controllers(project), *_first_data(project)]
+    problems = [*_keys(project), *_links(project), *_explorers(project), *_controllers(project), *_progress(project)]
+    problems += _first_data(project)
     problems += [problem for name, section in project.sections.items() for problem in _section(name, section)]
     if problems:
         raise ParamsError("\n".join(f"{path}: {problem}" for problem in problems))
@@ -144,7 +146,7 @@ def _keys(project: Project) -> list[str]:
 
 
 _LINKS = {
-    "world_models": {"after": "world_models", "player": "agents"},
+    "world_models": {"after": "world_models", "player": "agents", "explorer": "agents"},
     "agents": {"world_model": "world_models", "begin": "agents"},
 }
 """Section -> its keys that name an entry of a section."""
@@ -181,6 +183,20 @@ def _links(project: Project) -> list[str]:
     return wrong
 
 
+def _explorers(project: Project) -> list[str]:
+    """Return which world models have an explorer that would play nothing."""
+    wrong = []
+    for key, model in project.world_models.items():
+        where, section = f"`world_models.{key}`", project.sections.get(model.env)
+        if section is None or model.explorer == model.player:
+            continue
+        if f"{model.env}-0" in (model.explorer, model.player):
+            wrong.append(f"{where}: if the random policy plays, set explorer to the same as player: {model.player}.")
+        elif not section.collect.explorer_share:
+            wrong.append(f"{where}: the explorer {model.explorer!r} plays nothing: set `{model.env}.collect.explorer_share`.")
+    return wrong
+
+
 def _controllers(project: Project) -> list[str]:
     """Return what is wrong with how agents are searched for."""
     wrong, controllers = [], {name: section.controllers for name, section in project.sections.items()}
@@ -198,6 +214,27 @@ def _controllers(project: Project) -> list[str]:
         theirs = controllers.get(begin.env, {}).get(begin.controller)
         if theirs is not None and theirs.model != controller.model and not controller.model.bias:
             wrong.append(f"{where}: begin = {entry.begin!r} has a C of another shape: to imitate it, set model.bias: true.")
+    return wrong
+
+
+def _progress(project: Project) -> list[str]:
+    """Return which agents are paid for the progress of an M that cannot be compared with the one before."""
+    wrong = []
+    for key, agent in project.agents.items():
+        model, section = project.world_models.get(agent.world_model), project.sections.get(agent.env)
+        controller = section.controllers.get(agent.controller) if section else None
+        if model is None or controller is None:
+            continue
+        if not any(getattr(phase, "pay", "") == "progress" for phase in controller.phases.values()):
+            continue
+        where, earlier = f"`agents.{key}`: pay: progress compares M with the one before", project.world_models.get(model.after)
+        now, then = (project.sections.get(each.env) if each else None for each in (model, earlier))
+        if now is None or then is None:
+            wrong.append(f"{where}, and {agent.world_model} goes on from none: take pay: surprise, or a later world model.")
+        elif now.vision.optimiser.warm_updates or now.vision.model != then.vision.model:
+            wrong.append(f"{where} on the same latents: V must stay, set `{model.env}.vision.optimiser.warm_updates: 0`.")
+        elif now.memory.model != then.memory.model:
+            wrong.append(f"{where}, and {agent.world_model} has an M of another shape, which begins untrained.")
     return wrong
 
 

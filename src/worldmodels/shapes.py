@@ -40,6 +40,7 @@ class Returns:
     length: np.ndarray  # steps played, (P, E) int64
     terminal: np.ndarray  # True if the game ended the episode, False if the step limit did, (P, E) bool
     seeds: np.ndarray  # the episodes' seeds, (E,) int64, the same for every candidate
+    visited: np.ndarray | None = None  # cells of the game's map that it came to, (P, E, N) bool; None if there is no map
 
     @property
     def steps(self) -> int:
@@ -57,3 +58,4 @@ class Episode:
     rewards: np.ndarray  # (T,) float32
     terminal: bool  # True if the game ended it, False if the step limit did
     seed: int  # its seed
+    visited: np.ndarray | None = None  # cells of the game's map that it came to, (N,) bool; None if there is no map

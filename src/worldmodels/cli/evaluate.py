@@ -22,9 +22,11 @@ def evaluate(found: Found, world: str, episodes: int, start: int) -> dict[str, A
 
     Returns:
         As JSON values: agent, environment, world, rules, backend, temperature (None in the game), first (number of the first
-        episode), summary (mean, std, stderr, n, min, max, mean_length, seeds), and the returns in the order of the seeds.
+        episode), summary (mean, std, stderr, n, min, max, mean_length, seeds), coverage, if the game has a map, and the returns
+        in the order of the seeds.
     """
     from worldmodels.agent.play import play_dream
+    from worldmodels.rollout.coverage import coverage_of
     from worldmodels.rollout.scores import summarise
     from worldmodels.seeds import episode_seeds
 
@@ -45,6 +47,7 @@ def evaluate(found: Found, world: str, episodes: int, start: int) -> dict[str, A
         "temperature": found.temperature if dreamt else None,
         "first": start,
         "summary": summarise(returns),
+        **coverage_of(returns, agent.game.map),
         "returns": [float(total) for total in returns.total[0]],
     }
 
@@ -65,6 +68,8 @@ def evaluation_text(result: Mapping[str, Any]) -> str:
         f"rules    {result['rules']}",
         f"backend  {result['backend']}",
     ]
+    if seen := result.get("coverage"):
+        lines.append(f"success  {seen['success']:.0%} of the episodes; {seen['rooms']:.0%} of the rooms in the mean episode")
     return "\n".join(lines)
 
 

@@ -1,6 +1,6 @@
 """The directions in which C's inputs vary: a search along them needs fewer generations than one along the single inputs."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -71,6 +71,32 @@ def played_features(kind: Features, memory: Memory, rows: Mapping[str, Tensor], 
     z is V's mean: what varies then is what V tells. With a ``seed`` it is a sample, as C sees it in the game, where a dimension
     that tells nothing is noise of variance 1.
     """
+    walked = _walk(memory, rows, seed)
+    return torch.cat([select_features(kind, z, memory, state) for z, state, _, _ in walked]).double().cpu().numpy()
+
+
+@torch.inference_mode()
+def played_skill(kind: Features, memory: Memory, rows: Mapping[str, Tensor], seed: int) -> tuple[np.ndarray, Tensor]:
+    """Return what C would have seen, (N, F) float64, and the actions that M foretold there, (N, A), on the processor.
+
+    As ``played_features``, without the first frames of episodes, of which M foretells nothing. ``memory`` predicts actions.
+    """
+    seen, skill = [], []
+    for z, state, outputs, fresh in _walk(memory, rows, seed):
+        foretold = memory.predict(outputs[:, None]).step(0).action
+        assert foretold is not None
+        seen.append(select_features(kind, z, memory, state)[~fresh])
+        skill.append(memory.skill(foretold)[~fresh])
+    return torch.cat(seen).double().cpu().numpy(), torch.cat(skill).cpu()
+
+
+def _walk(memory: Memory, rows: Mapping[str, Tensor], seed: int | None) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Walk through stretches of the data, step by step, in S lanes.
+
+    Yields:
+        z (S, Z), M's state before it reads that, (S, state), the output of the step before, (S, H), and whether an episode
+        begins there, (S,) bool.
+    """
     at = stretches(len(rows["first"]))
     begin, length = at[:, 0], at.shape[1]
     z, action, log_variance = (rows[name][at].float().to(memory.device) for name in ("mean", "action", "log_variance"))
@@ -79,11 +105,9 @@ def played_features(kind: Features, memory: Memory, rows: Mapping[str, Tensor], 
         z = sample_latent(z, log_variance, noise)
     first = rows["first"][at].to(memory.device)
     state = memory.initial_state(SAMPLES, steps_so_far(rows["first"])[begin].to(memory.device))
-    seen: list[Tensor] = []
     for step in range(length - 1):
         now = slice(step, step + 1)
         _, state = memory.observe(z[:, now], action[:, now], first[:, now], state)
         if step >= min(SKIPPED, length - 2):  # where an episode begins at the next step, M remembers nothing
-            carry = (~first[:, step + 1 : step + 2]).float()
-            seen.append(select_features(kind, z[:, step + 1], memory, state * carry))
-    return torch.cat(seen).double().cpu().numpy()
+            fresh = first[:, step + 1]
+            yield z[:, step + 1], state * (~fresh[:, None]).float(), memory.outputs(state), fresh

@@ -42,8 +42,10 @@ class ControllerSection(Config):
                 raise ValueError(f"`{name}` has several runs: it must be the last phase, and the selection needs episodes")
             if phase.needs_bias and not self.model.bias:
                 raise ValueError(f"`{name}` needs a C with biases: set model.bias: true")
-            if getattr(phase, "pay", "") == "hazard" and phase.world == "game" and self.model.features == "z":
-                raise ValueError(f"`{name}` is paid with M's hazard: in the game it needs features with h (zh, zch)")
-            if self.memory == "untrained" and (phase.world == "dream" or getattr(phase, "pay", "return") != "return"):
-                raise ValueError(f"`{name}` needs an M that was trained; memory: untrained has no dreams and no hazard")
+            pay = getattr(phase, "pay", "return")
+            if pay in ("hazard", "disagreement") and phase.world == "game" and self.model.features == "z":
+                told = "M's hazard" if pay == "hazard" else "what M remembers"
+                raise ValueError(f"`{name}` is paid with {told}: in the game it needs features with h (zh, zch)")
+            if self.memory == "untrained" and (phase.world == "dream" or pay != "return"):
+                raise ValueError(f"`{name}` needs an M that was trained; memory: untrained has no dreams and foretells nothing")
         return self

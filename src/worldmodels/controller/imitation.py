@@ -30,15 +30,23 @@ def imitate(
         seed: of C's first weights and of the order of the frames.
         updates: gradient steps.
     """
-    reads, says, draw = torch.zeros(len(seen), dtype=torch.int64), [], torch.Generator().manual_seed(seed % 2**63)
+    reads, says = torch.zeros(len(seen), dtype=torch.int64), []
     for part, lanes in zip(torch.from_numpy(seen).float().split(BATCH), reads.split(BATCH), strict=True):
         says.append(act(part, teacher.weights(lanes)))
-    actions = torch.cat(says).clamp(-math.tanh(REACH), math.tanh(REACH))
+    return imitate_actions(torch.cat(says), model, features, seed=seed, updates=updates)
+
+
+def imitate_actions(
+    actions: Tensor, model: ControllerConfig, features: np.ndarray, *, seed: int, updates: int = UPDATES
+) -> np.ndarray:
+    """Return parameters (N,) float64 of a C that all but takes the ``actions`` (n, A) at ``features``; see ``imitate``."""
+    draw, size = torch.Generator().manual_seed(seed % 2**63), actions.shape[1]
+    actions = actions.clamp(-math.tanh(REACH), math.tanh(REACH))
     wanted = torch.atanh(actions)
-    white, units = Whitening.of(features), first_layer(model, teacher.actions)
+    white, units = Whitening.of(features), first_layer(model, size)
     x = torch.from_numpy(white.see(features)).float()
-    student = perceptron([x.shape[1], *([model.hidden] if model.hidden else []), teacher.actions])
-    first = first_parameters(model, x.shape[1], teacher.actions, seed)
+    student = perceptron([x.shape[1], *([model.hidden] if model.hidden else []), size])
+    first = first_parameters(model, x.shape[1], size, seed)
     nn.utils.vector_to_parameters(torch.from_numpy(first).float(), student.parameters())
     optimiser = torch.optim.Adam(student.parameters(), RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, updates)

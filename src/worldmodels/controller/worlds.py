@@ -12,7 +12,7 @@ from torch import Tensor
 
 from worldmodels.compute.engine import Engine
 from worldmodels.controller.arena import Arena
-from worldmodels.controller.basis import played_features
+from worldmodels.controller.basis import played_features, played_skill
 from worldmodels.games.base import GameConfig
 from worldmodels.memory.base import Memory
 from worldmodels.memory.features import Features, feature_size
@@ -21,6 +21,7 @@ from worldmodels.rollout.patience import PatientWorld
 from worldmodels.rollout.world import ModelWorld, World
 from worldmodels.shapes import Told
 from worldmodels.vision.model import Vision
+from worldmodels.worlds.curiosity import Paying, curiosity, is_curious
 from worldmodels.worlds.dream import DreamWorld, Replay, Starts
 from worldmodels.worlds.pay import Pay, open_paid
 from worldmodels.worlds.real import RealWorld
@@ -49,6 +50,8 @@ class Worlds:
         device: where dreams are dreamt and frames are encoded.
         products: type of matrix products there.
         compiled: fuse the steps of dreams.
+        before: the M that M began from, for ``pay: progress``.
+        seed: of what curiosity learns and samples.
     """
 
     def __init__(
@@ -64,10 +67,14 @@ class Worlds:
         device: torch.device,
         products: torch.dtype,
         compiled: bool,
+        before: Memory | None = None,
+        seed: int = 0,
     ) -> None:
         self.game, self.features, self.rows = game, features, rows
         self._judge = deepcopy(memory).to(device)  # with the weights as they are, for what C has seen
         self.vision, self.memory = deepcopy(vision).to(device, products), deepcopy(memory).to(device, products)
+        self._before, self._seed = None if before is None else deepcopy(before).to(device), seed
+        self._curiosities: dict[str, Paying] = {}
         self._engine, self._threads, self._compiled = engine, threads, compiled
         self.feature_size, self.action_size = feature_size(features, memory.latent, memory), memory.action
 
@@ -79,13 +86,21 @@ class Worlds:
         places = Replay.of(self.rows, **moments.model_dump()) if moments.share else Starts.of(self.rows)
         how: dict[str, Any] = {"temperature": temperature, "limit": num_steps or game.steps, "worth": game.worth}
         dream = partial(DreamWorld, self.memory, places, self.features, fused=self._compiled, **how)
-        return partial(open_paid, dream, pay, hazard_cost=hazard_cost, goal=game.goal)
+        return partial(open_paid, dream, pay, hazard_cost=hazard_cost, goal=game.goal, curiosity=self.curiosity(pay))
 
     def play(self, *, num_steps: int = 0, pay: Pay = "return", hazard_cost: float = 0.0) -> Callable[[], World]:
         """Return what opens the game; an episode is cut off after ``num_steps``; 0: at the game's own limit."""
         rules = self.game.at_most(num_steps)
         games = partial(_open_games, rules, self._threads, self.vision, self.memory, self.features)
-        return partial(open_paid, games, pay, hazard_cost=hazard_cost)
+        return partial(open_paid, games, pay, hazard_cost=hazard_cost, curiosity=self.curiosity(pay))
+
+    def curiosity(self, pay: Pay) -> Paying | None:
+        """Return what makes a world pay for curiosity, which is learned once; None with another pay."""
+        if not is_curious(pay):
+            return None
+        if pay not in self._curiosities:
+            self._curiosities[pay] = curiosity(pay, self._judge, self._before, self.rows, seed=self._seed)
+        return self._curiosities[pay]
 
     def patient_game(self, num_steps: int) -> ModelWorld:
         """Open the game on the processor; an episode that is lost ends.
@@ -103,6 +118,14 @@ class Worlds:
     def seen(self, seed: int | None = None) -> np.ndarray:
         """Return what C would have seen in the data, (n, F) float64; see ``played_features``."""
         return played_features(self.features, self._judge, self.rows, seed)
+
+    def skill(self, seed: int, newest: int) -> tuple[np.ndarray, Tensor]:
+        """Return what C would have seen in the newest frames of the data, and what M foretold that it does there.
+
+        See ``played_skill``.
+        """
+        rows = {name: each[-newest:] for name, each in self.rows.items()}
+        return played_skill(self.features, self._judge, rows, seed)
 
 
 def _open_games(game: GameConfig, threads: int, *known: Any) -> RealWorld:

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Annotated, ClassVar, Literal, NamedTuple, Protocol, Self
+from typing import Annotated, ClassVar, Literal, NamedTuple, Protocol, Self, runtime_checkable
 
 import numpy as np
 from pydantic import Field
@@ -10,6 +10,7 @@ from pydantic import Field
 from worldmodels.games.blind import Blind, RandomPolicyConfig, ScriptedConfig
 from worldmodels.games.choices import Choices, option
 from worldmodels.games.frames import Crop
+from worldmodels.games.maps import Map
 from worldmodels.params import Config
 
 Pay = Literal["survival", "events", "none"]
@@ -76,6 +77,11 @@ class GameConfig(Config):
     def rest(self) -> list[float]:
         """The action of somebody who presses nothing: the first option of each choice, or numbers in the middle."""
         return [part for count in self.choices for part in option(0, count)] or [0.0] * self.action_size
+
+    @property
+    def map(self) -> Map | None:
+        """The map on which it is counted where an episode came to; None if the game has none. Its games are ``MappedEnv``."""
+        return None
 
     @property
     @abstractmethod
@@ -185,3 +191,15 @@ class BatchEnv(Protocol):
 
     def close(self) -> None:
         """Free the games. Closing twice is harmless."""
+
+
+@runtime_checkable
+class MappedEnv(Protocol):
+    """What a ``BatchEnv`` can do beside, if its game has a map."""
+
+    visited: np.ndarray | None  # the cells of ``GameConfig.map`` that each lane has come to, (B, N) bool; None: without a map
+
+
+def visited_in(env: BatchEnv) -> np.ndarray | None:
+    """Return the cells that each lane has come to, (B, N) bool; None if the game has no map."""
+    return env.visited if isinstance(env, MappedEnv) else None

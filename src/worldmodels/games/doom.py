@@ -36,6 +36,7 @@ from worldmodels.games.blind import RandomPolicyConfig, ScriptedConfig
 from worldmodels.games.choices import Choices, chosen, option
 from worldmodels.games.clock import LaneClock
 from worldmodels.games.frames import Crop, cropped, resize
+from worldmodels.games.maps import MAPS, Map
 from worldmodels.seeds import stream_seed
 
 if TYPE_CHECKING:
@@ -142,6 +143,10 @@ class DoomConfig(GameConfig):
         return self.crop
 
     @property
+    def map(self) -> Map | None:
+        return MAPS.get(self.scenario)
+
+    @property
     def pay(self) -> Pay:
         return self.reward
 
@@ -184,6 +189,8 @@ class DoomEnv:
         width, height = map(int, config.resolution.split("x"))
         seen = cropped(np.empty((height, width, 3)), config.crop)
         self._pictures = np.zeros((0, *seen.shape), np.uint8)  # each lane's last one
+        self._map = config.map
+        self.visited = None if self._map is None else np.zeros((0, len(self._map)), bool)
         self._played: list[list[list[bool]]] = []  # each lane's buttons, step by step
         self._engines: list[vizdoom.DoomGame] = []
         self._free: list[vizdoom.DoomGame] = []
@@ -207,6 +214,8 @@ class DoomEnv:
         self._played += [[] for _ in seeds]
         self._clock.start(seeds)
         self._pictures = np.concatenate([self._pictures, np.zeros((len(seeds), *self._pictures.shape[1:]), np.uint8)])
+        if self.visited is not None:
+            self.visited = np.concatenate([self.visited, np.zeros((len(seeds), self.visited.shape[1]), bool)])
         self._each_lane(range(present, len(self._clock)), self._begin)
         return resize(self._pictures[present:])
 
@@ -235,6 +244,7 @@ class DoomEnv:
         self._engines = [self._engines[lane] for lane in lanes]
         self._played = [self._played[lane] for lane in lanes]
         self._pictures = self._pictures[lanes]
+        self.visited = None if self.visited is None else self.visited[lanes]
         self._clock.keep(lanes)
 
     def close(self) -> None:
@@ -265,6 +275,10 @@ class DoomEnv:
     def _look(self, lane: int) -> None:
         picture = self._engines[lane].get_state().screen_buffer
         self._pictures[lane] = cropped(picture, self._config.crop)
+        if self._map is not None and self.visited is not None:
+            cell = self._map.cell_at(*doom_engine.position(self._engines[lane]))
+            if cell is not None:
+                self.visited[lane, cell] = True
 
     def _each_lane(self, lanes: range, act: Callable[[int], None]) -> None:
         """Call ``act(lane)`` for all lanes, on all threads; then again for those whose engine died or hung, on another one."""

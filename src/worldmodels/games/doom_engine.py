@@ -197,11 +197,17 @@ def _launcher() -> Path:
     return script
 
 
-def stands_in(game: "vizdoom.DoomGame", place: tuple[float, float, float, float]) -> bool:
-    """Return whether the player is there: least and most x, least and most y on the map."""
+def position(game: "vizdoom.DoomGame") -> tuple[float, float]:
+    """Return where the player is on the map, x and y."""
     import vizdoom
 
     x, y = (game.get_game_variable(each) for each in (vizdoom.GameVariable.POSITION_X, vizdoom.GameVariable.POSITION_Y))
+    return float(x), float(y)
+
+
+def stands_in(game: "vizdoom.DoomGame", place: tuple[float, float, float, float]) -> bool:
+    """Return whether the player is there: least and most x, least and most y on the map."""
+    x, y = position(game)
     return bool(place[0] <= x <= place[1] and place[2] <= y <= place[3])
 
 

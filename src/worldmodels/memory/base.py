@@ -10,9 +10,12 @@ from torch import Tensor, nn
 from worldmodels.errors import WorldModelsError
 from worldmodels.learning.initialisation import initialise
 from worldmodels.memory.features import Features
-from worldmodels.memory.mixture import MIXTURES, Mixture
+from worldmodels.memory.mixture import LOG_SQRT_TWO_PI, MIXTURES, Mixture
 from worldmodels.memory.prediction import Prediction
 from worldmodels.params import Config
+
+LEAST_LOG_STD = -3.0
+"""Least log standard deviation of a number of the next action: those who always do the same would have an endless density."""
 
 
 class MemoryShape(Config):
@@ -26,6 +29,9 @@ class MemoryShape(Config):
     # how a dream ends. ``sampled``: with the predicted probability at every step, which is calibrated if M was trained with
     # an ``end_weight`` of 1. ``threshold``: if the done logit is positive (paper, appendix A.4)
     ending: Literal["sampled", "threshold"] = "sampled"
+    # predict the next action too, so that M absorbs what those who played can do (paper, section 5); a phase of the kind
+    # ``skill`` teaches it to C
+    next_action: bool = False
 
     @abstractmethod
     def build(self, latent: int, action: int) -> "Memory":
@@ -58,6 +64,9 @@ class Memory(nn.Module, ABC):
         self.head = nn.Linear(width, 3 * MIXTURES * latent + events + config.done)
         if events:
             self.register_buffer("rewards", torch.zeros(3))
+        if config.next_action:
+            self.action_head = nn.Linear(width, action)  # log weights of options, or means of numbers
+            self.action_log_std = nn.Parameter(torch.zeros(action))  # of numbers
 
     @property
     @abstractmethod
@@ -100,8 +109,10 @@ class Memory(nn.Module, ABC):
 
     def describe(self) -> dict[str, Any]:
         """Return what ``memory_from_description`` needs to build the same shape again."""
+        # An M that does not foretell actions is told as before there was such a head: it is of the same shape.
+        unsaid = {"next_action"} if not self.config.next_action else None
         return {
-            "config": self.config.model_dump(),
+            "config": self.config.model_dump(exclude=unsaid),
             "latent": self.latent,
             "action": self.action,
             **({"choices": list(self.choices)} if self.choices else {}),
@@ -168,13 +179,32 @@ class Memory(nn.Module, ABC):
         size = self.latent * MIXTURES
         latent = Mixture(*(part.unflatten(-1, (MIXTURES, self.latent)) for part in out[..., : 3 * size].split(size, -1)))
         done = out[..., -1] if self.config.done else None
+        action = self.action_head(outputs.to(self.head.bias.dtype)).float() if self.config.next_action else None
         if self.config.reward == "none":
-            return Prediction(latent, None, done, None)
+            return Prediction(latent, None, done, None, action)
         event, (usual, worth, last) = out[..., 3 * size], self.rewards.unbind()
         reward = usual + (worth - usual) * torch.sigmoid(event)
         if done is not None:
             reward = reward + (last - reward) * torch.sigmoid(done)
-        return Prediction(latent, reward, done, event)
+        return Prediction(latent, reward, done, event, action)
+
+    def action_log_prob(self, foretold: Tensor, action: Tensor) -> Tensor:
+        """Return log p(a') in nats, (...), of the next actions (..., A), foretold as ``Prediction.action``.
+
+        Choices are independent of each other, and so are numbers, each with a normal distribution.
+        """
+        if self.choices:
+            parts = zip(foretold.split(self.choices, -1), action.split(self.choices, -1), strict=True)
+            chosen = [said.log_softmax(-1).gather(-1, taken.argmax(-1, keepdim=True)) for said, taken in parts]
+            return torch.cat(chosen, -1).sum(-1)
+        log_std = self.action_log_std.clamp(min=LEAST_LOG_STD)
+        return (-0.5 * ((action - foretold) * (-log_std).exp()).square() - log_std - LOG_SQRT_TWO_PI).sum(-1)
+
+    def skill(self, foretold: Tensor) -> Tensor:
+        """Return the actions (..., A) in [-1, 1] that M expects: a number for each option that grows with its probability."""
+        if not self.choices:
+            return foretold.clamp(-1, 1)
+        return torch.cat([2 * part.softmax(-1) - 1 for part in foretold.split(self.choices, -1)], -1)
 
     def hazard(self, done: Tensor) -> Tensor:
         """Return the probability with which a dream ends at a done logit, as ``config.ending`` says; same shape."""

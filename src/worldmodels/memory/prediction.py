@@ -18,6 +18,7 @@ class Prediction(NamedTuple):
     reward: Tensor | None  # expected reward, (B, T), or None
     done: Tensor | None  # logit that the episode ends with this step, (B, T), or None
     event: Tensor | None  # logit that the step's reward is above 0, (B, T), or None
+    action: Tensor | None = None  # of the next action, (B, T, A), or None; see ``Memory.action_log_prob`` and ``Memory.skill``
 
     def step(self, number: int) -> "Prediction":
         """Return one of the T steps: the same without the axis T."""
@@ -33,6 +34,7 @@ class MemoryLossConfig(Config):
     # within that term, weight of the steps that end an episode (paper: 10)
     end_weight: float = Field(default=1.0, gt=0, le=1e6)
     reward_weight: float = Field(default=1.0, ge=0, le=1e6)  # weight of the reward's term
+    action_weight: float = Field(default=1.0, gt=0, le=1e6)  # weight of the next action's term, if M predicts it
 
 
 class MemoryLoss(NamedTuple):

@@ -84,12 +84,9 @@ def train_memory(
         here = window[:, :-1]
         happened = {name: rows[name][here] for name in ("action", "reward", "terminal")}
         happened["valid"] = ~rows["first"][window[:, 1:]]
+        happened |= next_actions(rows, window) if model.config.next_action else {}
         prediction, _, state = model(z[:, :-1], happened["action"], rows["first"][here], state)
         return prediction, z, happened, state
-
-    def terms(prediction: Prediction, z: Tensor, happened: dict[str, Tensor]) -> dict[str, Tensor]:
-        loss = memory_loss(prediction, z[:, 1:], happened["reward"], happened["terminal"], happened["valid"], config.loss)
-        return {"loss": loss.total, "latent": loss.latent, "reward": loss.reward, "done": loss.done}
 
     def loss(update: int) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(stream_seed(seed, "memory batch", update))
@@ -99,7 +96,7 @@ def train_memory(
         state = carried["state"] if place else model.initial_state(len(window), elapsed[window[:, 0]])
         prediction, z, happened, state = predict(window, generator, state)
         carried["state"] = state.detach()
-        return terms(prediction, z, happened)
+        return terms(model, prediction, z, happened, config.loss)
 
     @torch.inference_mode()
     def validate() -> dict[str, float]:
@@ -113,7 +110,7 @@ def train_memory(
             *_, state = predict(starts + torch.arange(lead + 1), generator, state)
         prediction, z, happened, _ = predict(starts + max(0, lead) + torch.arange(length), generator, state)
         valid, alive = happened["valid"], happened["valid"] & ~happened["terminal"]
-        figures = {name: value.item() for name, value in terms(prediction, z, happened).items()}
+        figures = {name: value.item() for name, value in terms(model, prediction, z, happened, config.loss).items()}
         figures |= memory_figures(prediction, z[:, 1:], happened, valid, alive)
         whole = alive.all(1)  # stretches within one episode
         if whole.any():
@@ -132,6 +129,35 @@ def train_memory(
         checkpoint=checkpoint,
         carried=carried,
     )
+
+
+def terms(
+    model: Memory, prediction: Prediction, z: Tensor, happened: Mapping[str, Tensor], config: MemoryLossConfig
+) -> dict[str, Tensor]:
+    """Return the terms of the loss by name; ``action``, -log p(a') in nats, only if M foretells actions. z: (B, T + 1, Z)."""
+    loss = memory_loss(prediction, z[:, 1:], happened["reward"], happened["terminal"], happened["valid"], config)
+    told = {"loss": loss.total, "latent": loss.latent, "reward": loss.reward, "done": loss.done}
+    if prediction.action is None:
+        return told
+    acted = happened["acted"].to(z.dtype)
+    missed = -(model.action_log_prob(prediction.action, happened["next"]) * acted).sum() / acted.sum().clamp(min=1)
+    return {**told, "loss": loss.total + config.action_weight * missed, "action": missed.detach()}
+
+
+def next_actions(rows: Mapping[str, Tensor], window: Tensor) -> dict[str, Tensor]:
+    """Return the actions after the steps of windows of rows (B, T + 1).
+
+    Returns:
+        ``next``, (B, T, A), and ``acted``, (B, T) bool: whether there is one. Behind a step that ends its episode there is
+        none, and on an episode's last frame nothing was done.
+
+    >>> rows = {"action": torch.arange(5.0)[:, None], "first": torch.tensor([True, False, False, True, False])}
+    >>> told = next_actions(rows, torch.arange(4)[None])
+    >>> told["next"].flatten().tolist(), told["acted"].tolist()
+    ([1.0, 2.0, 3.0], [[True, False, False]])
+    """
+    then = window[:, 1:]
+    return {"next": rows["action"][then], "acted": ~rows["first"][then] & ~rows["first"][(then + 1) % len(rows["first"])]}
 
 
 def epoch_lanes(rows: int, lanes: int, seed: int) -> Tensor:

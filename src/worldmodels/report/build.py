@@ -153,6 +153,9 @@ def _way(policy: str) -> str:
 
     >>> _way("random, walk 0.9"), _way("doom-1, strength 0.2"), _way("doom-1 rejected, strength 0")
     ('random, walk 0.9', 'agent, strength 0.2', 'rejected, strength 0')
+    >>> _way("home-1-curious explorer, strength 0")
+    'explorer, strength 0'
     """
     who, _, how = policy.partition(", ")
-    return policy if who == "random" else f"{'rejected' if who.endswith(' rejected') else 'agent'}, {how}"
+    _, _, kind = who.partition(" ")  # keys have no spaces
+    return policy if who == "random" else f"{kind or 'agent'}, {how}"

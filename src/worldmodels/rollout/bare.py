@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worldmodels.games.base import BatchEnv, GameConfig
+from worldmodels.games.base import BatchEnv, GameConfig, visited_in
 from worldmodels.games.blind import Blind
 from worldmodels.rollout.loop import run_episodes
 from worldmodels.rollout.policies import blind_policy
@@ -33,6 +33,9 @@ class BareWorld:
 
     def frames(self) -> np.ndarray:
         return self._frames
+
+    def visited(self) -> np.ndarray | None:
+        return visited_in(self.env)
 
     def step(self, actions: Tensor) -> Step:
         result = self.env.step(actions.numpy())

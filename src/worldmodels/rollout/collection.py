@@ -33,6 +33,8 @@ class CollectConfig(Config):
     # share of the later episodes that rejected controllers play, in turn: those that the search for C preferred in the dream
     # and that were not kept. M sees what becomes of them
     rejected_share: float = Field(default=0.0, ge=0, le=1)
+    # share of the later episodes that the agent `explorer` plays, if it is another than `player`
+    explorer_share: float = Field(default=0.0, ge=0, le=1)
     # share of every policy's episodes that is played on the back end that scores, if another one trains (CarRacing: gymnasium
     # beside EnvPool), so that V sees the frames of both. It is slower
     scoring_share: float = Field(default=0.0, ge=0, le=1)
@@ -41,8 +43,8 @@ class CollectConfig(Config):
 
     @model_validator(mode="after")
     def _shares_fit(self) -> "CollectConfig":
-        if self.random_share + self.rejected_share > 1:
-            raise ValueError("random_share and rejected_share are shares of the same episodes: together at most 1")
+        if self.random_share + self.rejected_share + self.explorer_share > 1:
+            raise ValueError("random_share, rejected_share and explorer_share are of the same episodes: together at most 1")
         return self
 
 

@@ -30,10 +30,11 @@ class EpisodeRecorder:
             frames.append(frame.copy())
             taken.append(action.copy())
             rewards.append(reward)
+        visited = world.visited()
         for index in (step.terminal | step.truncated).nonzero().flatten().tolist():
             seed, frames, taken, rewards = self._lanes[index]
-            terminal = bool(step.terminal[index])
-            self._sink(Episode(np.stack(frames), np.stack(taken), np.array(rewards, np.float32), terminal, seed))
+            terminal, cells = bool(step.terminal[index]), None if visited is None else visited[index].copy()
+            self._sink(Episode(np.stack(frames), np.stack(taken), np.array(rewards, np.float32), terminal, seed, cells))
 
     def keep(self, lanes: Tensor) -> None:
         """Only these lanes stay."""
@@ -66,6 +67,7 @@ def run_episodes(
     total = np.zeros(len(jobs))
     length = np.zeros(len(jobs), np.int64)
     ended = np.zeros(len(jobs), bool)
+    visited: np.ndarray | None = None
     playing = np.zeros(0, np.int64)  # job of every lane
     waiting = 0
     while waiting < len(jobs) or len(playing):
@@ -87,6 +89,10 @@ def run_episodes(
         over = step.terminal | step.truncated
         if bool(over.any()):
             ended[playing] = step.terminal.numpy()
+            cells = world.visited()
+            if cells is not None:
+                visited = np.zeros((len(jobs), cells.shape[1]), bool) if visited is None else visited
+                visited[playing] = cells
             left = torch.nonzero(~over).flatten()
             world.keep(left)
             policy.keep(left)
@@ -94,4 +100,5 @@ def run_episodes(
                 recorder.keep(left)
             playing = playing[left.numpy()]
     shape = (candidates, len(seeds))
-    return Returns(total.reshape(shape), length.reshape(shape), ended.reshape(shape), np.array(seeds, np.int64))
+    cells = None if visited is None else visited.reshape(*shape, -1)
+    return Returns(total.reshape(shape), length.reshape(shape), ended.reshape(shape), np.array(seeds, np.int64), cells)

@@ -62,4 +62,4 @@ def cut_when_decided(episode: Episode, patience: int, aftermath: int, won: float
     else:
         return episode
     kept = episode.frames[: steps + 1], episode.actions[:steps], episode.rewards[:steps]
-    return Episode(*kept, terminal=terminal, seed=episode.seed)
+    return Episode(*kept, terminal=terminal, seed=episode.seed, visited=episode.visited)

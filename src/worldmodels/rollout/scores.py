@@ -51,7 +51,9 @@ def join(parts: list[Returns]) -> Returns:
     total, length, terminal = (
         np.concatenate([getattr(part, name) for part in parts], axis=1) for name in ("total", "length", "terminal")
     )
-    return Returns(total, length, terminal, np.concatenate([part.seeds for part in parts]))
+    cells = [part.visited for part in parts if part.visited is not None]
+    visited = np.concatenate(cells, axis=1) if len(cells) == len(parts) else None
+    return Returns(total, length, terminal, np.concatenate([part.seeds for part in parts]), visited)
 
 
 def best_blind(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:

@@ -38,6 +38,9 @@ class World(Protocol):
     def frames(self) -> np.ndarray:
         """Return what a person would see now, (B, 64, 64, 3) uint8."""
 
+    def visited(self) -> np.ndarray | None:
+        """Return the cells of the game's map that each lane has come to, (B, N) bool; None if there is no map."""
+
     def step(self, actions: Tensor) -> Step:
         """Advance all lanes by one step. ``actions``: (B, A) in [-1, 1]."""
 
@@ -95,6 +98,9 @@ class WorldWrapper(Generic[W]):
 
     def frames(self) -> np.ndarray:
         return self.world.frames()
+
+    def visited(self) -> np.ndarray | None:
+        return self.world.visited()
 
     def step(self, actions: Tensor) -> Step:
         return self.world.step(actions)

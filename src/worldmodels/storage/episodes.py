@@ -10,7 +10,7 @@ import hashlib
 import io
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +106,7 @@ class EpisodeWriter:
                 "total": float(episode.rewards.sum(dtype=np.float64)),
                 "terminal": episode.terminal,
                 "shard": len(self.shards),
+                **({} if episode.visited is None else {"visited": np.packbits(episode.visited).tobytes().hex()}),
             }
         )
         if self._open.frames >= self.shard_frames:
@@ -116,11 +117,18 @@ class EpisodeWriter:
         return {"rows": self.rows, "shards": self.shards, "open": self._open.state() if self._open else None}
 
     def finish(
-        self, manifest: Path, earlier: Path | None = None, target: Path | None = None, *, choices: Sequence[int] = ()
+        self,
+        manifest: Path,
+        earlier: Path | None = None,
+        target: Path | None = None,
+        *,
+        choices: Sequence[int] = (),
+        judge: Callable[[pd.DataFrame], Mapping[str, Any]] = lambda _: {},
     ) -> None:
         """Close the files and write the manifest: this iteration's shards after the shards of the ``earlier`` manifest.
 
-        With ``target``, the files are put there, and the folder keeps its own. ``choices``: of the game. What is not known
+        With ``target``, the files are put there, and the folder keeps its own. ``choices``: of the game. ``judge``: returns
+        what else the manifest is to say of some rows of the table of episodes: of all, and of each policy's. What is not known
         because there are no episodes, or no rewards of one, is null.
         """
         self._close_shard()
@@ -144,9 +152,11 @@ class EpisodeWriter:
                     "episodes": len(group),
                     "mean_return": _known(group["total"].mean(skipna=False)),
                     "reward_per_step": _known(group["total"].sum(skipna=False) / group["steps"].sum()),
+                    **judge(group),
                 }
                 for name, group in table.groupby("policy")
             },
+            **judge(table),
             "choices": list(choices),
             "shards": [*before, *mine],
         }
@@ -173,6 +183,12 @@ class EpisodeWriter:
             print(f"warning: {self._path()} is damaged ({error}): its episodes are played again.", file=sys.stderr)
         there = len(self.shards) + (self._open is not None)
         self.rows = [row for row in state["rows"] if row["shard"] < there]
+
+
+def cells_of(table: pd.DataFrame, cells: int) -> np.ndarray:
+    """Return the cells of the map that the episodes of a table came to, (E, N) bool, for N ``cells``."""
+    packed = np.array([list(bytes.fromhex(text)) for text in table["visited"]], np.uint8)
+    return np.unpackbits(packed, axis=1, count=cells).astype(bool)
 
 
 class _HashedFile(io.FileIO):

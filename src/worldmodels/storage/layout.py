@@ -37,7 +37,7 @@ _OUTS = {
     "collect": ("data.json", "episodes"),
     "vision": ("vision.safetensors", "vision.csv"),
     "encode": ("latents.safetensors",),
-    "memory": ("memory.safetensors", "memory.csv"),
+    "memory": ("memory.safetensors", "memory_before.safetensors", "memory.csv"),
     "calibrate": ("calibration.csv",),
     "controller": ("rejected.safetensors", "controller.csv", "agent"),
     "evaluate": ("returns.parquet",),
@@ -69,6 +69,7 @@ class WorldModelFiles:
         self.vision_curve = folder / "vision.csv"
         self.latents = folder / "latents.safetensors"
         self.memory = folder / "memory.safetensors"
+        self.memory_before = folder / "memory_before.safetensors"  # M as it began: that of `after`, or untrained
         self.memory_curve = folder / "memory.csv"
         self.calibration = folder / "calibration.csv"  # blind policies, dreamt and real
 

@@ -63,6 +63,7 @@ def points(path: Path) -> list[Point]:
         found = read_json(path)
         told = ("mean_return", "mean_length", "episodes", "frames")
         data = {f"data/{name.removeprefix('mean_')}": float(found[name]) for name in told if found.get(name) is not None}
+        data |= {f"data/{name}": float(share) for name, share in found.get("coverage", {}).items()}
         return [(scores_of(found) if "real" in found else data, 0, now)]
     rows: list[Any] = read_curve(path).to_dict("records")
     if path.stem not in LETTERS:
@@ -86,6 +87,7 @@ def scores_of(found: Mapping[str, Any]) -> dict[str, float]:
         "error": real["stderr"],
         "dream": dream.get("mean"),
         "gap": found.get("gap"),
+        **found.get("coverage", {}),
     }
     prefix = "Agent/" if block == TEST else f"Agent on {tidy(block)}/"
     return {f"{prefix}{name}": float(value) for name, value in named.items() if value is not None}

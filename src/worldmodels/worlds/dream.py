@@ -179,6 +179,9 @@ class DreamWorld:
             raise ValueError("this dream was made without V: it has no frames")
         return to_frames(self.vision.decode(self._z)).cpu().numpy()
 
+    def visited(self) -> None:
+        """Return that a dream has no map."""
+
     @torch.inference_mode()
     def step(self, actions: Tensor) -> Step:
         lanes = len(actions)

@@ -1,16 +1,17 @@
 """What C is paid with: wrappers of worlds that change the rewards, or what ends an episode."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from worldmodels.rollout.world import ModelWorld, Step, WorldWrapper
+from worldmodels.worlds.curiosity import Curious, Paying
 
-Pay = Literal["return", "survival", "hazard"]
+Pay = Literal["return", "survival", "hazard", Curious]
 """``return``: the rewards. ``survival``: the rewards, weighted by the probability of being alive (``SurvivalPay``). ``hazard``:
-no reward, but what the hazard costs (``HazardPay``)."""
+no reward, but what the hazard costs (``HazardPay``). The others: no reward, but what curiosity is paid (``curiosity.py``)."""
 
 FLOOR = 0.05
 """Probability of being alive below which an episode is over."""
@@ -79,7 +80,9 @@ class GoalWorld(WorldWrapper[ModelWorld]):
         return Step(step.reward, step.terminal | won, step.truncated & ~won)
 
 
-def paid(world: ModelWorld, pay: Pay, *, hazard_cost: float = 0.0, goal: float = 0.0) -> ModelWorld:
+def paid(
+    world: ModelWorld, pay: Pay, *, hazard_cost: float = 0.0, goal: float = 0.0, curiosity: Paying | None = None
+) -> ModelWorld:
     """Return a world that pays C in a way.
 
     Args:
@@ -87,6 +90,7 @@ def paid(world: ModelWorld, pay: Pay, *, hazard_cost: float = 0.0, goal: float =
         pay: see ``Pay``.
         hazard_cost: what a certain end costs, above 0 with ``hazard``.
         goal: sum of rewards, without what every step costs, that ends an episode (``GoalWorld``); 0: none does.
+        curiosity: what makes the world pay, with a pay for curiosity.
 
     Raises:
         ValueError: ``survival`` or ``hazard``, and no M foretells ends in that world.
@@ -94,9 +98,11 @@ def paid(world: ModelWorld, pay: Pay, *, hazard_cost: float = 0.0, goal: float =
     world = GoalWorld(world, goal) if goal else world
     if pay == "survival":
         return SurvivalPay(world)
+    if curiosity is not None:
+        return curiosity(world)
     return HazardPay(world, hazard_cost) if pay == "hazard" else world
 
 
-def open_paid(open_world: Callable[[], ModelWorld], pay: Pay, *, hazard_cost: float = 0.0, goal: float = 0.0) -> ModelWorld:
+def open_paid(open_world: Callable[[], ModelWorld], pay: Pay, **how: Any) -> ModelWorld:
     """Return ``paid`` of the world that ``open_world`` opens."""
-    return paid(open_world(), pay, hazard_cost=hazard_cost, goal=goal)
+    return paid(open_world(), pay, **how)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worldmodels.games.base import BatchEnv
+from worldmodels.games.base import BatchEnv, visited_in
 from worldmodels.memory.base import Memory
 from worldmodels.memory.features import Features, feature_size, select_features
 from worldmodels.rollout.noise import EpisodeNoise
@@ -71,6 +71,9 @@ class RealWorld:
 
     def frames(self) -> np.ndarray:
         return self._frames
+
+    def visited(self) -> np.ndarray | None:
+        return visited_in(self.env)
 
     @torch.inference_mode()
     def step(self, actions: Tensor) -> Step:

@@ -17,6 +17,7 @@ from worldmodels.memory.make import MemoryConfig
 from worldmodels.params import Config
 from worldmodels.rollout.world import World
 from worldmodels.seeds import Purpose, episode_seeds, stream_seed
+from worldmodels.worlds.curiosity import is_curious
 from worldmodels.worlds.pay import Pay
 
 Place = Literal["dream", "game"]
@@ -121,11 +122,13 @@ class PaidConfig(PhaseConfig):
     def _is_told(self) -> Self:
         if self.world == "game" and self.pay == "survival":
             raise ValueError("pay: survival is for dreams: in the game nobody knows the probability of being alive")
+        if self.world == "dream" and self.pay in ("surprise", "progress"):
+            raise ValueError(f"pay: {self.pay} is for the game: in a dream nothing comes but what M foretells")
         return self
 
     def check(self, given: Given) -> list[str]:
         wrong = []
-        if self.pay != "return" and not given.memory.done:
+        if self.pay != "return" and not is_curious(self.pay) and not given.memory.done:
             wrong.append(f"pay: {self.pay} is told by M's done head: set memory.model.done: true")
         if self.moments.share and self.moments.context >= given.game.steps:
             wrong.append(f"moments.context is {self.moments.context}, and an episode has {given.game.steps} steps at most")

@@ -16,6 +16,7 @@ from worldmodels.controller.model import Controllers
 from worldmodels.controller.phases.base import Context, Generation, Given, LearnerConfig, PaidConfig
 from worldmodels.errors import WorldModelsError
 from worldmodels.learning.resume import restore, state_of
+from worldmodels.worlds.curiosity import Curious
 
 
 class PPOConfig(PaidConfig, LearnerConfig):
@@ -31,7 +32,7 @@ class PPOConfig(PaidConfig, LearnerConfig):
     runs: int = Field(default=1, ge=1, le=1000)
     epochs: int = Field(default=6, ge=1, le=1000)  # passes over a collection
     batch_size: int = Field(default=1024, ge=2, le=1_000_000)  # steps of a gradient step
-    pay: Literal["return", "hazard"] = "return"
+    pay: Literal["return", "hazard", Curious] = "return"
 
     @property
     def repeats(self) -> int:
@@ -121,7 +122,7 @@ class PPO:
             "noise": float(self._ppo.policy.log_std.detach().exp().mean()),
             "explained": float(self._ppo.logger.name_to_value["train/explained_variance"]),
         }
-        returns = np.array([] if config.pay == "hazard" else self._env.finished)
+        returns = np.array(self._env.finished if config.pay == "return" else [])
         return Generation(self.parameters, returns, steps, told)
 
     def close(self) -> None:
