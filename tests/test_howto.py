@@ -34,6 +34,7 @@ SMALLER = {
         "episodes: 100, dreams: 32": "episodes: 5, dreams: 4",
     },
     "add-a-phase.md": {"generations: 100": "generations: 3", "every: 10": "every: 1", "episodes: 192": "episodes: 2"},
+    "learn-from-recordings.md": {"--episodes 100": "--episodes 6", "--episodes 50": "--episodes 1"},
     "learn-in-a-dream.md": {
         "num_envs=64": "num_envs=2",
         '"n_steps": 128, "batch_size": 1024': '"n_steps": 16, "batch_size": 32',

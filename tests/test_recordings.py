@@ -39,6 +39,7 @@ from worldmodels.recordings.writing import RecordingWriter, arrays_of
 from worldmodels.seeds import episode_seeds
 from worldmodels.shapes import Episode
 from worldmodels.storage.weights import load_tensors
+from worldmodels.tracking.plan import read_plan
 
 CARTPOLE: dict[str, Any] = {"kind": "gym", "id": "CartPole-v1", "limit": 20}
 STEPS = 7
@@ -436,6 +437,9 @@ class TestChain:
         assert "up to date" in run(folder, "dvc", "status", "recording@pole-recorded").stdout
         run(folder, *WM, "record", "pole", "--episodes", "1")
         assert re.search(r"modified: +recordings/pole", run(folder, "dvc", "status", "recording@pole-recorded").stdout)
+        left = read_plan(folder, "recording@pole-recorded", ["controller@pole-1"]).left
+        after = [f"{stage}@pole-1" for stage in ("collect", "vision", "encode", "memory", "controller")]
+        assert left == ["recording@pole-recorded", *after]
         run(folder, "dvc", "repro", "recording@pole-recorded")
         assert json.loads((folder / "artifacts/world_models/pole-recorded/data.json").read_text())["episodes"] == 7
 

@@ -67,8 +67,9 @@ def read_plan(root: Path, present: str, targets: Sequence[str]) -> Plan:
     Raises:
         LookupError, TypeError, ValueError, OSError: something is not as this project writes it.
     """
-    params = _read(root / PARAMS_FILE)
-    steps = dict(_steps(_read(root / "dvc.yaml")["stages"], params))
+    params, dag = _read(root / PARAMS_FILE), _read(root / "dvc.yaml")
+    usual = {name: value for each in dag.get("vars", []) for name, value in each.items()}
+    steps = dict(_steps(dag["stages"], {**usual, **params}))
     makers = _makers(steps)
     covered = _closure(steps, makers, targets)
     if present not in covered:
