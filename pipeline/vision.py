@@ -18,7 +18,7 @@ def main(stage: Stage) -> None:
     if shape == config.model.model_dump():
         model = load_model(earlier, Vision.from_description)
         new = novelty(model.to(stage.device), reader, len(FrameReader(stage.before.data, verify=False)))
-        stays = new <= config.refresh
+        stays = new <= config.refresh or not config.optimiser.warm_updates
         print(f"error on new frames / on earlier ones: {new:.3f}: V {'stays' if stays else 'is trained on'}", file=sys.stderr)
         optimiser = config.optimiser.warm().model_copy(update={"updates": 0} if stays else {})
         config = config.model_copy(update={"optimiser": optimiser})
