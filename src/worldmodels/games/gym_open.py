@@ -54,6 +54,7 @@ def make_quietly(name: "str | EnvSpec", steps: int, kwargs: dict[str, Any]) -> A
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            _silence_atari(name)
             game = gymnasium.make(name, max_episode_steps=steps, disable_env_checker=True, **kwargs)
     except Exception as error:  # whatever a game throws at arguments that it does not like
         hint = ""
@@ -66,6 +67,14 @@ def make_quietly(name: "str | EnvSpec", steps: int, kwargs: dict[str, Any]) -> A
     if mujoco := sys.modules.get("mujoco"):  # else it writes its warnings into MUJOCO_LOG.TXT in the working directory
         mujoco.set_mju_user_warning(lambda text: print(f"warning: MuJoCo: {text}", file=sys.stderr))
     return game
+
+
+def _silence_atari(name: "str | EnvSpec") -> None:
+    """Keep the Arcade Learning Environment from greeting at every game, if that is where a game is from."""
+    if isinstance(name, str) and name.startswith("ale_py:"):
+        import ale_py
+
+        ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
 
 
 def wrapped(game: Any, wrappers: Sequence[WrapperConfig]) -> Any:
