@@ -9,6 +9,7 @@ Environments of plugin packages are named as Gymnasium does: ``module:Name-v0`` 
 
 import json
 import zlib
+from contextlib import closing
 from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
@@ -111,19 +112,20 @@ def _told(config: GymConfig) -> _Told:
     """
     key = repr((config.id, config.kwargs, config.wrappers, config.image_key, config.render))
     if key not in _known:
-        game = open_game(config, drawing=False)
-        look = look_at(game, config.image_key, config.render, config.id)
+        with closing(open_game(config, drawing=False)) as game:
+            look = look_at(game, config.image_key, config.render, config.id)
+            if look is not None:
+                _known[key] = _of(game, look, config.id)
         if look is None:
-            game.close()
-            game, look = open_game(config, drawing=True), drawn
-        try:
-            rate = game.metadata.get("render_fps")
-            known = isinstance(rate, int | float) and rate > 0
-            actions = action_map(game.action_space, config.id)
-            _known[key] = _Told(actions, look, float(rate) if known else USUAL_RATE, backend_of(game.spec))
-        finally:
-            game.close()
+            with closing(open_game(config, drawing=True)) as game:
+                _known[key] = _of(game, drawn, config.id)
     return _known[key]
+
+
+def _of(game: Any, look: Look, name: str) -> _Told:
+    rate = game.metadata.get("render_fps")
+    known = isinstance(rate, int | float) and rate > 0
+    return _Told(action_map(game.action_space, name), look, float(rate) if known else USUAL_RATE, backend_of(game.spec))
 
 
 def open_game(config: GymConfig, *, drawing: bool) -> Any:

@@ -48,7 +48,11 @@ def preset(
 
 
 @commands.command(short_help="Validate the whole params.yaml.")
-def check() -> None:
+def check(
+    frames: Annotated[
+        Path | None, typer.Option(callback=writable(".png"), help="Also play each game at random, and show its frames there.")
+    ] = None,
+) -> None:
     """Validate the whole params.yaml before anything runs, and say about how long it takes.
 
     It checks every value, refuses unknown keys, and checks how world models and agents build on each other. How long each stage
@@ -56,7 +60,12 @@ def check() -> None:
     """
     from worldmodels.cli.presets import check_params
 
-    typer.echo(check_params(project_folder()))
+    root = project_folder()
+    typer.echo(check_params(root))
+    if frames is not None:
+        from worldmodels.cli.frames import write_frames
+
+        typer.echo(write_frames(root, frames))
 
 
 @commands.command(short_help="Run experiments over several values of params.")
