@@ -49,18 +49,24 @@ def small() -> dict:
     return params
 
 
-def test_the_whole_chain_runs_on_any_number_of_cores_and_collects_the_same(tmp_path):
+def test_what_is_collected_does_not_depend_on_the_number_of_cores(tmp_path):
+    kept = []
+    for threads in (1, 2):
+        params = small()
+        params["compute"]["threads"] = threads
+        folder = make_project(tmp_path / str(threads), params)
+        run(folder, "dvc", "repro", "collect@lunarlander-1")
+        episodes = folder / "artifacts/world_models/lunarlander-1/episodes"
+        kept.append({path.relative_to(episodes): path.read_bytes() for path in episodes.rglob("*") if path.is_file()})
+    assert len(kept[0]) >= 2
+    assert kept[0] == kept[1]
+
+
+def test_the_whole_chain_runs(tmp_path):
     params = small()
-    one = make_project(tmp_path / "one", params)
     params["compute"]["threads"] = 2
-    two = make_project(tmp_path / "two", params)
-    run(one, "dvc", "repro", "collect@lunarlander-1")
-    said = run(two, "dvc", "repro").stdout
+    folder = make_project(tmp_path / "project", params)
+    said = run(folder, "dvc", "repro").stdout
     assert len(re.findall(r"Running stage '", said)) == 10
-    episodes = "artifacts/world_models/lunarlander-1/episodes"
-    files = sorted(path.relative_to(one / episodes) for path in (one / episodes).rglob("*") if path.is_file())
-    assert len(files) >= 2
-    for file in files:
-        assert (one / episodes / file).read_bytes() == (two / episodes / file).read_bytes(), file
-    scores = yaml.safe_load((two / "metrics/lunarlander-1.json").read_text())
+    scores = yaml.safe_load((folder / "metrics/lunarlander-1.json").read_text())
     assert (scores["rules"], scores["real"]["n"], scores["random"]["n"]) == ("lunarlander-v3-limit120", 2, 2)
