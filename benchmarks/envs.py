@@ -16,11 +16,12 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 
-from worldmodels.games.any_gym import GymConfig, make_quietly
+from worldmodels.games.any_gym import GymConfig
 from worldmodels.games.base import GameConfig
 from worldmodels.games.carracing import CarRacingConfig, car_controls, make_pool
 from worldmodels.games.doom import DoomConfig, buttons
 from worldmodels.games.doom_engine import Setup, start_engine
+from worldmodels.games.gym_open import make_quietly
 
 
 def bare_doom(_: int) -> Iterator[int]:

@@ -55,7 +55,7 @@ def test_they_are_in_nobody_s_way_whose_params_have_another_game(tmp_path):
     section, model, agent = params.pop("doom"), params["world_models"].pop("doom-1"), params["agents"].pop("doom-1")
     section["game"] = {"kind": "gym", "id": "Pendulum-v1", "limit": 60}
     params |= {"environments": ["pendulum"], "pendulum": section}
-    zero = {"env": "pendulum", "after": "pendulum-0", "player": "pendulum-0"}
+    zero = {"env": "pendulum", "after": "pendulum-0", "player": "pendulum-0", "explorer": "pendulum-0"}
     params["world_models"] = {"pendulum-1": model | zero}
     params["agents"] = {"pendulum-1": agent | {"env": "pendulum", "world_model": "pendulum-1", "begin": "pendulum-0"}}
     project = make_project(tmp_path / "project", params)

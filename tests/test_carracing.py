@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from games import constant
 
-from worldmodels.games.any_gym import make_quietly
 from worldmodels.games.carracing import CarRacingConfig, car_controls
 from worldmodels.games.frames import resize
+from worldmodels.games.gym_open import make_quietly
 from worldmodels.rollout.bare import BareWorld, play_blind
 from worldmodels.rollout.loop import run_episodes
 from worldmodels.rollout.policies import blind_policy

@@ -565,6 +565,17 @@ class TestParams:
         assert "A run from nothing on one core of an Intel Xeon with AVX-512, float32 takes about:" in said
         assert re.search(r"^all +\d+ min +\d+ min$", said, flags=re.M)
 
+    def test_check_shows_the_frames_of_each_game(self, project: Path) -> None:
+        params = QUICK.replace("scenario: take_cover, frame_skip: 4", "scenario: take_cover, frame_skip: 4, limit: 120")
+        Path("params.yaml").write_text(params.replace("kind: carracing", "kind: carracing, limit: 30"))
+        result = wm("check", "--frames", "seen/frames.png")
+        assert result.exit_code == 0, result.stderr
+        assert "seen/frames.png shows doom, random; carracing, random play." in result.stdout
+        with Image.open("seen/frames.png") as picture:
+            assert picture.width > 8 * 128
+            assert 2 * 128 < picture.height < 3 * 128
+        assert "cannot write a file with the suffix '.txt'" in wm("check", "--frames", "frames.txt").stderr
+
     def test_check_notes_more_threads_than_cores(self, project: Path) -> None:
         Path("params.yaml").write_text(QUICK.replace("threads: 2", "threads: 1024"))
         assert "compute.threads is 1024" in wm("check").stdout

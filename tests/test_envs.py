@@ -11,16 +11,17 @@ import numpy as np
 import pytest
 import torch
 from games import Player, constant, engines
-from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete, Text
 from PIL import Image
 
 from worldmodels.errors import EnvironmentFault, ParamsError
-from worldmodels.games.any_gym import GymConfig, GymEnv, action_map, backend_of, make_quietly, open_game
+from worldmodels.games.any_gym import GymConfig, open_game
 from worldmodels.games.base import BatchEnv, GameConfig
 from worldmodels.games.carracing import CarRacingConfig
-from worldmodels.games.choices import chosen, option
+from worldmodels.games.choices import chosen
 from worldmodels.games.doom import DoomConfig
 from worldmodels.games.frames import resize
+from worldmodels.games.gym_lanes import GymEnv
+from worldmodels.games.gym_open import drawn, make_quietly
 from worldmodels.games.make import Game
 from worldmodels.games.sight import Sight
 from worldmodels.params import validate
@@ -37,6 +38,8 @@ CONFIGS: dict[str, GameConfig] = {
     "carracing-gymnasium": CarRacingConfig(backend="gymnasium", limit=LIMIT),
     "gym-box": GymConfig(id="Pendulum-v1", limit=LIMIT),
     "gym-discrete": GymConfig(id="CartPole-v1", limit=LIMIT),
+    "gym-lander": GymConfig(id="LunarLander-v3", limit=LIMIT),
+    "gym-parts": GymConfig(id="own_games:Dot-v0", image_key="view", limit=LIMIT),
     "doom-choice": DoomConfig(scenario="my_way_home", buttons=["MOVE_FORWARD", "TURN_LEFT", "TURN_RIGHT"], limit=LIMIT),
 }
 
@@ -174,6 +177,8 @@ def test_a_score_names_its_rules_and_its_simulator() -> None:
         "carracing-gymnasium": ("carracing-v3-limit25", "gymnasium"),
         "gym-box": ("pendulum-v1-limit25", "gymnasium"),
         "gym-discrete": ("cartpole-v1-limit25", "gymnasium"),
+        "gym-lander": ("lunarlander-v3-limit25", "gymnasium"),
+        "gym-parts": (CONFIGS["gym-parts"].rules, "gymnasium"),
         "doom-choice": ("mywayhome-limit25-f3f517f6", "vizdoom"),
     }
     for name, told in expected.items():
@@ -397,28 +402,6 @@ def test_an_action_held_is_the_same_game_seen_less_often(action: list[float], on
     np.testing.assert_array_equal(seldom[: whole + 1], film[::4][: whole + 1])
 
 
-def test_a_box_is_mapped_linearly() -> None:
-    scale, size, choices = action_map(Box(np.array([-2, 0], np.float32), np.array([2, 10], np.float32)), "x")
-    assert (size, choices) == (2, ())
-    for action, controls in (([-1, -1], [-2, 0]), ([0, 0], [0, 5]), ([1, 1], [2, 10])):
-        np.testing.assert_allclose(scale(np.array(action)), controls)
-
-
-def test_of_the_numbers_for_the_options_of_a_choice_the_largest_wins() -> None:
-    choose, size, choices = action_map(Discrete(4, start=1), "x")
-    assert (size, choices) == (4, (4,))
-    assert [choose(np.array(option(number, 4))) for number in range(4)] == [1, 2, 3, 4]
-    assert choose(np.array([-0.5, -0.4, -0.6, -0.4])) == 2
-    several, size, choices = action_map(MultiDiscrete([2, 3], start=[5, 0]), "x")
-    assert (size, choices) == (5, (2, 3))
-    assert several(np.array([0, 1, -1, 0.2, 0.1])).tolist() == [6, 1]
-    switches, size, choices = action_map(MultiBinary([2, 2]), "x")
-    assert (size, choices) == (8, (2, 2, 2, 2))
-    assert switches(np.array([1, 0, 0, 1, 1, 0, 0, 1])).tolist() == [[0, 1], [0, 1]]
-    with pytest.raises(ParamsError, match="only Box, Discrete"):
-        action_map(Text(3), "x")
-
-
 def test_random_play_takes_every_option_of_a_choice_as_often() -> None:
     game = CONFIGS["gym-discrete"]
     policy = blind_policy(game.baseline)
@@ -446,29 +429,10 @@ def test_a_limit_of_the_games_own_truncates() -> None:
         return make_quietly("Pendulum-v1", 4, {"render_mode": "rgb_array"})
 
     game = GymConfig(id="Pendulum-v1", limit=100)
-    with closing(GymEnv(game, make, lambda action: action, 1, crop=game.crop)) as env:
+    with closing(GymEnv(game, make, lambda action: action, 1, crop=game.crop, look=drawn)) as env:
         env.start([1])
         ends = [env.step(np.zeros((1, 1), np.float32)).truncated[0] for _ in range(4)]
     assert ends == [False, False, False, True]
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"id": "NoSuchGame-v0"}, "NoSuchGame"),
-        ({"kwargs": {"colour": 1}}, "colour"),
-        ({"id": "nosuchmodule:Game-v0"}, "nosuchmodule"),
-        ({"id": "ALE/Pong-v5"}, "`ale_py:ALE/Pong-v5`"),
-        ({"id": "HighwayFast-v0"}, "`MODULE:HighwayFast-v0`"),
-        ({"frame_skip": 10**18}, "less than or equal to 1000"),
-        ({"crop": [0.5, 0.5, 0, 0]}, "no picture is left"),
-        ({"limit": 0}, "greater than or equal to 1"),
-    ],
-)
-def test_what_cannot_be_used_is_refused_with_the_remedy(change: dict[str, object], message: str) -> None:
-    node = {"kind": "gym", "id": "CartPole-v1", "limit": 5, **change}
-    with pytest.raises(ParamsError, match=message):
-        validate(node, "cart.game", Game).make()
 
 
 @pytest.mark.parametrize(("pay", "total"), [("events", 8.0), ("survival", 8.0), ("none", 0.0)])
@@ -490,7 +454,7 @@ def test_a_game_that_fails_at_its_start_is_named_with_its_seed(fails: str) -> No
     config = GymConfig(id="Pendulum-v1", limit=8)
 
     def broken() -> object:
-        game = open_game(config)
+        game = open_game(config, drawing=True)
 
         def fail(*_: object, **__: object) -> None:
             raise RuntimeError("no OpenGL here")
@@ -498,19 +462,9 @@ def test_a_game_that_fails_at_its_start_is_named_with_its_seed(fails: str) -> No
         setattr(game, fails, fail)
         return game
 
-    env = GymEnv(config, broken, lambda action: action, 1, crop=config.crop)
-    with closing(env), pytest.raises(EnvironmentFault, match=r"limit8, lane 0 \(seed 7\): RuntimeError: no OpenGL here"):
+    env = GymEnv(config, broken, lambda action: action, 1, crop=config.crop, look=drawn)
+    with closing(env), pytest.raises(EnvironmentFault, match=r"limit8, seed 7: RuntimeError: no OpenGL here"):
         env.start([7])
-
-
-def test_a_game_of_a_plugin_names_the_package_it_is_from() -> None:
-    class Spec:
-        entry_point = "PIL.games:Game"
-
-    from importlib.metadata import version
-
-    assert backend_of(Spec()) == f"gymnasium-{version('gymnasium')}+pillow-{version('pillow')}"
-    assert CONFIGS["gym-box"].make().backend == f"gymnasium-{version('gymnasium')}"
 
 
 def test_mujoco_warns_and_writes_no_log_into_the_folder(tmp_path, monkeypatch, capfd) -> None:
@@ -530,7 +484,7 @@ def test_without_a_display_games_are_drawn_off_screen() -> None:
     script = (
         "import os\n"
         "from worldmodels.games.any_gym import GymConfig, open_game\n"
-        "open_game(GymConfig(id='CartPole-v1', limit=5)).reset()\n"
+        "open_game(GymConfig(id='CartPole-v1', limit=5), drawing=True).reset()\n"
         "print(os.environ['SDL_VIDEODRIVER'])\n"
     )
     own = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")}

@@ -391,7 +391,7 @@ def params_of(folder: str = "recordings/pole") -> dict[str, Any]:
         "cluster": {},
         "environments": ["pole"],
         "recordings": {"pole-recorded": {"env": "pole", "folder": folder}},
-        "world_models": {"pole-1": {"env": "pole", "after": "pole-recorded", "player": "pole-0"}},
+        "world_models": {"pole-1": {"env": "pole", "after": "pole-recorded", "player": "pole-0", "explorer": "pole-0"}},
         "agents": {"pole-1": agent("pole", "pole-1", "pole-0", "dream")},
         "pole": section,
     }

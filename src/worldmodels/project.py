@@ -275,10 +275,14 @@ def too_little(project: Project, key: str, *, frames: int, steps: int) -> list[s
 def _section(name: str, section: EnvironmentSection) -> list[str]:
     """Return what of a section does not fit together, and would be found after hours of training otherwise."""
     wrong, game, memory, dreams = [], section.game, section.memory.model, bool(section.evaluate.dreams)
+    try:
+        actions = game.action_size
+    except ParamsError as error:  # the game cannot be made
+        return [f"`{name}.game`: {error}"]
     for key, controller in section.controllers.items():
         where = f"`{name}.controllers.{key}"
         latent, features = section.vision.model.latent, controller.model.features
-        inputs = feature_size(features, latent, memory.build(latent, game.action_size))
+        inputs = feature_size(features, latent, memory.build(latent, actions))
         given = Given(game, memory, controller.model, inputs)
         for phase_name in controller.order:
             phase = controller.phases[phase_name]
@@ -294,6 +298,6 @@ def _section(name: str, section: EnvironmentSection) -> list[str]:
     if dreams and game.survival and not memory.done:
         wrong.append(f"`{name}.memory.model.done` must be true: nothing else ends a dream of {name}.")
     random = section.collect.random
-    if random is not None and len(random.mean) != game.action_size:
-        wrong.append(f"`{name}.collect.random` has {len(random.mean)} action components, the game has {game.action_size}.")
+    if random is not None and len(random.mean) != actions:
+        wrong.append(f"`{name}.collect.random` has {len(random.mean)} action components, the game has {actions}.")
     return wrong

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 WIDTH = 160
 MOST_NAMED = 6
 """Agents that ``wm check`` names."""
+FOLDERS = {"preset": ("presets", "presets/examples"), "study": ("presets/studies",)}
+"""Where presets and studies are."""
 
 
 def use_preset(root: Path, name: str, studies: Sequence[str], *, force: bool) -> str:
@@ -47,6 +49,11 @@ def use_preset(root: Path, name: str, studies: Sequence[str], *, force: bool) ->
 
     write_bytes(target, content)
     return f"{target} is now the preset {whole}. `make repro` runs it; `wm check` validates edits."
+
+
+def files_of(root: Path, kind: str) -> list[Path]:
+    """Return the files of all presets or studies."""
+    return [path for folder in FOLDERS[kind] for path in sorted((root / folder).glob("*.yaml"))]
 
 
 def check_params(root: Path) -> str:
@@ -169,8 +176,7 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any], where: str = "") -> 
 
 
 def _file(root: Path, name: str, kind: str = "preset") -> Path:
-    folder = root / {"preset": "presets", "study": "presets/studies"}[kind]
-    files = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    files = {path.stem: path for path in files_of(root, kind)}
     if not files:
         raise ParamsError(f"there is no {kind} here: run `wm` inside a clone of the project.")
     if name not in files:
@@ -184,7 +190,7 @@ def _edits(root: Path, target: Path) -> str:
         mine = load_yaml(target)
     except ParamsError:
         return "it is not valid YAML"
-    presets = [load_yaml(path) for path in (root / "presets").glob("*.yaml")]
+    presets = [load_yaml(path) for path in files_of(root, "preset")]
     name, *studies = str(mine.get("preset")).split("+")
     if studies:
         with suppress(ParamsError):  # presets or studies that are here no more

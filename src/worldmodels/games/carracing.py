@@ -22,11 +22,12 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from worldmodels.games.any_gym import GymEnv, make_quietly
 from worldmodels.games.base import BatchEnv, EnvStep, GameConfig, GameSteps, Pay, Reference
 from worldmodels.games.blind import RandomPolicyConfig, ScriptedConfig
 from worldmodels.games.clock import LaneClock
 from worldmodels.games.frames import Crop, resize
+from worldmodels.games.gym_lanes import GymEnv
+from worldmodels.games.gym_open import make_quietly
 
 GAME = "CarRacing-v3"
 ROWS, ROWS_KEPT = 96, 84

@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space
 
 from worldmodels.errors import ArtifactError, ParamsError
-from worldmodels.games.any_gym import is_image
+from worldmodels.games.gym_open import is_image
 
 MARK = "minari:"
 

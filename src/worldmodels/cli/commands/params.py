@@ -12,8 +12,13 @@ from worldmodels.cli.options import Json, print_json, writable
 commands = typer.Typer()
 
 
-def _files(folder: str) -> Callable[[], list[str]]:
-    return lambda: [path.stem for path in sorted((find_root() / folder).glob("*.yaml"))]
+def _files(kind: str) -> Callable[[], list[str]]:
+    def names() -> list[str]:
+        from worldmodels.cli.presets import files_of
+
+        return [path.stem for path in files_of(find_root(), kind)]
+
+    return names
 
 
 @commands.command(short_help="Put a set of parameters in force.")
@@ -21,16 +26,17 @@ def preset(
     name: Annotated[
         str,
         typer.Argument(
-            autocompletion=_files("presets"), help="quick (minutes), laptop (hours), paper (GPU), or another in presets/."
+            autocompletion=_files("preset"),
+            help="quick (minutes), laptop (hours), paper (GPU), or another of presets/ and presets/examples/.",
         ),
     ],
     study: Annotated[
         list[str] | None,
-        typer.Option(autocompletion=_files("presets/studies"), help="A study in presets/studies/ to add; may be repeated."),
+        typer.Option(autocompletion=_files("study"), help="A study in presets/studies/ to add; may be repeated."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite params.yaml; its edits are lost.")] = False,
 ) -> None:
-    """Put a preset in force: copy presets/NAME.yaml over params.yaml. A study adds agents that are compared.
+    """Put a preset in force: copy it from presets/ or presets/examples/ over params.yaml. A study adds agents.
 
     \b
     wm preset laptop && make repro
@@ -42,7 +48,11 @@ def preset(
 
 
 @commands.command(short_help="Validate the whole params.yaml.")
-def check() -> None:
+def check(
+    frames: Annotated[
+        Path | None, typer.Option(callback=writable(".png"), help="Also play each game at random, and show its frames there.")
+    ] = None,
+) -> None:
     """Validate the whole params.yaml before anything runs, and say about how long it takes.
 
     It checks every value, refuses unknown keys, and checks how world models and agents build on each other. How long each stage
@@ -50,7 +60,12 @@ def check() -> None:
     """
     from worldmodels.cli.presets import check_params
 
-    typer.echo(check_params(project_folder()))
+    root = project_folder()
+    typer.echo(check_params(root))
+    if frames is not None:
+        from worldmodels.cli.frames import write_frames
+
+        typer.echo(write_frames(root, frames))
 
 
 @commands.command(short_help="Bring everything up to date: `dvc repro`, the games side by side.")
