@@ -577,7 +577,7 @@ class TestParams:
         assert "cannot write a file with the suffix '.txt'" in wm("check", "--frames", "frames.txt").stderr
 
     def test_check_notes_more_threads_than_cores(self, project: Path) -> None:
-        Path("params.yaml").write_text(QUICK.replace("threads: 2", "threads: 1024"))
+        Path("params.yaml").write_text(QUICK.replace("threads: 1", "threads: 1024"))
         assert "compute.threads is 1024" in wm("check").stdout
 
     @pytest.mark.parametrize(
@@ -590,8 +590,8 @@ class TestParams:
             ("seed: 0 #", "seed: 0\nseed: 1 #", 'duplicate key "seed"'),
             ("seed: 0 #", "seed: yes #", "`seed` = 'yes'"),
             ("environments: [doom", "environments: [a, b", "names 'b'"),
-            ("batch: 16", "batch: 65536", "takes 4,194,304 frames at a time, and doom-1 has 420,800 at most"),
-            ("warm_updates: 400 }", "warm_updates: 400, batch: 60241 }", "60,241 frames at a time, and carracing-1 has 60,240"),
+            ("batch: 16", "batch: 65536", "takes 4,194,304 frames at a time, and doom-1 has 526,000 at most"),
+            ("first_episodes: 720", "first_episodes: 4", "frames at a time, and carracing-1 has 1,004"),
             ("pay: survival }", "pay: survival, moments: { share: 0.5, context: 250 } }", "carracing-1 has 250 steps at most"),
         ],
     )

@@ -136,6 +136,7 @@ def test_a_person_and_mlflow_are_told():
     shares = {"success": 0.25, "rooms": 0.5, "cells": 0.1, "all_rooms": 1.0, "all_cells": 0.9}
     summary = {"mean": 0.1, "std": 0.2, "stderr": 0.1, "n": 4, "min": -0.2, "max": 1.0, "mean_length": 100.0, "seeds": [0, 3]}
     about = {"agent": "a", "world": "real", "environment": "home", "temperature": None, "rules": "r", "backend": "b"}
+    about |= {"first": 0, "returns": [0.0, 1.0]}
     assert "success  25% of the episodes; 50% of the rooms" in evaluation_text(about | {"summary": summary, "coverage": shares})
     assert "success" not in evaluation_text(about | {"summary": summary})
     told = scores_of({"real": summary, "coverage": shares})

@@ -149,7 +149,7 @@ def how_to_learn(root: Path, name: str, folder: Path, game: GameConfig) -> str:
             summary(str(folder), Recording(folder, game).contents),
             f"To learn from it, in {PARAMS_FILE}:",
             f"  recordings: {{ {key}: {{ env: {name}, folder: {place.as_posix()} }} }}",
-            f"  world_models: {{ {name}-1: {{ env: {name}, after: {key}, player: {name}-0 }} }}",
+            f"  world_models: {{ {name}-1: {{ env: {name}, after: {key}, player: {name}-0, explorer: {name}-0 }} }}",
             f"and {name}.collect.first_episodes: 0, if {name}-1 is to learn from the recording alone.",
         ]
     )
