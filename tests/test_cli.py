@@ -570,7 +570,7 @@ class TestParams:
         Path("params.yaml").write_text(params.replace("kind: carracing", "kind: carracing, limit: 30"))
         result = wm("check", "--frames", "seen/frames.png")
         assert result.exit_code == 0, result.stderr
-        assert "seen/frames.png shows doom, random; carracing, random play." in result.stdout
+        assert "seen/frames.png shows random play of doom and carracing." in result.stdout
         with Image.open("seen/frames.png") as picture:
             assert picture.width > 8 * 128
             assert 2 * 128 < picture.height < 3 * 128

@@ -20,6 +20,7 @@ from tiny import SEARCH, agent, tiny_params
 
 from worldmodels.agent.agent import load_agent
 from worldmodels.agent.begin import begin_at
+from worldmodels.cli import side_by_side
 from worldmodels.cli.side_by_side import stages_of
 from worldmodels.compute.cores import cores
 from worldmodels.controller.basis import played_features, principal_directions
@@ -248,6 +249,17 @@ def test_what_ends_wm_repro_ends_both_games(tmp_path, number):
         assert process.wait(60)
     assert "Traceback" not in told
     assert not [line for line in processes() if str(folder) in line]
+
+
+@pytest.mark.skipif(cores() < 2, reason="the games go one after the other")
+def test_a_game_whose_dvc_is_killed_fails_the_run(tmp_path, monkeypatch, capfd):
+    def command(*targets):
+        return [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)" if "initialise@doom" in targets else ""]
+
+    monkeypatch.setattr(side_by_side, "_dvc", command)
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(tiny_params()))
+    assert side_by_side.repro(tmp_path, []) == 1
+    assert "doom: not done" in capfd.readouterr().err
 
 
 def processes():

@@ -35,7 +35,7 @@ def write_frames(root: Path, path: Path) -> str:
         sight = Sight()
         sight.see(frames)
         sight.check(name)
-        rows[f"{name}, random"] = frames[:: max(1, len(frames) // COLUMNS)][:COLUMNS]
+        rows[name] = frames[:: max(1, len(frames) // COLUMNS)][:COLUMNS]
     heads = ["the first", *[""] * (COLUMNS - 2), "one of the last"]
     write_png(path, filmstrip(rows, heads=heads, corner="frames", note="an episode of random play, as V sees it"))
-    return f"{path} shows {'; '.join(rows)} play."
+    return f"{path} shows random play of {' and '.join(rows)}."

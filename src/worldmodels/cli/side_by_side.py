@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from worldmodels.compute.cores import cores
+from worldmodels.params import PARAMS_FILE
 from worldmodels.project import Project, load_project
 from worldmodels.storage.layout import STAGES
 
@@ -25,7 +26,7 @@ def repro(root: Path, targets: Sequence[str]) -> int:
     The results are the same as by ``dvc repro``. The games are side by side if there are several, no targets are named, and
     the cores suffice for two stages at a time (``compute.threads``).
     """
-    project = load_project(root / "params.yaml")
+    project = load_project(root / PARAMS_FILE)
     places = games_at_a_time(project)
     if targets or places < 2:
         return subprocess.run(_dvc(*targets), cwd=root, check=False).returncode
@@ -47,7 +48,7 @@ def repro(root: Path, targets: Sequence[str]) -> int:
     failed = [name for name, code in zip(project.environments, codes, strict=True) if code]
     if failed:
         print(f"{' and '.join(failed)}: not done, see above. The same command goes on there.", file=sys.stderr)
-        return max(codes)
+        return 1
     code = subprocess.run(_dvc(), cwd=root, check=False).returncode
     _order(root / "dvc.lock", [stage for name in project.environments for stage in stages_of(project, name)])
     return code
