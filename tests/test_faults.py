@@ -476,6 +476,15 @@ def family_of(folder: Path) -> list[psutil.Process]:
     return found
 
 
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_stage_that_is_stopped_while_it_still_imports_says_nothing(sent):
+    with subprocess.Popen(INITIALISE, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        until(lambda: "libtorch" in Path(f"/proc/{process.pid}/maps").read_text(), "the import of torch")
+        process.send_signal(sent)
+        assert process.communicate(timeout=WAIT) == ("", None)
+    assert process.returncode == -sent
+
+
 class TestTheEndFromOutside:
     """Whoever is told to end, all end: within seconds, the state saved, the run in MLflow marked, and the way on named."""
 
