@@ -22,6 +22,9 @@ from worldmodels.games import doom, doom_engine
 from worldmodels.games.choices import option
 from worldmodels.games.doom import DoomConfig, buttons
 from worldmodels.games.doom_engine import Setup, start_engine
+from worldmodels.rollout.bare import BareWorld, play_blind
+from worldmodels.rollout.loop import run_episodes
+from worldmodels.rollout.policies import blind_policy
 from worldmodels.seeds import episode_seeds
 
 
@@ -248,6 +251,18 @@ def test_the_buttons_of_a_scenario_are_a_choice_and_the_first_option_presses_non
     assert (left[-1] != still[-1]).any()
     assert (forward[-1] != still[-1]).any()
     np.testing.assert_array_equal(tied, left)
+
+
+def test_policies_that_do_not_look_live_as_long_if_nothing_is_drawn() -> None:
+    game = DoomConfig(frame_skip=4, limit=602)
+    policy = game.policies["sweep 72"]
+    unseen = play_blind(game, policy, [1, 2, 3], 2)
+    with closing(BareWorld(game.make(scoring=True))) as drawn:
+        seen = run_episodes(drawn, blind_policy(policy), [1, 2, 3])
+    assert unseen.total.tolist() == seen.total.tolist()
+    with closing(game.make_unseen()) as black, closing(DoomConfig(reward="events").make_unseen()) as drawn_for_its_reward:
+        assert not black.start([1]).any()
+        assert drawn_for_its_reward.start([1]).any()
 
 
 def test_what_a_scenario_pays_and_what_is_paid_instead() -> None:
