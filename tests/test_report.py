@@ -271,6 +271,15 @@ class TestReport:
         assert text.count('class="hero"') == 2
         assert text.count("Take Cover: all agents") == 1
 
+    def test_one_game_by_two_sets_of_rules_has_the_names_of_its_sections(self, broken: Path) -> None:
+        params = written_params()
+        params["environments"].append("doom_short")
+        params["doom_short"] = {**params["doom"], "game": {**params["doom"]["game"], "limit": 700}}
+        params["agents"]["doom-2-game"]["env"] = "doom_short"
+        build_report(broken, params)
+        text = (broken / "reports/index.html").read_text()
+        assert text.count("Take Cover, doom: all agents") == text.count("Take Cover, doom_short: all agents") == 1
+
     def test_artifacts_that_the_params_do_not_name_are_left_out(self, broken: Path) -> None:
         params = written_params()
         del params["agents"]["doom-2-game"], params["agents"]["doom-2-seed"]

@@ -55,6 +55,10 @@ def build_report(root: Path, params: Mapping[str, Any]) -> None:
     pages.filters |= {"score": score_text, "base64": lambda content: base64.b64encode(content).decode()}
     pages.filters["width"] = lambda png: int.from_bytes(png[16:20])
     games = [_game(run, reports, params) for run in runs]
+    titles = [game["title"] for game in games]
+    for game, run in zip(games, runs, strict=True):
+        if titles.count(game["title"]) > 1:  # one game by two sets of rules
+            game["title"] += f", {' and '.join(run.environments)}"
     stages = [stage for stage, keys in STAGES.items() if keys != "recordings" or params.get("recordings")]
     page = pages.get_template("page.html.jinja").render(stages=stages, games=games)
     write_bytes(reports / "index.html", page.encode())
