@@ -1,9 +1,11 @@
 """Where a run stands, as its stages say: beside what DVC itself does, on a real iteration."""
 
 import math
+import os
 import re
 import shutil
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from dvc.repo import Repo
 from lab import make_project, run
 from tiny import tiny_params
 
-from worldmodels.tracking.course import Course, seconds_left
+from worldmodels.tracking.course import TIMES, Course, read_times, seconds_left
 from worldmodels.tracking.plan import read_plan, targets_of
 
 
@@ -99,9 +101,33 @@ def test_whatever_is_in_its_files_a_stage_says_less_and_goes_on(iteration, tmp_p
     folder = Path(shutil.copytree(iteration, tmp_path / "project", ignore=shutil.ignore_patterns("artifacts", ".dvc", ".git")))
     monkeypatch.setenv("DVC_STAGE", "vision@doom-1")
     monkeypatch.setattr("worldmodels.tracking.course.asked_for", lambda: [])
-    whole = Course(folder, whole=True)
+    whole = Course(folder, tmp_path / "no checkpoint")
     assert re.fullmatch(r"stage 1?\d of 10, about \d+ \w+ left", whole.text)
     (folder / path).write_bytes(content)
-    course = Course(folder, whole=True)
+    course = Course(folder, tmp_path / "no checkpoint")
     assert whole.text.startswith(course.text) or path == "dvc.lock"
     course.end()
+
+
+def test_a_stage_that_was_killed_took_the_time_of_all_its_runs_as_far_as_they_were_kept(iteration, tmp_path, monkeypatch):
+    folder = Path(shutil.copytree(iteration, tmp_path / "project", ignore=shutil.ignore_patterns("artifacts", ".dvc", ".git")))
+    checkpoint, now = tmp_path / "checkpoint", time.time()
+    monkeypatch.setenv("DVC_STAGE", "vision@doom-1")
+    monkeypatch.setattr("worldmodels.tracking.course.asked_for", lambda: [])
+
+    def began(seconds_ago: float) -> None:
+        monkeypatch.setattr("worldmodels.tracking.course._began", lambda: now - seconds_ago)
+
+    began(1000)
+    Course(folder, checkpoint)
+    checkpoint.write_text("")
+    os.utime(checkpoint, (now - 700, now - 700))  # killed later: what it did after this is done again
+    began(500)
+    Course(folder, checkpoint)
+    os.utime(checkpoint, (now - 450, now - 450))
+    began(20)
+    Course(folder, checkpoint).end()
+    assert read_times(folder / TIMES)["vision@doom-1"][1] == pytest.approx(300 + 50 + 20, abs=5)
+    before = read_times(folder / TIMES)
+    Course(folder, checkpoint).end()  # nobody knows when its first run began
+    assert read_times(folder / TIMES) == before

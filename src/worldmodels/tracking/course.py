@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import psutil
+from filelock import FileLock
 
-from worldmodels.storage.files import read_json, write_json
+from worldmodels.storage.files import form, read_json, write_json
 from worldmodels.tracking.plan import asked_for, read_plan
 
 TIMES = Path(".tracking/times.json")
@@ -26,12 +27,14 @@ class Course:
 
     Args:
         root: the folder of the project.
-        whole: whether the stage begins at its beginning. The time of one that was killed and goes on is not kept.
+        kept: the checkpoint at which the stage goes on. If there is none, it begins at its beginning.
     """
 
-    def __init__(self, root: Path, *, whole: bool) -> None:
+    def __init__(self, root: Path, kept: Path) -> None:
         self.text = ""
-        self._file, self._stage, self._expected = root / TIMES, os.environ.get("DVC_STAGE", ""), math.nan
+        self._file, self._stage = root / TIMES, os.environ.get("DVC_STAGE", "")
+        self._expected, self._before = math.nan, math.nan
+        self._begun = self._file.with_name(f"{self._stage}.begun")
         try:
             targets = asked_for()
             if targets is None:
@@ -45,7 +48,9 @@ class Course:
 
             rates = next(iter(read_rates(root / RATES).values()))
             expected = forecast(load_project(root / PARAMS_FILE), rates)
-            self._expected = expected[self._stage] if whole else math.nan
+            self._expected, self._before = expected[self._stage], self._spent_before(kept)
+            if not math.isnan(self._before):
+                write_json(self._begun, {"at": _began(), "before": self._before})
             left = seconds_left(expected, plan.left, read_times(self._file))
             if not math.isnan(left):
                 self.text += f", about {span(left)} left"
@@ -53,14 +58,27 @@ class Course:
             return
 
     def end(self) -> None:
-        """Keep how long the stage took."""
-        if math.isnan(self._expected):
+        """Keep how long the stage took: all its runs, as far as their work was kept."""
+        if math.isnan(self._expected) or math.isnan(self._before):
             return
-        took = time.time() - psutil.Process().create_time()
+        took = self._before + time.time() - _began()
         try:
-            write_json(self._file, {**read_times(self._file), self._stage: (round(self._expected, 1), round(took, 1))})
+            with FileLock(self._file.with_suffix(".lock"), timeout=10):  # another game's stage may end at the same time
+                write_json(self._file, {**read_times(self._file), self._stage: (round(self._expected, 1), round(took, 1))})
+            self._begun.unlink()
         except Exception:
             return
+
+    def _spent_before(self, kept: Path) -> float:
+        """Return the seconds of earlier runs of this stage that led to its checkpoint; NaN if they are not known."""
+        if not kept.exists():
+            return 0.0
+        begun = read_json(self._begun, form({"at": float, "before": float})) if self._begun.exists() else {}
+        return begun["before"] + max(0.0, kept.stat().st_mtime - begun["at"]) if begun else math.nan
+
+
+def _began() -> float:
+    return psutil.Process().create_time()
 
 
 def seconds_left(expected: Mapping[str, float], left: Iterable[str], times: Times) -> float:

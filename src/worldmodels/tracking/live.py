@@ -135,7 +135,7 @@ def stage_run(
         computation: names what the stage computes. A run of the same that did not finish is continued.
     """
     run = StageRun(stage)
-    course = Course(Path(), whole=not state_of(stage, key).exists())
+    course = Course(Path(), state_of(stage, key))
     if course.text:
         print(f"{stage} {key}: {course.text}", file=sys.stderr)
     wanted = os.environ.get("WM_TRACKING", "").lower()
