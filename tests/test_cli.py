@@ -142,7 +142,7 @@ class TestStart:
     @pytest.mark.parametrize(
         "command",
         ["evaluate", "dream", "play", "export web", "export weights", "show", "doctor", "ledger add", "ledger write", "preset",
-         "check", "sweep", "track sync", "track ui", "registry list", "registry compare", "registry promote",
+         "check", "replicate", "sweep", "track sync", "track ui", "registry list", "registry compare", "registry promote",
          "registry rollback", "registry history"],
     )  # fmt: skip
     def test_every_command_explains_itself(self, command: str) -> None:

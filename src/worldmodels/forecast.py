@@ -71,6 +71,13 @@ def forecast(project: Project, rates: Rates, recorded: Mapping[str, int] | None 
     return {stage: seconds + start for stage, seconds in (found | {"report": 0.0}).items()}
 
 
+def frames_collected(project: Project, rates: Rates, environment: str) -> float:
+    """Return about how many frames all world models of a game collect; NaN if it is not known how long its episodes last."""
+    work = _Work(project.sections[environment], rates)
+    models = [entry for entry in project.world_models.values() if entry.env == environment]
+    return sum(work.frames(first=entry.player not in project.agents) for entry in models)
+
+
 def span(seconds: float) -> str:
     """Return a time in words.
 

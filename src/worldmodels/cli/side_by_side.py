@@ -8,16 +8,24 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from worldmodels.compute.cores import cores
 from worldmodels.params import PARAMS_FILE
 from worldmodels.project import Project, load_project
 from worldmodels.storage.layout import STAGES
+
+
+class Command(NamedTuple):
+    """A program to run."""
+
+    arguments: Sequence[str]
+    folder: Path
+    environment: Mapping[str, str] | None = None  # none: as here
 
 
 def repro(root: Path, targets: Sequence[str]) -> int:
@@ -31,20 +39,7 @@ def repro(root: Path, targets: Sequence[str]) -> int:
     if targets or places < 2:
         return subprocess.run(_dvc(*targets), cwd=root, check=False).returncode
     print(f"{' and '.join(project.environments)} are computed side by side, {places} at a time.", flush=True)
-    with ThreadPoolExecutor(places) as pool, _stopped_together() as running:
-
-        def game(name: str) -> int:
-            # What runs beside another cannot move a bar on the terminal: it says a line now and then. In a session of its
-            # own, it is stopped by us alone, and not by the terminal as well.
-            how: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "start_new_session": True}
-            command = _dvc(*stages_of(project, name))
-            with subprocess.Popen(command, cwd=root, text=True, errors="replace", **how) as process:
-                running.append(process)
-                for line in process.stdout or ():
-                    print(line, end="", flush=True)
-            return process.returncode
-
-        codes = list(pool.map(game, project.environments))
+    codes = run_together([Command(_dvc(*stages_of(project, name)), root) for name in project.environments], places)
     failed = [name for name, code in zip(project.environments, codes, strict=True) if code]
     if failed:
         print(f"{' and '.join(failed)}: not done, see above. The same command goes on there.", file=sys.stderr)
@@ -52,6 +47,24 @@ def repro(root: Path, targets: Sequence[str]) -> int:
     code = subprocess.run(_dvc(), cwd=root, check=False).returncode
     _order(root / "dvc.lock", [stage for name in project.environments for stage in stages_of(project, name)])
     return code
+
+
+def run_together(commands: Sequence[Command], places: int) -> list[int]:
+    """Run programs, so many at a time; return their exit codes. What stops us stops them."""
+    with ThreadPoolExecutor(places) as pool, _stopped_together() as running:
+
+        def run(command: Command) -> int:
+            # What runs beside another cannot move a bar on the terminal: it says a line now and then. In a session of its
+            # own, it is stopped by us alone, and not by the terminal as well.
+            how: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "start_new_session": True}
+            how |= {"cwd": command.folder, "env": command.environment, "text": True, "errors": "replace"}
+            with subprocess.Popen(command.arguments, **how) as process:
+                running.append(process)
+                for line in process.stdout or ():
+                    print(line, end="", flush=True)
+            return process.returncode
+
+        return list(pool.map(run, commands))
 
 
 def games_at_a_time(project: Project) -> int:

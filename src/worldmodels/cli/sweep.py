@@ -69,7 +69,13 @@ def sweep(
         ParamsError: an assignment or a target cannot be used; nothing was run.
         WorldModelsError: the folder is not one that DVC can run experiments in.
     """
-    points = _points(root, parse(assignments), targets)
+    axes = parse(assignments)
+    if any("seed" in axis.keys for axis in axes):
+        print(
+            "note: `wm replicate PRESET --seeds 0,1,2` computes a preset with several seeds, and compares them.",
+            file=sys.stderr,
+        )
+    points = _points(root, axes, targets)
     known = {experiment.name for experiment in list_experiments(root)}
     tracked = os.environ.get("WM_TRACKING", "").lower() not in ("off", "0", "false")
     table: list[dict[str, Any]] = []

@@ -6,10 +6,12 @@ Each returns an image, (H, W, 3) uint8.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
 from worldmodels.report.figures import PLACES, WIDTH, bars, figure, frame, spread
+from worldmodels.report.statistics import LEVEL, draws, share_above
 from worldmodels.report.style import BLIND_COLOUR, FAINT_INK, INK, PAPER_COLOUR, PAPER_WHITE, SERIES, WORLD_COLOURS
 from worldmodels.report.table import Rival, others, with_error
 from worldmodels.report.verdict import Variant
@@ -126,6 +128,33 @@ def search_rounds(axes: Axes, curves: Mapping[str, pd.DataFrame]) -> None:
         if len(rows):
             axes.errorbar(rows["place"] + shift, rows["mean"], rows["stderr"].fillna(0), label=label, **style)
     frame(axes, "What each search found", y="return", names=list(curves), legend=2)
+
+
+@figure
+def profile_lines(axes: Axes, runs: Sequence[np.ndarray], blind: np.ndarray, limit: float | None) -> None:
+    """Draw which share of episodes scored at least so much: of all seeds with their interval, of each seed, of blind play.
+
+    Args:
+        axes: what is drawn on.
+        runs: scores of the seeds, (N,) each.
+        blind: scores of the best policy that does not look, (M,).
+        limit: the game's, if a score is how long an episode lasted: nobody knows how much longer it would have.
+    """
+    every = np.concatenate([*runs, blind])
+    points = np.linspace(min(0.0, every.min()), every.max() if limit is None else limit, 200)
+    low, high = np.quantile([share_above(each, points) for each in draws(runs)], [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    axes.fill_between(points, low, high, color=WORLD_COLOURS["real"], alpha=0.2, linewidth=0, label="95 %")
+    for scores in runs:
+        axes.plot(points, share_above([scores], points), color=WORLD_COLOURS["real"], linewidth=0.6, alpha=0.6)
+    axes.plot(points, share_above(runs, points), color=WORLD_COLOURS["real"], label=f"{len(runs)} seeds (thin: each)")
+    axes.plot(points, share_above([blind], points), color=BLIND_COLOUR, linestyle="--", label="best blind policy")
+    if limit is not None:
+        reached = float(share_above(runs, np.array([limit]))[0])
+        axes.axvline(limit, color=FAINT_INK, linewidth=0.8)
+        style: Any = {"xytext": (-4, -2), "textcoords": "offset points", "ha": "right", "va": "top", "fontsize": 9}
+        axes.annotate(f"{reached:.0%} reach the limit", (limit, 1.0), **style)
+    axes.set_ylim(0, 1.02)
+    frame(axes, "Share of episodes that score at least so much", "score of an episode", "share of episodes", legend=3)
 
 
 @figure

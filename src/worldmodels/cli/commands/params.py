@@ -85,6 +85,27 @@ def repro(
     raise typer.Exit(run(project_folder(), targets or []))
 
 
+@commands.command(short_help="Compute a preset from nothing with several seeds, and compare them.")
+def replicate(
+    name: Annotated[str, typer.Argument(autocompletion=_files("preset"), help="A preset, such as laptop.")],
+    seeds: Annotated[str, typer.Option(help="Seeds of all chance, with commas between them.")] = "0,1,2,3,4",
+    game: Annotated[list[str] | None, typer.Option(help="Only this game, such as doom; may be repeated.")] = None,
+    dry: Annotated[bool, typer.Option("--dry", help="Say what it would take, and run nothing.")] = False,
+) -> None:
+    """Compute a preset from nothing with several seeds, each in a clone of its own in replicas/; say what they score together.
+
+    The same command goes on after an interruption, and prints the table when all is done. A seed that is done loses its frames.
+
+    \b
+    wm replicate laptop --seeds 0,1,2
+    wm replicate quick --game doom
+    """
+    from worldmodels.cli.replicate import parse_seeds
+    from worldmodels.cli.replicate import replicate as run
+
+    typer.echo(run(project_folder(), name, parse_seeds(seeds), game or [], dry=dry))
+
+
 @commands.command(short_help="Run experiments over several values of params.")
 def sweep(
     assignments: Annotated[

@@ -1,0 +1,203 @@
+"""``wm replicate``: a preset from nothing with several seeds, each in a clone of its own, and what they say together."""
+
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from worldmodels.cli.presets import use_preset
+from worldmodels.cli.side_by_side import Command, games_at_a_time, run_together, stages_of
+from worldmodels.compute.cores import cores
+from worldmodels.errors import ParamsError, WorldModelsError
+from worldmodels.forecast import RATES, forecast, frames_collected, read_rates, span
+from worldmodels.params import PARAMS_FILE
+from worldmodels.project import NO_STUDY, Project, load_project
+from worldmodels.report.comparisons import profile_lines
+from worldmodels.report.pictures import write_png
+from worldmodels.report.several import WORDS, summary
+from worldmodels.storage.files import write_bytes
+from worldmodels.storage.layout import WorldModelFiles
+from worldmodels.tracking.course import TIMES, read_times, seconds_left
+
+FOLDER = Path("replicas")
+DONE = "done"
+"""A file in the folder of a seed whose frames were removed because it is done."""
+FRAME_BYTES = 4_000
+"""A frame of 64x64 on the disk: 1,000 (CarRacing) to 3,500 (Take Cover) were measured."""
+KEPT_BYTES = 500_000_000
+"""What stays of a seed and game, at most: models, latents, films."""
+
+
+class Replica(NamedTuple):
+    """One seed."""
+
+    seed: int
+    folder: Path
+
+    @property
+    def done(self) -> bool:
+        """Whether all was computed."""
+        return (self.folder / DONE).exists()
+
+    def times(self) -> dict[str, tuple[float, float]]:
+        """Return stage -> the seconds that were forecast, and those that it took."""
+        return dict(read_times(self.folder / TIMES))
+
+
+def replicate(root: Path, preset: str, seeds: Sequence[int], games: Sequence[str], *, dry: bool = False) -> str:
+    """Compute what is missing, seed by seed; return what all seeds that are done say together.
+
+    Two seeds are computed at a time if the preset asks for so few threads, and one seed's games leave cores free. The same
+    command goes on after an interruption. A seed that is done loses its frames: they are most of what it has on the disk.
+
+    Args:
+        root: the project's folder. Seeds are clones of its last commit, in ``replicas/``.
+        preset: in presets/.
+        seeds: of all chance.
+        games: environments; none for all.
+        dry: only say what it would take.
+
+    Raises:
+        ParamsError: the preset, a game or the folder cannot be used.
+        WorldModelsError: the disk is too small, or a seed failed.
+    """
+    base = (root / FOLDER / preset).resolve()
+    replicas = [_prepared(root, preset, seed, base) for seed in seeds]
+    project = load_project(replicas[0].folder / PARAMS_FILE)
+    if unknown := [game for game in games if game not in project.environments]:
+        raise ParamsError(f"the preset {preset} has no game `{unknown[0]}`. It has: {', '.join(project.environments)}.")
+    if project.recordings:
+        raise ParamsError(f"the preset {preset} learns from recordings, which a clone does not have.")
+    names = list(games) or project.environments
+    todo = [replica for replica in replicas if not replica.done]
+    places = max(1, cores() // (project.compute.threads * max(1, games_at_a_time(project) if not games else 1)))
+    print(_forecast(root, project, names, replicas, min(places, max(1, len(todo)))), flush=True)
+    if todo and not dry:
+        targets = [f"evaluate@{key}" for key, agent in project.agents.items() if agent.env in games]
+        command = [sys.executable, "-m", "worldmodels.cli.main", "repro", *targets]
+        codes = run_together([Command(command, replica.folder, _environment()) for replica in todo], places)
+        for replica, code in zip(todo, codes, strict=True):
+            if code == 0:
+                _drop_frames(replica.folder, project)
+                (replica.folder / DONE).touch()
+        if failed := [str(replica.seed) for replica, code in zip(todo, codes, strict=True) if code]:
+            raise WorldModelsError(f"not done: seed {', '.join(failed)}, see above. The same command goes on there.")
+    finished = [replica for replica in replicas if replica.done]
+    if not finished:
+        return "No seed is done yet."
+    parts = [_game(base, project, name, finished) for name in names]
+    return "\n\n".join([*parts, WORDS])
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Return seeds from text.
+
+    >>> parse_seeds("0, 1,2")
+    [0, 1, 2]
+
+    Raises:
+        ParamsError: it is no list of different whole numbers.
+    """
+    try:
+        seeds = [int(part) for part in text.split(",")]
+    except ValueError:
+        seeds = []
+    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0 or max(seeds) >= 2**31:
+        raise ParamsError(f"--seeds {text!r}: write different numbers from 0 with commas between them, such as 0,1,2.")
+    return seeds
+
+
+def _prepared(root: Path, preset: str, seed: int, base: Path) -> Replica:
+    """Return a seed's clone, made if there is none, with its params and the cache that all seeds share."""
+    replica, head = Replica(seed, base / f"seed-{seed}"), _git(root, "rev-parse", "HEAD")
+    if not replica.folder.exists():
+        edited = _git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", f":!{PARAMS_FILE}", ":!dvc.lock")
+        if edited:
+            raise ParamsError(f"these edits are not committed, and replicas are clones of the last commit:\n{edited}")
+        partial = replica.folder.with_suffix(".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        _git(root, "clone", "--quiet", "--no-tags", str(root.resolve()), str(partial))
+        use_preset(partial, preset, [], force=True)
+        params = yaml.safe_load((partial / PARAMS_FILE).read_text())
+        write_bytes(partial / PARAMS_FILE, yaml.safe_dump(params | {"seed": seed}, sort_keys=False).encode())
+        write_bytes(partial / ".dvc/config.local", f"[cache]\n    dir = {root.resolve() / FOLDER / 'cache'}\n".encode())
+        load_project(partial / PARAMS_FILE)
+        partial.rename(replica.folder)
+    elif (there := _git(replica.folder, "rev-parse", "HEAD")) != head:
+        print(
+            f"note: seed {seed} is of commit {there[:7]}, and goes on with its code. Without {replica.folder} it begins anew."
+        )
+    return replica
+
+
+def _forecast(root: Path, project: Project, games: Sequence[str], replicas: Sequence[Replica], at_once: int) -> str:
+    """Return how long it will take and how much of the disk.
+
+    Raises:
+        WorldModelsError: so much is not free.
+    """
+    rates = next(iter(read_rates(root / RATES).values()), {})
+    expected, times = forecast(project, rates), [replica.times() for replica in replicas]
+    stages = [stage for game in games for stage in stages_of(project, game)]
+    known = dict(pair for each in times for pair in each.items())
+    left = [[stage for stage in stages if stage not in own] for own, each in zip(times, replicas, strict=True) if not each.done]
+    seconds = [seconds_left(expected, each, known) for each in left]
+    seconds = [
+        sum(expected[stage] for stage in each) if math.isnan(own) else own for each, own in zip(left, seconds, strict=True)
+    ]
+    frames = sum(frames_collected(project, rates, game) for game in games)
+    frames = 0.0 if math.isnan(frames) else frames
+    needed = bool(left) * at_once * 2 * frames * FRAME_BYTES + len(left) * len(games) * KEPT_BYTES
+    free = shutil.disk_usage(root).free
+    if needed > free:
+        raise WorldModelsError(f"{len(left)} seeds need about {needed / 1e9:.0f} GB of disk; {free / 1e9:.0f} GB are free.")
+    took = span(sum(seconds) / max(1, cores() // project.compute.threads))
+    return f"{len(left)} of {len(replicas)} seeds to compute: about {took} here, and {needed / 1e9:.1f} GB of disk."
+
+
+def _drop_frames(folder: Path, project: Project) -> None:
+    """Remove what was seen, from the folder and from the cache: V, M and C were learned from it, and nothing else needs it."""
+    stages = (yaml.safe_load((folder / "dvc.lock").read_text()) or {}).get("stages", {})
+    cache = folder.parents[1] / "cache/files/md5"
+    for key in project.world_models:
+        shutil.rmtree(WorldModelFiles(key, folder).episodes, ignore_errors=True)
+        for out in stages.get(f"collect@{key}", {}).get("outs", []):
+            if out["path"].endswith("/episodes"):
+                listing = cache / out["md5"][:2] / out["md5"][2:]
+                if listing.exists():
+                    for each in json.loads(listing.read_text()):
+                        (cache / each["md5"][:2] / each["md5"][2:]).unlink(missing_ok=True)
+                    listing.unlink()
+
+
+def _game(base: Path, project: Project, game: str, replicas: Sequence[Replica]) -> str:
+    """Return the table of a game, and draw its figure."""
+    keys = [key for key, agent in project.agents.items() if agent.env == game and agent.study == NO_STUDY]
+    picture, stages = base / f"{game}.png", set(stages_of(project, game))
+    told = summary(game, keys, [replica.folder for replica in replicas])
+    config = project.sections[game].game
+    write_png(picture, profile_lines(told.runs, told.blind, config.limit if config.survival else None))
+    minutes = sum(took for replica in replicas for stage, (_, took) in replica.times().items() if stage in stages) / 60
+    seeds = ", ".join(str(replica.seed) for replica in replicas)
+    return f"{told.text}\nSeeds {seeds}; {minutes / len(replicas):.0f} minutes a seed, its stages summed. Figure: {picture}"
+
+
+def _environment() -> dict[str, str]:
+    """Return the variables with which a clone runs: its own code, and this Python."""
+    path = os.pathsep.join(filter(None, ("src", os.environ.get("PYTHONPATH"))))
+    tools = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
+    return os.environ | {"PYTHONPATH": path, "PATH": tools}
+
+
+def _git(folder: Path, *arguments: str) -> Any:
+    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ParamsError(f"`git {arguments[0]}` failed in {folder}: {done.stderr.strip()}")
+    return done.stdout.strip()

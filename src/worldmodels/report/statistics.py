@@ -1,0 +1,81 @@
+"""What several seeds of one recipe say together: intervals, the middle half, who does better (Agarwal et al. 2021).
+
+A score is an episode's return, a run is the scores of one chain seed. Seeds differ more than episodes do, so an interval
+comes from drawing seeds first, and then episodes of each seed that was drawn (a two-level bootstrap).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+SAMPLES = 2000
+"""Draws of a bootstrap."""
+LEVEL = 0.95
+"""Share of the draws that an interval holds."""
+Runs = Sequence[np.ndarray]
+"""The scores of each seed, (N,)."""
+
+
+class Estimate(NamedTuple):
+    """A figure and its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def mean(runs: Runs) -> float:
+    """Return the mean over seeds of their mean scores."""
+    return float(np.mean([scores.mean() for scores in runs]))
+
+
+def interquartile_mean(runs: Runs) -> float:
+    """Return the mean of the middle half of all scores: few very good or bad episodes do not move it.
+
+    >>> interquartile_mean([np.array([0.0, 1.0, 2.0, 900.0])])
+    1.5
+    """
+    scores = np.sort(np.concatenate(list(runs)))
+    cut = len(scores) // 4
+    return float(scores[cut : len(scores) - cut].mean())
+
+
+def share_above(runs: Runs, points: np.ndarray) -> np.ndarray:
+    """Return the share of scores that are at least as high as each of ``points``, (K,), each seed counting alike."""
+    return np.mean([(scores[:, None] >= points).mean(0) for scores in runs], axis=0)
+
+
+def improvement(runs: Runs, others: np.ndarray) -> float:
+    """Return the probability that an episode of the recipe is better than one of ``others``, (M,); a tie counts half.
+
+    >>> improvement([np.array([1.0, 3.0])], np.array([1.0, 2.0]))
+    0.625
+    """
+    ranked = np.sort(others)
+    wins = [(np.searchsorted(ranked, scores, "left") + np.searchsorted(ranked, scores, "right")).mean() for scores in runs]
+    return float(np.mean(wins) / 2 / len(ranked))
+
+
+def draws(runs: Runs, seed: int = 0) -> list[list[np.ndarray]]:
+    """Return ``SAMPLES`` runs as they might have been: seeds drawn with replacement, and of each its episodes."""
+    random = np.random.default_rng(seed)
+
+    def drawn() -> list[np.ndarray]:
+        chosen = (runs[number] for number in random.integers(len(runs), size=len(runs)))
+        return [scores[random.integers(len(scores), size=len(scores))] for scores in chosen]
+
+    return [drawn() for _ in range(SAMPLES)]
+
+
+def estimate(runs: Runs, figure: Callable[[Runs], float], sampled: Sequence[Runs] | None = None) -> Estimate:
+    """Return a figure of the runs, and the interval that holds ``LEVEL`` of its values over ``draws``."""
+    values = [figure(each) for each in (draws(runs) if sampled is None else sampled)]
+    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Estimate(figure(runs), float(low), float(high))
+
+
+def chance_above(sampled: Sequence[Runs], other: float, stderr: float = 0.0, seed: int = 0) -> float:
+    """Return how often the recipe's mean is above another mean that is known with this standard error."""
+    theirs = other + stderr * np.random.default_rng(seed).standard_normal(len(sampled))
+    return float(np.mean([mean(each) for each in sampled] > theirs))

@@ -1,0 +1,105 @@
+"""``wm replicate``: two seeds of one iteration, for real; the statistics beside what can be known without them."""
+
+import json
+
+import numpy as np
+import pytest
+import yaml
+from lab import commit, make_project, one_iteration, run
+
+from worldmodels.cli.replicate import parse_seeds
+from worldmodels.errors import ParamsError
+from worldmodels.report.comparisons import profile_lines
+from worldmodels.report.statistics import chance_above, draws, estimate, improvement, mean, share_above
+
+REPLICATE = ("wm", "replicate", "tiny", "--seeds", "1,0", "--game", "doom")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A project with two seeds of the preset ``tiny``; ``said`` beside it is what the command said."""
+    folder = make_project(tmp_path_factory.mktemp("replicate") / "project", one_iteration())
+    (folder / "presets/tiny.yaml").write_text((folder / "params.yaml").read_text())
+    commit(folder, "A preset")
+    (folder / "params.yaml").write_text("edited: and of no matter\n")
+    done = run(folder, *REPLICATE)
+    (folder.parent / "said").write_text(done.stdout)
+    return folder
+
+
+def test_each_seed_is_computed_from_nothing_with_its_seed_and_the_rest_of_the_preset(folder):
+    preset = yaml.safe_load((folder / "presets/tiny.yaml").read_text())
+    scores = []
+    for seed in (0, 1):
+        own = folder / f"replicas/tiny/seed-{seed}"
+        assert yaml.safe_load((own / "params.yaml").read_text()) == preset | {"seed": seed}
+        scores.append(json.loads((own / "metrics/doom-1.json").read_text()))
+        assert scores[-1]["seed"] == seed
+        assert json.loads((own / ".tracking/times.json").read_text())["memory@doom-1"][1] > 0
+    told = (folder.parent / "said").read_text()
+    assert "2 of 2 seeds to compute" in told
+    line = next(line for line in told.splitlines() if line.startswith("doom-1 "))
+    assert line.split()[1] == f"{np.mean([score['real']['mean'] for score in scores]):,.0f}"
+    assert line.endswith(", ".join(f"{score['real']['mean']:,.0f}" for score in reversed(scores)))  # in the order asked for
+    assert (folder / "replicas/tiny/doom.png").exists()
+
+
+def test_a_seed_that_is_done_has_its_models_and_no_frames_and_is_not_computed_again(folder):
+    for seed in (0, 1):
+        models = folder / f"replicas/tiny/seed-{seed}/artifacts/world_models/doom-1"
+        assert (models / "memory.safetensors").exists()
+        assert not (models / "episodes").exists()
+    kept = sum(path.stat().st_size for path in (folder / "replicas/cache").rglob("*") if path.is_file())
+    lock = yaml.safe_load((folder / "replicas/tiny/seed-0/dvc.lock").read_text())["stages"]
+    frames = next(out["size"] for out in lock["collect@doom-1"]["outs"] if out["path"].endswith("/episodes"))
+    models = sum(out["size"] for stage in lock.values() for out in stage["outs"] if not out["path"].endswith("/episodes"))
+    assert frames > 0
+    assert kept < 2 * models + frames
+    again = run(folder, *REPLICATE).stdout
+    assert "0 of 2 seeds to compute" in again
+    assert again.splitlines()[1:] == (folder.parent / "said").read_text().splitlines()[-len(again.splitlines()) + 1 :]
+
+
+def test_edits_that_a_clone_would_not_have_are_refused(folder):
+    code = folder / "src/worldmodels/seeds.py"
+    before = code.read_text()
+    code.write_text(before + "# edited\n")
+    refused = run(folder, "wm", "replicate", "tiny", "--seeds", "2", check=False)
+    code.write_text(before)
+    assert refused.returncode == 2
+    assert "src/worldmodels/seeds.py" in refused.stderr
+    assert not (folder / "replicas/tiny/seed-2").exists()
+
+
+@pytest.mark.parametrize("text", ["", "a", "1,1", "-1", "0;1"])
+def test_seeds_are_different_numbers(text):
+    with pytest.raises(ParamsError, match="--seeds"):
+        parse_seeds(text)
+
+
+def test_an_interval_over_seeds_is_as_wide_as_seeds_differ_however_many_episodes_they_have():
+    random = np.random.default_rng(1)
+    runs = [level + random.standard_normal(2000) for level in (0.0, 10.0, 20.0)]
+    found = estimate(runs, mean)
+    assert found.value == pytest.approx(10, abs=0.1)
+    assert 15 < found.high - found.low < 20  # of three seeds: all draws of one and the same seed are 1 in 9
+    alike = estimate([random.standard_normal(400) for _ in range(3)], mean)
+    expected = 2 * 1.96 / np.sqrt(1200)
+    assert expected < alike.high - alike.low < 2 * expected  # seeds by chance, and episodes
+
+
+def test_a_recipe_that_is_better_by_more_than_its_error_is_better_in_most_draws():
+    runs = [np.array([9.0, 11.0]), np.array([10.0, 12.0])]
+    assert improvement(runs, np.array([0.0, 1.0])) == 1
+    assert improvement(runs, runs[0]) == np.mean([0.5, 0.75])
+    drawn = draws(runs)
+    assert chance_above(drawn, 8.0) == 1
+    assert chance_above(drawn, 13.0) == 0
+    assert 0.2 < chance_above(drawn, 10.5, stderr=1.0) < 0.8
+    assert share_above(runs, np.array([9.5, 12.0])).tolist() == [0.75, 0.25]
+
+
+def test_lives_that_the_limit_cut_off_are_marked_and_nothing_is_drawn_beyond():
+    runs = [np.array([100.0, 2100.0]), np.array([2100.0, 700.0])]
+    cut, whole = (profile_lines(runs, np.array([200.0, 300.0]), limit) for limit in (2100.0, None))
+    assert (cut != whole).any()
