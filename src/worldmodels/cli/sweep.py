@@ -70,12 +70,12 @@ def sweep(
         WorldModelsError: the folder is not one that DVC can run experiments in.
     """
     axes = parse(assignments)
+    points = _points(root, axes, targets)
     if any("seed" in axis.keys for axis in axes):
         print(
             "note: `wm replicate PRESET --seeds 0,1,2` computes a preset with several seeds, and compares them.",
             file=sys.stderr,
         )
-    points = _points(root, axes, targets)
     known = {experiment.name for experiment in list_experiments(root)}
     tracked = os.environ.get("WM_TRACKING", "").lower() not in ("off", "0", "false")
     table: list[dict[str, Any]] = []
