@@ -6,7 +6,7 @@ from pipeline.stage import Stage, run_stage
 from worldmodels.storage.episodes import FrameReader
 from worldmodels.storage.files import write_curve
 from worldmodels.storage.weights import load_model, load_tensors, save_model
-from worldmodels.vision.model import Vision
+from worldmodels.vision.model import Vision, VisionConfig
 from worldmodels.vision.training import VisionTraining, new_vision, novelty, train_vision
 
 
@@ -15,7 +15,7 @@ def main(stage: Stage) -> None:
     files, earlier = stage.model, stage.before.vision
     reader = FrameReader(files.data)
     shape = load_tensors(earlier)[1].get("config")
-    if shape == config.model.model_dump():
+    if shape is not None and VisionConfig(**shape) == config.model:
         model = load_model(earlier, Vision.from_description)
         new = novelty(model.to(stage.device), reader, len(FrameReader(stage.before.data, verify=False)))
         stays = new <= config.refresh or not config.optimiser.warm_updates

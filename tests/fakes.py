@@ -18,14 +18,16 @@ class FakeWorlds:
         memory: M of value gradients.
         seen: features of the data, (n, F).
         won: sum of rewards of an episode that is won.
+        choices: of the game.
+        spread: of the returns of the data.
     """
 
-    def __init__(self, open_world, *, memory=None, seen=None, won=0.0):
+    def __init__(self, open_world, *, memory=None, seen=None, won=0.0, choices=(), spread=10.0):
         self.open_world, self.memory, self._seen = open_world, memory, seen
         world = open_world(0)
         self.feature_size, self.action_size = world.feature_size, world.action_size
-        self.opened = []
-        self.game = SimpleNamespace(patience=0, won=won)
+        self.opened, self._spread = [], spread
+        self.game = SimpleNamespace(patience=0, won=won, choices=choices)
 
     def dream(self, moments, *, num_steps, temperature, **pay):
         return partial(self._open, num_steps)
@@ -38,6 +40,9 @@ class FakeWorlds:
 
     def arena(self, open_world, told=None):
         return Arena(LocalEngine(1), open_world, told)
+
+    def spread(self, discount):
+        return self._spread
 
     def seen(self, seed=None):
         return np.eye(self.feature_size) if self._seen is None else self._seen

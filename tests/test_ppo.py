@@ -8,7 +8,7 @@ from fakes import FakeWorlds, context
 from worldmodels.controller.config import ControllerSection
 from worldmodels.controller.model import ControllerConfig, Controllers, first_parameters, parameter_count
 from worldmodels.controller.phases.ppo import PPOConfig
-from worldmodels.controller.phases.vec_env import REWARD_SCALE, WorldVecEnv
+from worldmodels.controller.phases.vec_env import WorldVecEnv
 from worldmodels.controller.policy import ControllerPolicy
 from worldmodels.rollout.loop import run_episodes
 from worldmodels.rollout.world import Step
@@ -70,7 +70,7 @@ def learner(config, start, phase=PHASE):
 
 
 def test_lanes_go_on_with_the_next_episode_and_give_what_the_rollout_gives():
-    env = WorldVecEnv(Follow(), 3, iter(range(100)))
+    env = WorldVecEnv(Follow(), 3, iter(range(100)), 0.1)
     features = env.reset()
     np.testing.assert_allclose(features[:, 0], np.sin(np.arange(3) * 1.7), rtol=1e-5)
     weights = np.array([[0.4, 0.1]], np.float32)
@@ -98,8 +98,8 @@ def test_lanes_go_on_with_the_next_episode_and_give_what_the_rollout_gives():
     assert {True, False} == set(cut)
     expected = run_episodes(Follow(), policy, range(100)).total[0]
     np.testing.assert_allclose(env.finished, expected[finished], atol=1e-4)  # each that of its own episode
-    assert paid == pytest.approx(REWARD_SCALE * env.paid, rel=1e-5)
-    assert paid == pytest.approx(REWARD_SCALE * (sum(env.finished) + env._total.sum()), rel=1e-4)
+    assert paid == pytest.approx(0.1 * env.paid, rel=1e-5)
+    assert paid == pytest.approx(0.1 * (sum(env.finished) + env._total.sum()), rel=1e-4)
 
 
 @pytest.mark.parametrize("hidden", [0, 6])
@@ -119,12 +119,66 @@ def test_it_begins_at_c_and_learns(hidden, bias):
     assert last.told["noise"] < first.told["noise"]
 
 
-def test_a_state_taken_over_goes_on_alike():
+class Cents(Follow):
+    """Everything is worth a hundredth."""
+
+    def step(self, actions):
+        step = super().step(actions)
+        return step._replace(reward=step.reward / 100)
+
+
+def test_what_is_learned_does_not_depend_on_the_unit_of_the_rewards():
+    config, learned = ControllerConfig(features="z", hidden=0, bias=True), []
+    for world, spread in ((Follow, 10.0), (Cents, 0.1)):
+        ppo = PHASE.open(context(FakeWorlds(lambda _, world=world: world(), spread=spread), config), np.zeros(3))
+        for number in range(3):
+            last = ppo.generation(number)
+        learned.append(last.parameters)
+    np.testing.assert_allclose(*learned, atol=1e-3)
+
+
+class Choose(Follow):
+    """The first of two choices should be its third option if the first feature is above 0, else its first."""
+
+    action_size = 5
+
+    def step(self, actions):
+        taken = actions[:, :3].argmax(1)
+        assert ((actions == 1).sum(1) == 2).all() or not isinstance(self, Counted)
+        reward = (taken == torch.where(self.features()[:, 0] > 0, 2, 0)).float()
+        return super().step(torch.zeros(len(actions), 1))._replace(reward=reward)
+
+
+class Counted(Choose):
+    """It is played by PPO, which takes one option of each choice."""
+
+
+@pytest.mark.parametrize("hidden", [0, 6])
+def test_if_actions_are_choices_an_option_of_each_is_drawn_and_the_largest_number_learns_to_win(hidden):
+    config = ControllerConfig(features="z", hidden=hidden, bias=True)
+    worlds = FakeWorlds(lambda _: Counted(), choices=(3, 2))
+    start = first_parameters(config, 2, 5, 0)
+    ppo = PHASE.open(context(worlds, config), start)
+    np.testing.assert_allclose(ppo.parameters, start, rtol=1e-6)
+    first = ppo.generation(0)
+    for number in range(1, PHASE.updates):
+        last = ppo.generation(number)
+    policy = ControllerPolicy(Controllers(config, torch.from_numpy(last.parameters).float()[None], 2, 5))
+    returns = run_episodes(Choose(), policy, range(40))
+    assert returns.total.sum() / returns.length.sum() > 0.9
+    assert "noise" not in last.told
+    assert last.told["entropy"] < first.told["entropy"] == pytest.approx(np.log(6), rel=0.02)
+
+
+@pytest.mark.parametrize("choices", [(), (3, 2)])
+def test_a_state_taken_over_goes_on_alike(choices):
     config = ControllerConfig(features="z", hidden=0, bias=True)
-    one = learner(config, np.zeros(3))
+    worlds = FakeWorlds(lambda _: Choose() if choices else Follow(), choices=choices)
+    start = np.zeros(parameter_count(config, 2, worlds.action_size))
+    one = PHASE.open(context(worlds, config), start)
     for number in range(3):
         one.generation(number)
-    other = learner(config, np.zeros(3))
+    other = PHASE.open(context(worlds, config), start)
     other.state = one.state
     np.testing.assert_array_equal(one.generation(3).parameters, other.generation(3).parameters)
 

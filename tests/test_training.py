@@ -19,7 +19,7 @@ from worldmodels.storage.episodes import EpisodeWriter, FrameReader
 from worldmodels.storage.files import write_bytes, write_json
 from worldmodels.storage.weights import load_model, load_tensors, save_model
 from worldmodels.vision.encode import encode_rows
-from worldmodels.vision.model import Vision, VisionConfig, VisionLossConfig
+from worldmodels.vision.model import Vision, VisionConfig, VisionLossConfig, to_images
 from worldmodels.vision.training import VisionTraining, new_vision, novelty, train_vision
 
 
@@ -186,6 +186,24 @@ def test_v_learns_and_the_same_seed_gives_the_same_weights(manifest):
     assert held_out[-1] < 0.7 * held_out[0]
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
     assert not torch.equal(model.mean.weight, other.mean.weight)
+
+
+def test_v_with_a_background_begins_at_the_mean_image_and_keeps_it(manifest, tmp_path):
+    config = vision_training(updates=1, batch=2).model_copy(update={"model": VisionConfig(latent=4, background=True)})
+    model, reader = new_vision(config.model, 1), FrameReader(manifest)
+    plain = new_vision(VisionConfig(latent=4), 1)
+    first, *_ = train_vision(model, reader, config, seed=1, updates=range(1), observe=quiet)
+    first_of_plain, *_ = train_vision(
+        plain, reader, vision_training(updates=1, batch=2), seed=1, updates=range(1), observe=quiet
+    )
+    assert first["reconstruction"] < 0.5 * first_of_plain["reconstruction"]
+    images = to_images(torch.from_numpy(reader.frames(list(range(len(reader))))))
+    torch.testing.assert_close(torch.sigmoid(model.background), images.mean(0).clamp(0.01, 0.99), atol=0.1, rtol=0)
+    save_model(tmp_path / "vision", model)
+    kept = load_model(tmp_path / "vision", Vision.from_description)
+    train_vision(kept, reader, config, seed=1, updates=range(1), observe=quiet)
+    assert torch.equal(kept.background, model.background)
+    assert plain.describe() == {"config": {"latent": 4}}  # as before there was a background
 
 
 def test_v_that_is_not_trained_on_stays_as_it_is_and_is_still_judged(manifest):

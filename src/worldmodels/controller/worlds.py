@@ -115,6 +115,10 @@ class Worlds:
         """Return a place to play with many candidates: here, or on the workers of the engine; ``told`` is told of play."""
         return Arena(self._engine, open_world, told)
 
+    def spread(self, discount: float) -> float:
+        """Return how far apart the discounted returns behind the frames of the data are: their standard deviation."""
+        return float(np.std(discounted(self.rows["reward"], self.rows["first"], discount)))
+
     def seen(self, seed: int | None = None) -> np.ndarray:
         """Return what C would have seen in the data, (n, F) float64; see ``played_features``."""
         return played_features(self.features, self._judge, self.rows, seed)
@@ -126,6 +130,20 @@ class Worlds:
         """
         rows = {name: each[-newest:] for name, each in self.rows.items()}
         return played_skill(self.features, self._judge, rows, seed)
+
+
+def discounted(reward: Tensor, first: Tensor, discount: float) -> np.ndarray:
+    """Return the discounted sum of rewards from each row on to the end of its episode, (N,); a reward that is NaN counts as 0.
+
+    >>> discounted(torch.tensor([0.0, 4.0, 0.0, 1.0]), torch.tensor([True, False, False, True]), 0.5).tolist()
+    [2.0, 4.0, 0.0, 1.0]
+    """
+    worth, total = [], 0.0
+    for paid, begins in zip(reward.nan_to_num().tolist()[::-1], first.tolist()[::-1], strict=True):
+        total = paid + discount * total
+        worth.append(total)
+        total = 0.0 if begins else total
+    return np.array(worth[::-1])
 
 
 def _open_games(game: GameConfig, threads: int, *known: Any) -> RealWorld:

@@ -13,6 +13,9 @@ class VisionConfig(Config):
     """The shape of V."""
 
     latent: int = Field(ge=1, le=1024)  # Z, latent size (paper: 32 for CarRacing, 64 for Take Cover)
+    # decode what differs from the mean image of the first data. Else V first learns all that never changes, and only then where
+    # something small is
+    background: bool = False
 
 
 class VisionLossConfig(Config):
@@ -40,6 +43,9 @@ class Vision(nn.Module):
     4348547
     """
 
+    background: Tensor
+    """Logits of the mean image, (3, 64, 64), if ``config.background``; zeros before it is trained."""
+
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
         self.config = config
@@ -59,6 +65,8 @@ class Vision(nn.Module):
             nn.ReLU(), nn.ConvTranspose2d(64, 32, 6, 2),
             nn.ReLU(), nn.ConvTranspose2d(32, 3, 6, 2),
         )  # fmt: skip
+        if config.background:
+            self.register_buffer("background", torch.zeros(3, 64, 64))
         for layer in [*self.encoder, *self.decoder]:  # not `first`, a matrix product: its 3 million weights would be copied
             layer.to(memory_format=torch.channels_last)
 
@@ -69,7 +77,9 @@ class Vision(nn.Module):
 
     def describe(self) -> dict[str, Any]:
         """Return what ``from_description`` needs to build the same shape again."""
-        return {"config": self.config.model_dump()}
+        # A V without a background is told as before there was one: it is of the same shape.
+        unsaid = {"background"} if not self.config.background else None
+        return {"config": self.config.model_dump(exclude=unsaid)}
 
     @classmethod
     def from_description(cls, description: dict[str, Any]) -> "Vision":
@@ -87,7 +97,8 @@ class Vision(nn.Module):
         # The first deconvolution sees a 1x1 image: it is a matrix product, and much faster as one.
         weight = self.first.weight  # (1024, 128, 5, 5)
         image = (hidden @ weight.flatten(1)).view(-1, *weight.shape[1:]) + _bias(self.first).view(1, -1, 1, 1)
-        return torch.sigmoid(self.decoder(image.contiguous(memory_format=torch.channels_last)).float())
+        logits = self.decoder(image.contiguous(memory_format=torch.channels_last)).float()
+        return torch.sigmoid(logits + self.background.float() if self.config.background else logits)
 
     def loss(self, images: Tensor, noise: Tensor, config: VisionLossConfig, mean_image: Tensor) -> VisionLoss:
         """Return the loss: squared error summed over pixels, plus the KL above its tolerance.

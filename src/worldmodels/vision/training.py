@@ -22,6 +22,8 @@ HELD_OUT = 20
 """One chunk in so many is for validation."""
 ACTIVE_VARIANCE = 0.01
 """A latent dimension is active if its mean varies by more than this over frames (Burda et al. 2016, section 5.2)."""
+DARKEST = 0.01
+"""The background is at least that far from black and from white: where a sigmoid is all but flat, nothing is learned."""
 POOL = 256
 """Chunks that are mixed at a time: 16,384 frames, 200 MB."""
 
@@ -72,6 +74,8 @@ def train_vision(
     batches = enumerate(_batches(reader, training, config.optimiser.batch, seed))
     validation = _spread(reader, held_out, 8 * config.optimiser.batch)
     mean_image = _mean_image(reader, training).to(model.device)
+    if model.config.background and not bool(model.background.any()):
+        model.background.copy_(torch.logit(mean_image, eps=DARKEST))
     loss_config = config.loss
 
     def terms(images: Tensor, noise: Tensor) -> dict[str, Tensor]:

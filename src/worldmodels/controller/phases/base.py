@@ -158,7 +158,8 @@ class LearnerConfig(PhaseConfig):
     # at the end of a run, with a straight line between; 0: the same as at the start
     final_learning_rate: float = Field(default=0.0, ge=0, le=1)
     discount: float = Field(default=0.99, gt=0, lt=1)  # gamma
-    noise: float = Field(default=0.5, gt=0, le=10)  # standard deviation of an action before its tanh, at the start
+    # standard deviation of an action before its tanh, at the start; of no account if actions are choices
+    noise: float = Field(default=0.5, gt=0, le=10)
 
     @property
     def per_run(self) -> int:

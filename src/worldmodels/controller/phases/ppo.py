@@ -1,6 +1,7 @@
 """PPO of stable-baselines3 (Schulman et al. 2017), on the features of any world.
 
-The policy is C itself: its mean before the last tanh is C's, and its noise lies there too. What PPO leaves is an ordinary C.
+The policy is C itself: its mean before the last tanh is C's, and its noise lies there too. If an action is choices, C's numbers
+before the last tanh are the log weights of the options, one of which is drawn. What PPO leaves is an ordinary C.
 Its critic says what the rest of an episode is worth, so short dreams need not be short-sighted.
 """
 
@@ -17,6 +18,9 @@ from worldmodels.controller.phases.base import Context, Generation, Given, Learn
 from worldmodels.errors import WorldModelsError
 from worldmodels.learning.resume import restore, state_of
 from worldmodels.worlds.curiosity import Curious
+
+REWARD_SCALE = 0.1
+"""Of what the critic sees if C is paid with something that is not in the data, or the data have no rewards."""
 
 
 class PPOConfig(PaidConfig, LearnerConfig):
@@ -71,7 +75,10 @@ class PPO:
         model, worlds = context.model, context.worlds
         # In the dream one step more than is played: what a dream that is cut off is worth is the critic's to say.
         world = config.opener(worlds, config.num_steps + (config.world == "dream"))()
-        self._env = WorldVecEnv(world, config.num_envs, iter(()))
+        # A critic whose errors are larger than all that can be won teaches noise.
+        spread = worlds.spread(config.discount) if config.pay == "return" else 0.0
+        scale = 1 / spread if spread > 0 else REWARD_SCALE
+        self._env = WorldVecEnv(world, config.num_envs, iter(()), scale, worlds.game.choices)
         self._ppo = Library(
             "MlpPolicy",
             self._env,
@@ -110,17 +117,19 @@ class PPO:
         set_random_seed(context.draw(number) % 2**32)
         steps = config.num_envs * config.num_steps
         self._env.begin(context.episodes(config.purpose, number * steps))
-        for parameter in [*self._parts(), self._ppo.policy.log_std]:
+        for parameter in [*self._parts(), *self._noise()]:
             parameter.requires_grad_(number >= config.critic_updates)
         rate = config.learning_rate_at(number)
         self._ppo.lr_schedule = lambda _: rate  # the library's own goes along one collection
         self._ppo._last_obs = None  # the library keeps lanes going from one collection to the next
         self._ppo.learn(steps, log_interval=10**9)
+        logged, noise = self._ppo.logger.name_to_value, self._noise()
         told = {
             "ended": len(self._env.finished),
             "reward": self._env.paid / steps,
-            "noise": float(self._ppo.policy.log_std.detach().exp().mean()),
-            "explained": float(self._ppo.logger.name_to_value["train/explained_variance"]),
+            **({"noise": float(noise[0].detach().exp().mean())} if noise else {}),
+            "entropy": -float(logged["train/entropy_loss"]),
+            "explained": float(logged["train/explained_variance"]),
         }
         returns = np.array(self._env.finished if config.pay == "return" else [])
         return Generation(self.parameters, returns, steps, told)
@@ -133,6 +142,10 @@ class PPO:
     def parameters(self) -> np.ndarray:
         """C as it is now, (N,) float64."""
         return torch.cat([part.detach().flatten() for part in self._parts()]).double().numpy()
+
+    def _noise(self) -> list[Tensor]:
+        """Return the log standard deviations of the noise, one tensor; none if an action is choices."""
+        return [] if self._context.worlds.game.choices else [self._ppo.policy.log_std]
 
     def _parts(self) -> list[Tensor]:
         return [part for layer in self._layers for part in ([layer.weight, layer.bias] if self._bias else [layer.weight])]

@@ -5,14 +5,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from gymnasium.spaces import Box
+from gymnasium.spaces import Box, MultiDiscrete
 from stable_baselines3.common.vec_env import VecEnv
+from torch.nn.functional import one_hot
 
+from worldmodels.games.choices import Choices
 from worldmodels.rollout.lanes import Lanes
 from worldmodels.rollout.world import World
 
-REWARD_SCALE = 0.1
-"""Rewards as the critic sees them: returns are then of the order of ten."""
 REACH = 10.0
 """Bound of an action before its tanh; stable-baselines3 asks for one."""
 
@@ -47,16 +47,20 @@ class WorldVecEnv(PlainVecEnv):
         world: without lanes; it is neither opened nor closed here.
         lanes: B.
         seeds: of the episodes, in the order in which they begin.
+        scale: of the rewards that the critic sees.
+        choices: of the game (``GameConfig.choices``): then an action is the number of an option for each of them.
     """
 
-    def __init__(self, world: World, lanes: int, seeds: Iterator[int]) -> None:
-        shape, actions = (world.feature_size,), (world.action_size,)
-        super().__init__(lanes, Box(-np.inf, np.inf, shape, np.float32), Box(-REACH, REACH, actions, np.float32))
+    def __init__(self, world: World, lanes: int, seeds: Iterator[int], scale: float, choices: Choices = ()) -> None:
+        seen = Box(-np.inf, np.inf, (world.feature_size,), np.float32)
+        acts = MultiDiscrete(choices) if choices else Box(-REACH, REACH, (world.action_size,), np.float32)
+        super().__init__(lanes, seen, acts)
+        self._scale, self._choices = scale, choices
         self.world, self.seeds, self._lanes = world, seeds, Lanes(world, lanes)
         self.finished: list[float] = []
         self.paid = 0.0
         self._total = np.zeros(lanes)
-        self._actions = np.zeros((lanes, world.action_size), np.float32)
+        self._actions = torch.zeros(lanes, world.action_size)
 
     def begin(self, seeds: Iterator[int]) -> None:
         """Take the episodes of a new collection."""
@@ -68,12 +72,15 @@ class WorldVecEnv(PlainVecEnv):
         return self._lanes.reset([next(self.seeds) for _ in range(self.num_envs)])
 
     def step_async(self, actions: np.ndarray) -> None:
-        """Note actions (B, A), before their tanh."""
-        self._actions = actions
+        """Note actions, (B, A) before their tanh, or (B, K) options of K choices."""
+        taken = torch.from_numpy(actions)
+        options = zip(taken.T, self._choices, strict=True) if self._choices else ()
+        parts = [2 * one_hot(each, count).float() - 1 for each, count in options]
+        self._actions = torch.cat(parts, 1) if parts else torch.tanh(taken)
 
     def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
         """Return features (B, F), rewards (B,), which lanes ended (B,), and how."""
-        step = self._lanes.step(torch.tanh(torch.from_numpy(self._actions)), self.seeds)
+        step = self._lanes.step(self._actions, self.seeds)
         self._total += step.rewards
         self.paid += float(step.rewards.sum())
         over = step.terminal | step.truncated
@@ -83,4 +90,4 @@ class WorldVecEnv(PlainVecEnv):
             infos[lane] = {"terminal_observation": step.last[lane], "TimeLimit.truncated": bool(step.truncated[lane])}
             self.finished.append(float(self._total[lane]))
         self._total[over] = 0
-        return step.seen, step.rewards * REWARD_SCALE, over, infos
+        return step.seen, step.rewards * self._scale, over, infos
