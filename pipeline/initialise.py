@@ -20,7 +20,8 @@ def main(stage: Stage) -> None:
     game: GameConfig = stage.params("game", Game)
     policies = game.policies
     block: Block = stage.params("evaluate.block", Block)
-    parts = shards(episode_seeds(block, stage.params("evaluate.episodes", int)), NUM_ENVS, stage.engine.workers)
+    # Large parts: what is not seen is soon played, and to start the games of a part takes longer than to play some of them.
+    parts = shards(episode_seeds(block, stage.params("evaluate.episodes", int)), 4 * NUM_ENVS, stage.engine.workers)
     tasks = [(game, policy, seeds, NUM_ENVS) for policy in policies.values() for seeds in parts]
     played = play(stage, play_blind, tasks, stage.checkpoint(), game.steps)
     returns = {name: join(played[i * len(parts) : (i + 1) * len(parts)]) for i, name in enumerate(policies)}

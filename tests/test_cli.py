@@ -870,16 +870,16 @@ class TestLedger:
         for name in ("results/ledger.csv", "results/headlines.csv", "docs/results.md", "README.md"):
             Path(name).parent.mkdir(exist_ok=True)
             shutil.copy(REPOSITORY / name, name)
-        result = wm("ledger", "add", "--run", "mine", "--hardware", "a machine", "--minutes", "doom-1=12.5")
+        result = wm("ledger", "add", "--run", "mine", "--hardware", "a machine")
         assert result.exit_code == 0, result.output
         row = next(line for line in Path("results/ledger.csv").read_text().splitlines() if line.startswith("mine,"))
-        assert row.startswith("mine,quick,take_cover,doom-1,0,0,test,20,500,250,55.9,900,12.5,a machine,")
+        assert row.startswith("mine,quick,take_cover,doom-1,0,0,test,20,500,250,55.9,900,,a machine,")
         assert wm("ledger", "write").exit_code == 0
         assert "| mine | doom-1 | quick | test | 500 ± 56 |" in Path("docs/results.md").read_text()
 
     @pytest.mark.parametrize(
         "arguments",
-        [["--run", "two words"], ["--run", ""], ["--run", "a", "--minutes", "x"], ["--run", "a", "--minutes", "x=-1"]],
+        [["--run", "two words"], ["--run", ""], ["--run", "a,b"], ["--run", "a", "--replicas", "quick"]],
     )
     def test_what_cannot_be_used_is_refused(self, project: Path, arguments: list[str]) -> None:
         assert wm("ledger", "add", *arguments).exit_code == 2

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from lab import commit, make_project, one_iteration, run
@@ -58,6 +59,18 @@ def test_a_seed_that_is_done_has_its_models_and_no_frames_and_is_not_computed_ag
     again = run(folder, *REPLICATE).stdout
     assert "0 of 2 seeds to compute" in again
     assert again.splitlines()[1:] == (folder.parent / "said").read_text().splitlines()[-len(again.splitlines()) + 1 :]
+
+
+def test_seeds_that_are_done_are_rows_of_the_ledger_with_the_minutes_of_their_stages(folder):
+    run(folder, "wm", "ledger", "add", "--run", "two", "--replicas", "tiny")
+    rows = pd.read_csv(folder / "results/ledger.csv").query("agent == 'doom-1'")
+    assert rows["chain_seed"].tolist() == [0, 1]
+    for seed, minutes in enumerate(rows["minutes"]):
+        times = json.loads((folder / f"replicas/tiny/seed-{seed}/.tracking/times.json").read_text())
+        needed = ("initialise@doom", *(f"{stage}@doom-1" for stage in ("collect", "vision", "encode", "memory", "controller")))
+        assert minutes == pytest.approx(sum(times[stage][1] for stage in needed) / 60, abs=0.01)
+    none = run(folder, "wm", "ledger", "add", "--run", "none", "--replicas", "laptop", check=False)
+    assert "`wm replicate laptop`" in none.stderr
 
 
 def test_edits_that_a_clone_would_not_have_are_refused(folder):

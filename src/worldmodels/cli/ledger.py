@@ -22,6 +22,8 @@ from worldmodels.report.table import GAMES, game_name, with_error
 from worldmodels.rollout.scores import read_blind
 from worldmodels.storage.files import read_json, write_bytes
 from worldmodels.storage.layout import METRICS, AgentFiles
+from worldmodels.tracking.course import TIMES, read_times
+from worldmodels.tracking.plan import read_plan
 
 LEDGER, HEADLINES = Path("results/ledger.csv"), Path("results/headlines.csv")
 README, PAGE, PICTURE = Path("README.md"), Path("docs/results.md"), Path("docs/images/ledger.png")
@@ -35,35 +37,30 @@ _WHOLE, _REAL = ("chain_seed", "controller_seed", "n"), ("mean", "std", "stderr"
 _NUMBERS: dict[str, Any] = dict.fromkeys(_WHOLE, "Int64") | dict.fromkeys(_REAL, "Float64")
 
 
-def add(root: Path, run: str, *, hardware: str = "", minutes: Sequence[str] = ()) -> str:
+def add(root: Path, run: str, *, hardware: str = "", folders: Sequence[Path] = ()) -> str:
     """Add the scores of the run that is here to the ledger; a row with the same run, agent and seeds is replaced.
 
     Args:
         root: the project's folder.
         run: name of the run, one word.
         hardware: what it ran on, for example ``AMD EPYC, 2 cores, bf16``.
-        minutes: ``agent=number``, the wall-clock minutes from nothing to that agent.
+        folders: of projects whose scores are added instead, such as the seeds of ``wm replicate``.
 
     Returns:
         What was added, in words.
 
     Raises:
-        ParamsError: the name or a number cannot be used.
+        ParamsError: the name cannot be used.
         ArtifactError: there are no scores, or a file lacks what a row needs.
     """
     if not run or any(letter.isspace() or letter == "," for letter in run):
         raise ParamsError(f"{run!r} is no name of a run: write one word, such as my-laptop.")
-    known = dict(_minutes(each) for each in minutes)
-    files = sorted((root / METRICS).glob("*.json"))
-    if not files:
-        raise ArtifactError(f"{root / METRICS} has no scores. `dvc repro evaluate` makes them.")
-    common = {"run": run, "hardware": hardware, "commit": _commit(root)}
-    rows = [common | {"minutes": known.get(row["agent"])} | row for file in files for row in _rows(root, file)]
+    rows = [{"run": run, "hardware": hardware} | row for folder in folders or [root] for row in _scored(folder)]
     added = pd.DataFrame([{name: _cell(row.get(name)) for name in COLUMNS} for row in rows])
     before = [_read(root / LEDGER, COLUMNS)] if (root / LEDGER).exists() else []
     table = pd.concat([*before, added]).drop_duplicates(_IDENTITY, keep="last")
     write_bytes(root / LEDGER, table.to_csv(index=False, lineterminator="\n").encode())
-    agents = ", ".join(row["agent"] for row in rows)
+    agents = ", ".join(dict.fromkeys(row["agent"] for row in rows))
     return f"{LEDGER} has the rows of {run}: {agents}. `wm ledger write` writes the pages anew."
 
 
@@ -199,6 +196,15 @@ def _read(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     return table
 
 
+def _scored(folder: Path) -> list[dict[str, Any]]:
+    """Return the rows of all scores of a project, with its commit."""
+    files = sorted((folder / METRICS).glob("*.json"))
+    if not files:
+        raise ArtifactError(f"{folder / METRICS} has no scores. `dvc repro evaluate` makes them.")
+    commit = _commit(folder)
+    return [row | {"commit": commit} for file in files for row in _rows(folder, file)]
+
+
 def _rows(root: Path, file: Path) -> list[dict[str, Any]]:
     """Return the row of an agent, or a row for every policy that does not look if the score is of the random one."""
     score = read_json(file)
@@ -211,7 +217,8 @@ def _rows(root: Path, file: Path) -> list[dict[str, Any]]:
             return [about | row | {"agent": _blind(name)} for name, row in policies.items()]
         seeds = {"chain_seed": score["seed"], "controller_seed": score["controller_seed"]}
         dream = (score["dream"] or {}).get("mean")
-        return [{"agent": score["key"]} | about | seeds | {**score["real"], "dream": dream}]
+        told = {"agent": score["key"], "minutes": _minutes(root, score["key"])}
+        return [told | about | seeds | {**score["real"], "dream": dream}]
     except (KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(f"{file} is no score ({error!r}). `dvc repro evaluate@{file.stem}` makes it again.") from None
 
@@ -249,15 +256,13 @@ def _markdown(lines: Sequence[Mapping[str, str]], columns: Sequence[str]) -> str
     return "\n".join("| " + " | ".join(row[name] for name in columns) + " |" for row in rows)
 
 
-def _minutes(text: str) -> tuple[str, float]:
-    agent, _, number = text.partition("=")
+def _minutes(root: Path, agent: str) -> float | None:
+    """Return the minutes of all stages from nothing to an agent, one after the other; None if not all were measured."""
+    times, last = read_times(root / TIMES), f"controller@{agent}"
     try:
-        minutes = float(number)
-    except ValueError:
-        minutes = math.nan
-    if not agent or not math.isfinite(minutes) or minutes < 0:
-        raise ParamsError(f"--minutes {text!r}: write AGENT=MINUTES, such as doom-4=67.")
-    return agent, minutes
+        return sum(times[stage][1] for stage in read_plan(root, last, [last]).covered) / 60
+    except (LookupError, TypeError, ValueError, OSError):
+        return None
 
 
 def _commit(root: Path) -> str:

@@ -114,6 +114,18 @@ def parse_seeds(text: str) -> list[int]:
     return seeds
 
 
+def finished(root: Path, preset: str) -> list[Path]:
+    """Return the folders of the seeds of a preset that are done.
+
+    Raises:
+        ParamsError: there is none.
+    """
+    found = sorted(path.parent for path in (root / FOLDER / preset).glob(f"seed-*/{DONE}"))
+    if not found:
+        raise ParamsError(f"no seed of {preset} is done. `wm replicate {preset}` computes them.")
+    return found
+
+
 def _prepared(root: Path, preset: str, seed: int, base: Path) -> Replica:
     """Return a seed's clone, made if there is none, with its params and the cache that all seeds share."""
     replica, head = Replica(seed, base / f"seed-{seed}"), _git(root, "rev-parse", "HEAD")

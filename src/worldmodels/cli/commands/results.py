@@ -49,18 +49,19 @@ def doctor(as_json: Json = False) -> None:
 def ledger_add(
     run: Annotated[str, typer.Option(help="Name of the run, one word. A row of the same run, agent and seeds is replaced.")],
     hardware: Annotated[str, typer.Option(help="The machine that it ran on, such as `AMD EPYC, 2 cores, bf16`.")] = "",
-    minutes: Annotated[
-        list[str] | None, typer.Option(metavar="AGENT=MINUTES", help="Minutes from nothing to an agent; may be repeated.")
-    ] = None,
+    replicas: Annotated[str, typer.Option(metavar="PRESET", help="Add the seeds of `wm replicate PRESET` that are done.")] = "",
 ) -> None:
-    """Append a row for every scored agent in metrics/ to results/ledger.csv.
+    """Append a row for every scored agent in metrics/ to results/ledger.csv, with the minutes that its stages took.
 
     \b
-    wm ledger add --run my-laptop --hardware "AMD EPYC, 2 cores, bf16" --minutes doom-4=67
+    wm ledger add --run my-laptop --hardware "AMD EPYC, 2 cores, bf16"
+    wm ledger add --run laptop-seeds --replicas laptop
     """
     from worldmodels.cli.ledger import add
+    from worldmodels.cli.replicate import finished
 
-    typer.echo(add(project_folder(), run, hardware=hardware, minutes=minutes or []))
+    root = project_folder()
+    typer.echo(add(root, run, hardware=hardware, folders=finished(root, replicas) if replicas else []))
 
 
 @ledger.command("write", short_help="Write the tables of README and docs anew.")
