@@ -27,8 +27,8 @@ from worldmodels.storage.layout import WorldModelFiles
 from worldmodels.tracking.course import TIMES, read_times, seconds_left
 
 FOLDER = Path("replicas")
-DONE = "done"
-"""A file in the folder of a seed whose frames were removed because it is done."""
+DONE = "done-"
+"""Beginning of the name of a file in the folder of a seed; a game that is done, and whose frames are removed, follows."""
 FRAME_BYTES = 4_000
 """A frame of 64x64 on the disk: 1,000 (CarRacing) to 3,500 (Take Cover) were measured."""
 KEPT_BYTES = 500_000_000
@@ -41,10 +41,9 @@ class Replica(NamedTuple):
     seed: int
     folder: Path
 
-    @property
-    def done(self) -> bool:
-        """Whether all was computed."""
-        return (self.folder / DONE).exists()
+    def done(self, games: Sequence[str]) -> bool:
+        """Return whether all of these games was computed."""
+        return all((self.folder / f"{DONE}{game}").exists() for game in games)
 
     def times(self) -> dict[str, tuple[float, float]]:
         """Return stage -> the seconds that were forecast, and those that it took."""
@@ -76,24 +75,25 @@ def replicate(root: Path, preset: str, seeds: Sequence[int], games: Sequence[str
     if project.recordings:
         raise ParamsError(f"the preset {preset} learns from recordings, which a clone does not have.")
     names = list(games) or project.environments
-    todo = [replica for replica in replicas if not replica.done]
-    places = max(1, cores() // (project.compute.threads * max(1, games_at_a_time(project) if not games else 1)))
-    print(_forecast(root, project, names, replicas, min(places, max(1, len(todo)))), flush=True)
+    todo = [replica for replica in replicas if not replica.done(names)]
+    at_a_time = games_at_a_time(project) if not games else 1  # of one seed
+    places = max(1, cores() // (project.compute.threads * max(1, at_a_time)))
+    print(
+        f"{len(todo)} of {len(replicas)} seeds to compute{_forecast(root, project, names, replicas, todo, places)}.", flush=True
+    )
     if todo and not dry:
         targets = [f"evaluate@{key}" for key, agent in project.agents.items() if agent.env in games]
         command = [sys.executable, "-m", "worldmodels.cli.main", "repro", *targets]
-        codes = run_together([Command(command, replica.folder, _environment()) for replica in todo], places)
-        for replica, code in zip(todo, codes, strict=True):
+
+        def ended(number: int, code: int) -> None:
             if code == 0:
-                _drop_frames(replica.folder, project)
-                (replica.folder / DONE).touch()
+                _finish(todo[number].folder, project, names)
+
+        codes = run_together([Command(command, replica.folder, _environment()) for replica in todo], places, ended)
         if failed := [str(replica.seed) for replica, code in zip(todo, codes, strict=True) if code]:
             raise WorldModelsError(f"not done: seed {', '.join(failed)}, see above. The same command goes on there.")
-    finished = [replica for replica in replicas if replica.done]
-    if not finished:
-        return "No seed is done yet."
-    parts = [_game(base, project, name, finished) for name in names]
-    return "\n\n".join([*parts, WORDS])
+    whole = [replica for replica in replicas if replica.done(names)]
+    return "\n\n".join([*(_game(base, project, name, whole) for name in names), WORDS]) if whole else "No seed is done yet."
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -120,7 +120,7 @@ def finished(root: Path, preset: str) -> list[Path]:
     Raises:
         ParamsError: there is none.
     """
-    found = sorted(path.parent for path in (root / FOLDER / preset).glob(f"seed-*/{DONE}"))
+    found = sorted({path.parent for path in (root / FOLDER / preset).glob(f"seed-*/{DONE}*")})
     if not found:
         raise ParamsError(f"no seed of {preset} is done. `wm replicate {preset}` computes them.")
     return found
@@ -149,44 +149,54 @@ def _prepared(root: Path, preset: str, seed: int, base: Path) -> Replica:
     return replica
 
 
-def _forecast(root: Path, project: Project, games: Sequence[str], replicas: Sequence[Replica], at_once: int) -> str:
-    """Return how long it will take and how much of the disk.
+def _forecast(
+    root: Path, project: Project, games: Sequence[str], replicas: Sequence[Replica], todo: Sequence[Replica], places: int
+) -> str:
+    """Return how long it will take and how much of the disk, as the end of a sentence.
 
     Raises:
         WorldModelsError: so much is not free.
     """
+    if not todo:
+        return ""
     rates = next(iter(read_rates(root / RATES).values()), {})
-    expected, times = forecast(project, rates), [replica.times() for replica in replicas]
-    stages = [stage for game in games for stage in stages_of(project, game)]
-    known = dict(pair for each in times for pair in each.items())
-    left = [[stage for stage in stages if stage not in own] for own, each in zip(times, replicas, strict=True) if not each.done]
-    seconds = [seconds_left(expected, each, known) for each in left]
-    seconds = [
-        sum(expected[stage] for stage in each) if math.isnan(own) else own for each, own in zip(left, seconds, strict=True)
-    ]
+    expected = forecast(project, rates)
+    known = {stage: times for replica in replicas for stage, times in replica.times().items()}
+    stages, seconds = [stage for game in games for stage in stages_of(project, game)], 0.0
+    for replica in todo:
+        left = [stage for stage in stages if stage not in replica.times()]
+        measured = seconds_left(expected, left, known)
+        seconds += sum(expected[stage] for stage in left) if math.isnan(measured) else measured
     frames = sum(frames_collected(project, rates, game) for game in games)
-    frames = 0.0 if math.isnan(frames) else frames
-    needed = bool(left) * at_once * 2 * frames * FRAME_BYTES + len(left) * len(games) * KEPT_BYTES
-    free = shutil.disk_usage(root).free
+    # Twice: in the folder and in the cache.
+    seen = 0.0 if math.isnan(frames) else 2 * frames * FRAME_BYTES * min(places, len(todo))
+    needed, free = seen + len(todo) * len(games) * KEPT_BYTES, shutil.disk_usage(root).free
     if needed > free:
-        raise WorldModelsError(f"{len(left)} seeds need about {needed / 1e9:.0f} GB of disk; {free / 1e9:.0f} GB are free.")
-    took = span(sum(seconds) / max(1, cores() // project.compute.threads))
-    return f"{len(left)} of {len(replicas)} seeds to compute: about {took} here, and {needed / 1e9:.1f} GB of disk."
+        raise WorldModelsError(f"{len(todo)} seeds need about {needed / 1e9:.0f} GB of disk; {free / 1e9:.0f} GB are free.")
+    return f": about {span(seconds / max(1, cores() // project.compute.threads))} here, and {needed / 1e9:.1f} GB of disk"
 
 
-def _drop_frames(folder: Path, project: Project) -> None:
-    """Remove what was seen, from the folder and from the cache: V, M and C were learned from it, and nothing else needs it."""
-    stages = (yaml.safe_load((folder / "dvc.lock").read_text()) or {}).get("stages", {})
+def _finish(folder: Path, project: Project, games: Sequence[str]) -> None:
+    """Remove what was seen in these games, from the folder and from the cache: all that needs it is computed. Note it."""
+    stages = yaml.safe_load((folder / "dvc.lock").read_text())["stages"]
     cache = folder.parents[1] / "cache/files/md5"
-    for key in project.world_models:
-        shutil.rmtree(WorldModelFiles(key, folder).episodes, ignore_errors=True)
-        for out in stages.get(f"collect@{key}", {}).get("outs", []):
-            if out["path"].endswith("/episodes"):
-                listing = cache / out["md5"][:2] / out["md5"][2:]
-                if listing.exists():
-                    for each in json.loads(listing.read_text()):
-                        (cache / each["md5"][:2] / each["md5"][2:]).unlink(missing_ok=True)
-                    listing.unlink()
+
+    def cached(md5: str) -> Path:
+        return cache / md5[:2] / md5[2:]
+
+    for key, entry in project.world_models.items():
+        if entry.env not in games:
+            continue
+        episodes = WorldModelFiles(key, folder).episodes
+        shutil.rmtree(episodes, ignore_errors=True)
+        path = episodes.relative_to(folder).as_posix()
+        listing = cached(next(out["md5"] for out in stages[f"collect@{key}"]["outs"] if out["path"] == path))
+        if listing.exists():
+            for each in json.loads(listing.read_text()):
+                cached(each["md5"]).unlink(missing_ok=True)
+            listing.unlink()
+    for game in games:
+        (folder / f"{DONE}{game}").touch()
 
 
 def _game(base: Path, project: Project, game: str, replicas: Sequence[Replica]) -> str:

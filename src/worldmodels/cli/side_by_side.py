@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,11 +49,17 @@ def repro(root: Path, targets: Sequence[str]) -> int:
     return code
 
 
-def run_together(commands: Sequence[Command], places: int) -> list[int]:
-    """Run programs, so many at a time; return their exit codes. What stops us stops them."""
+def run_together(
+    commands: Sequence[Command], places: int, ended: Callable[[int, int], object] = lambda number, code: None
+) -> list[int]:
+    """Run programs, so many at a time; return their exit codes. What stops us stops them.
+
+    ``ended``: is called with the number of a program and its exit code as soon as it has ended.
+    """
     with ThreadPoolExecutor(places) as pool, _stopped_together() as running:
 
-        def run(command: Command) -> int:
+        def run(number: int) -> int:
+            command = commands[number]
             # What runs beside another cannot move a bar on the terminal: it says a line now and then. In a session of its
             # own, it is stopped by us alone, and not by the terminal as well.
             how: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "start_new_session": True}
@@ -62,9 +68,10 @@ def run_together(commands: Sequence[Command], places: int) -> list[int]:
                 running.append(process)
                 for line in process.stdout or ():
                     print(line, end="", flush=True)
+            ended(number, process.returncode)
             return process.returncode
 
-        return list(pool.map(run, commands))
+        return list(pool.map(run, range(len(commands))))
 
 
 def games_at_a_time(project: Project) -> int:
