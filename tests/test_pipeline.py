@@ -380,7 +380,10 @@ LONGER = {
 """What makes a stage of the tiny project last long enough to be killed."""
 
 
-@pytest.mark.parametrize("stage", LONGER)
+IN_TURN = ("vision", "evaluate")  # kept as others are: learning as M does, playing as `collect` does
+
+
+@pytest.mark.parametrize("stage", [pytest.param(name, marks=pytest.mark.slow if name in IN_TURN else ()) for name in LONGER])
 def test_a_stage_killed_at_random_moments_goes_on_and_gives_the_same_bytes(project, tmp_path, stage):
     folder = tmp_path / "killed"
     shutil.copytree(project, folder, ignore=shutil.ignore_patterns(".dvc", ".git", "mlartifacts", "mlflow.db"))
