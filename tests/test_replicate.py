@@ -84,6 +84,14 @@ def test_edits_that_a_clone_would_not_have_are_refused(folder):
     assert not (folder / "replicas/tiny/seed-2").exists()
 
 
+@pytest.mark.parametrize("more", [("--dry",), ("--game", "pong")])
+def test_what_is_only_asked_and_what_cannot_be_used_makes_no_clone(folder, more):
+    told = run(folder, "wm", "replicate", "tiny", "--seeds", "3", *more, check=False)
+    assert ("1 of 1 seeds to compute: about" in told.stdout) is (more == ("--dry",))
+    assert ("no game `pong`. It has: doom" in told.stderr) is (more != ("--dry",))
+    assert not list((folder / "replicas/tiny").glob("seed-3*"))
+
+
 @pytest.mark.parametrize("text", ["", "a", "1,1", "-1", "0;1"])
 def test_seeds_are_different_numbers(text):
     with pytest.raises(ParamsError, match="--seeds"):

@@ -31,7 +31,7 @@ def use_preset(root: Path, name: str, studies: Sequence[str], *, force: bool) ->
             is not given.
     """
     whole, command = "+".join([name, *studies]), " ".join(["wm preset", name, *(f"--study {study}" for study in studies)])
-    content = _file(root, name).read_bytes()
+    content = preset_file(root, name).read_bytes()
     if studies:
         from ruamel.yaml import YAML
 
@@ -137,9 +137,9 @@ def _composed(root: Path, name: str, studies: Sequence[str]) -> dict[str, Any]:
     """
     if len(set(studies)) < len(studies):
         raise ParamsError("each study can be added once.")
-    data = load_yaml(_file(root, name))
+    data = load_yaml(preset_file(root, name))
     for study in studies:
-        over = load_yaml(_file(root, study, "study"))
+        over = load_yaml(preset_file(root, study, "study"))
         models = {**(data.get("world_models") or {}), **(over.get("world_models") or {})}
         lacking = [f"`{key}`" for key in over if key not in data]
         lacking += [
@@ -175,7 +175,8 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any], where: str = "") -> 
     return merged
 
 
-def _file(root: Path, name: str, kind: str = "preset") -> Path:
+def preset_file(root: Path, name: str, kind: str = "preset") -> Path:
+    """Return the file of a preset or a study; ParamsError if there is none."""
     files = {path.stem: path for path in files_of(root, kind)}
     if not files:
         raise ParamsError(f"there is no {kind} here: run `wm` inside a clone of the project.")

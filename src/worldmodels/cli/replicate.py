@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import shutil
 import subprocess
 import sys
@@ -12,8 +11,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from worldmodels.cli.presets import use_preset
-from worldmodels.cli.side_by_side import Command, games_at_a_time, run_together, stages_of
+from worldmodels.cli.presets import preset_file, use_preset
+from worldmodels.cli.side_by_side import Command, games_at_a_time, own_code, run_together, stages_of
 from worldmodels.compute.cores import cores
 from worldmodels.errors import ParamsError, WorldModelsError
 from worldmodels.forecast import RATES, forecast, frames_collected, read_rates, span
@@ -68,8 +67,8 @@ def replicate(root: Path, preset: str, seeds: Sequence[int], games: Sequence[str
         WorldModelsError: the disk is too small, or a seed failed.
     """
     base = (root / FOLDER / preset).resolve()
-    replicas = [_prepared(root, preset, seed, base) for seed in seeds]
-    project = load_project(replicas[0].folder / PARAMS_FILE)
+    replicas = [Replica(seed, base / f"seed-{seed}") for seed in seeds]
+    project = load_project(preset_file(root, preset))
     if unknown := [game for game in games if game not in project.environments]:
         raise ParamsError(f"the preset {preset} has no game `{unknown[0]}`. It has: {', '.join(project.environments)}.")
     if project.recordings:
@@ -82,6 +81,8 @@ def replicate(root: Path, preset: str, seeds: Sequence[int], games: Sequence[str
         f"{len(todo)} of {len(replicas)} seeds to compute{_forecast(root, project, names, replicas, todo, places)}.", flush=True
     )
     if todo and not dry:
+        for replica in todo:
+            _prepare(root, preset, replica)
         targets = [f"evaluate@{key}" for key, agent in project.agents.items() if agent.env in games]
         command = [sys.executable, "-m", "worldmodels.cli.main", "repro", *targets]
 
@@ -89,7 +90,7 @@ def replicate(root: Path, preset: str, seeds: Sequence[int], games: Sequence[str
             if code == 0:
                 _finish(todo[number].folder, project, names)
 
-        codes = run_together([Command(command, replica.folder, _environment()) for replica in todo], places, ended)
+        codes = run_together([Command(command, replica.folder, own_code()) for replica in todo], places, ended)
         if failed := [str(replica.seed) for replica, code in zip(todo, codes, strict=True) if code]:
             raise WorldModelsError(f"not done: seed {', '.join(failed)}, see above. The same command goes on there.")
     whole = [replica for replica in replicas if replica.done(names)]
@@ -126,9 +127,9 @@ def finished(root: Path, preset: str) -> list[Path]:
     return found
 
 
-def _prepared(root: Path, preset: str, seed: int, base: Path) -> Replica:
-    """Return a seed's clone, made if there is none, with its params and the cache that all seeds share."""
-    replica, head = Replica(seed, base / f"seed-{seed}"), _git(root, "rev-parse", "HEAD")
+def _prepare(root: Path, preset: str, replica: Replica) -> None:
+    """Make a seed's clone if there is none, with its params and the cache that all seeds share."""
+    head = _git(root, "rev-parse", "HEAD")
     if not replica.folder.exists():
         edited = _git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", f":!{PARAMS_FILE}", ":!dvc.lock")
         if edited:
@@ -138,15 +139,12 @@ def _prepared(root: Path, preset: str, seed: int, base: Path) -> Replica:
         _git(root, "clone", "--quiet", "--no-tags", str(root.resolve()), str(partial))
         use_preset(partial, preset, [], force=True)
         params = yaml.safe_load((partial / PARAMS_FILE).read_text())
-        write_bytes(partial / PARAMS_FILE, yaml.safe_dump(params | {"seed": seed}, sort_keys=False).encode())
+        write_bytes(partial / PARAMS_FILE, yaml.safe_dump(params | {"seed": replica.seed}, sort_keys=False).encode())
         write_bytes(partial / ".dvc/config.local", f"[cache]\n    dir = {root.resolve() / FOLDER / 'cache'}\n".encode())
-        load_project(partial / PARAMS_FILE)
         partial.rename(replica.folder)
     elif (there := _git(replica.folder, "rev-parse", "HEAD")) != head:
-        print(
-            f"note: seed {seed} is of commit {there[:7]}, and goes on with its code. Without {replica.folder} it begins anew."
-        )
-    return replica
+        told = f"note: seed {replica.seed} is of commit {there[:7]}, and goes on with its code."
+        print(f"{told} Without {replica.folder} it begins anew.")
 
 
 def _forecast(
@@ -209,13 +207,6 @@ def _game(base: Path, project: Project, game: str, replicas: Sequence[Replica]) 
     minutes = sum(took for replica in replicas for stage, (_, took) in replica.times().items() if stage in stages) / 60
     seeds = ", ".join(str(replica.seed) for replica in replicas)
     return f"{told.text}\nSeeds {seeds}; {minutes / len(replicas):.0f} minutes a seed, its stages summed. Figure: {picture}"
-
-
-def _environment() -> dict[str, str]:
-    """Return the variables with which a clone runs: its own code, and this Python."""
-    path = os.pathsep.join(filter(None, ("src", os.environ.get("PYTHONPATH"))))
-    tools = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
-    return os.environ | {"PYTHONPATH": path, "PATH": tools}
 
 
 def _git(folder: Path, *arguments: str) -> Any:

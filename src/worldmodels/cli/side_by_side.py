@@ -74,6 +74,13 @@ def run_together(
         return list(pool.map(run, range(len(commands))))
 
 
+def own_code() -> dict[str, str]:
+    """Return the variables with which commands in another project's folder run the code there, by this Python."""
+    path = os.pathsep.join(filter(None, ("src", os.environ.get("PYTHONPATH"))))
+    tools = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
+    return os.environ | {"PYTHONPATH": path, "PATH": tools}
+
+
 def games_at_a_time(project: Project) -> int:
     """Return how many games this machine's cores suffice for; 0 if not even for one."""
     return min(cores() // project.compute.threads, len(project.environments))

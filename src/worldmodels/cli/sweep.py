@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from worldmodels.cli.folder import nearest
 from worldmodels.cli.presets import validated
+from worldmodels.cli.side_by_side import own_code
 from worldmodels.errors import ParamsError, WorldModelsError
 from worldmodels.params import PARAMS_FILE, load_yaml
 from worldmodels.project import Project
@@ -279,9 +280,7 @@ def _run(root: Path, point: Point, targets: Sequence[str], *, queue: bool) -> tu
 def _dvc(root: Path, *arguments: str) -> tuple[int, str]:
     """Run DVC; what it says goes to stderr. Return its exit code, and its last word: an error if there was one."""
     # The experiment runs the code in its own folder, wherever the package is installed.
-    path = os.pathsep.join(filter(None, ("src", os.environ.get("PYTHONPATH"))))
-    tools = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
-    command, own = [sys.executable, "-m", "dvc", *arguments], os.environ | {"PYTHONPATH": path, "PATH": tools}
+    command, own = [sys.executable, "-m", "dvc", *arguments], own_code()
     pipe, both, said = subprocess.PIPE, subprocess.STDOUT, deque[str](maxlen=200)
     with subprocess.Popen(command, cwd=root, env=own, stdout=pipe, stderr=both, text=True, errors="replace") as process:
         for line in process.stdout or ():

@@ -57,9 +57,9 @@ def improvement(runs: Runs, others: np.ndarray) -> float:
     return float(np.mean(wins) / 2 / len(ranked))
 
 
-def draws(runs: Runs, seed: int = 0) -> list[list[np.ndarray]]:
+def draws(runs: Runs) -> list[list[np.ndarray]]:
     """Return ``SAMPLES`` runs as they might have been: seeds drawn with replacement, and of each its episodes."""
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
 
     def drawn() -> list[np.ndarray]:
         chosen = (runs[number] for number in random.integers(len(runs), size=len(runs)))
@@ -75,7 +75,7 @@ def estimate(runs: Runs, figure: Callable[[Runs], float], sampled: Sequence[Runs
     return Estimate(figure(runs), float(low), float(high))
 
 
-def chance_above(sampled: Sequence[Runs], other: float, stderr: float = 0.0, seed: int = 0) -> float:
+def chance_above(sampled: Sequence[Runs], other: float, stderr: float = 0.0) -> float:
     """Return how often the recipe's mean is above another mean that is known with this standard error."""
-    theirs = other + stderr * np.random.default_rng(seed).standard_normal(len(sampled))
+    theirs = other + stderr * np.random.default_rng(0).standard_normal(len(sampled))
     return float(np.mean([mean(each) for each in sampled] > theirs))
