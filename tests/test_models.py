@@ -15,6 +15,7 @@ from worldmodels.controller.model import ControllerConfig, Controllers, act, par
 from worldmodels.errors import ParamsError
 from worldmodels.learning.initialisation import initialise
 from worldmodels.memory.features import feature_size, select_features
+from worldmodels.memory.levels import level_values, two_hot
 from worldmodels.memory.lstm import LSTMConfig
 from worldmodels.memory.make import MemoryConfig, memory_from_description, new_memory
 from worldmodels.memory.mixture import Mixture
@@ -302,6 +303,24 @@ def test_of_data_without_events_or_ends_rewards_are_the_mean():
     memory = small_memory(reward="event")
     memory.learn_rewards(torch.tensor([-0.1, -0.3]), torch.zeros(2, dtype=torch.bool))
     torch.testing.assert_close(memory.rewards, torch.full((3,), -0.2))
+
+
+def test_the_reward_of_levels_is_their_mean_and_its_error_a_cross_entropy():
+    memory = small_memory(reward="levels")
+    memory.learn_rewards(torch.tensor([-1.0, -1.0, 96.0, float("nan")]), torch.zeros(4, dtype=torch.bool))
+    assert memory.usual_reward == -1.0
+    prediction = memory.predict(torch.randn(2, 3, 16))
+    assert prediction.event is None
+    weights = prediction.levels.logits.softmax(-1)
+    torch.testing.assert_close(prediction.reward, (weights * level_values()).sum(-1))
+    one = prediction.step(1)
+    torch.testing.assert_close(one.reward, prediction.reward[:, 1])
+    torch.testing.assert_close(one.levels.logits, prediction.levels.logits[:, 1])
+    happened, none = torch.tensor([[0.0, 96.0, -6.0], [float("nan"), 0.0, 5e6]]), torch.zeros(2, 3) > 1
+    loss = memory_loss(prediction, torch.randn(2, 3, 5), happened, none, ~none, MemoryLossConfig())
+    error = -(two_hot(happened.nan_to_num()) * weights.log()).sum(-1)
+    torch.testing.assert_close(loss.reward, error[happened.isfinite()].mean(), rtol=1e-5, atol=1e-6)
+    assert memory_from_description(json.loads(json.dumps(memory.describe()))).config == memory.config
 
 
 def test_a_step_between_episodes_counts_for_nothing():

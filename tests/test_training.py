@@ -292,6 +292,27 @@ def test_m_learns_a_regular_world_and_the_same_seed_gives_the_same_weights():
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
 
 
+def test_m_learns_what_steps_pay_that_pay_more_or_less_than_others():
+    random = torch.Generator().manual_seed(3)
+    chosen = torch.randint(3, (2000,), generator=random)
+    rows = {
+        "mean": torch.randn(2000, 4, generator=random),
+        "log_variance": torch.full((2000, 4), -6.0),
+        "action": torch.nn.functional.one_hot(chosen, 3).float(),
+        "reward": torch.tensor([-1.0, -6.0, 96.0])[chosen],
+        "terminal": torch.zeros(2000, dtype=torch.bool),
+        "first": torch.arange(2000) % 100 == 0,
+    }
+    config = MemoryTraining(
+        model=LSTMConfig(hidden=16, reward="levels", done=False),
+        loss=MemoryLossConfig(reward_weight=10.0),
+        optimiser=optimiser(learning_rate=1e-2, updates=300),
+        sequence=16,
+    )
+    curve = train_memory(new_memory(config.model, 4, 3, 1), rows, config, seed=1, updates=range(300), observe=quiet)
+    assert curve[-1]["reward_r2"] > 0.99
+
+
 def test_too_little_data_for_m_is_said_plainly(manifest):
     rows = {"first": torch.zeros(10, dtype=torch.bool), "mean": torch.zeros(10, 4)}
     config = MemoryTraining(

@@ -294,7 +294,7 @@ def _section(name: str, section: EnvironmentSection) -> list[str]:
                 f"{where}.selection.every` is more than the {controller.generations} generations: no C would be chosen from."
             )
     if dreams and not game.survival and memory.reward == "none":
-        wrong.append(f"`{name}.memory.model.reward` must be `event`: a dream of {name} has no reward without it.")
+        wrong.append(f"`{name}.memory.model.reward` must be `levels` or `event`: a dream of {name} has no reward without it.")
     if dreams and game.survival and not memory.done:
         wrong.append(f"`{name}.memory.model.done` must be true: nothing else ends a dream of {name}.")
     random = section.collect.random

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from worldmodels.errors import WorldModelsError
 from worldmodels.learning.initialisation import initialise
 from worldmodels.memory.features import Features
+from worldmodels.memory.levels import LEVELS, RewardLevels
 from worldmodels.memory.mixture import LOG_SQRT_TWO_PI, MIXTURES, Mixture
 from worldmodels.memory.prediction import Prediction
 from worldmodels.params import Config
@@ -22,10 +23,11 @@ class MemoryShape(Config):
     """What the config of every kind of M derives from: what M predicts beside the next latent."""
 
     done: bool = True  # predict the end of the episode, and take a restart flag as an input (paper: Take Cover only)
-    # ``event`` predicts the probability that a step is worth more than 0: the right choice for rewards that come in rare
-    # equal bursts. What such a step is worth, any other, and one that ends an episode, are means over the data. ``none``
-    # predicts nothing, as in games that are paid for survival
-    reward: Literal["none", "event"] = "none"
+    # ``levels`` predicts how likely rewards of every size are (``memory/levels.py``): the right choice for most games.
+    # ``event`` predicts the probability that a step is worth more than 0, for rewards that come in rare equal bursts. What
+    # such a step is worth, any other, and one that ends an episode, are means over the data. ``none`` predicts nothing, as in
+    # games that are paid for survival
+    reward: Literal["none", "event", "levels"] = "none"
     # how a dream ends. ``sampled``: with the predicted probability at every step, which is calibrated if M was trained with
     # an ``end_weight`` of 1. ``threshold``: if the done logit is positive (paper, appendix A.4)
     ending: Literal["sampled", "threshold"] = "sampled"
@@ -60,10 +62,11 @@ class Memory(nn.Module, ABC):
     def __init__(self, config: MemoryShape, latent: int, action: int, width: int) -> None:
         super().__init__()
         self.config, self.latent, self.action = config, latent, action
-        events = config.reward == "event"
-        self.head = nn.Linear(width, 3 * MIXTURES * latent + events + config.done)
-        if events:
-            self.register_buffer("rewards", torch.zeros(3))
+        self.head = nn.Linear(
+            width, 3 * MIXTURES * latent + {"none": 0, "event": 1, "levels": LEVELS}[config.reward] + config.done
+        )
+        if config.reward != "none":  # worth of a usual step; with ``event`` also of an event, and of an end
+            self.register_buffer("rewards", torch.zeros(3 if config.reward == "event" else 1))
         if config.next_action:
             self.action_head = nn.Linear(width, action)  # log weights of options, or means of numbers
             self.action_log_std = nn.Parameter(torch.zeros(action))  # of numbers
@@ -105,7 +108,7 @@ class Memory(nn.Module, ABC):
     @property
     def usual_reward(self) -> float:
         """What a step is worth in which nothing happens; 0 if no rewards are predicted."""
-        return float(self.rewards[0]) if self.config.reward == "event" else 0.0
+        return float(self.rewards[0]) if self.config.reward != "none" else 0.0
 
     def describe(self) -> dict[str, Any]:
         """Return what ``memory_from_description`` needs to build the same shape again."""
@@ -181,12 +184,15 @@ class Memory(nn.Module, ABC):
         done = out[..., -1] if self.config.done else None
         action = self.action_head(outputs.to(self.head.bias.dtype)).float() if self.config.next_action else None
         if self.config.reward == "none":
-            return Prediction(latent, None, done, None, action)
+            return Prediction(latent, None, done, action=action)
+        if self.config.reward == "levels":
+            levels = RewardLevels(out[..., 3 * size : 3 * size + LEVELS])
+            return Prediction(latent, levels.mean(), done, levels=levels, action=action)
         event, (usual, worth, last) = out[..., 3 * size], self.rewards.unbind()
         reward = usual + (worth - usual) * torch.sigmoid(event)
         if done is not None:
             reward = reward + (last - reward) * torch.sigmoid(done)
-        return Prediction(latent, reward, done, event, action)
+        return Prediction(latent, reward, done, event=event, action=action)
 
     def action_log_prob(self, foretold: Tensor, action: Tensor) -> Tensor:
         """Return log p(a') in nats, (...), of the next actions (..., A), foretold as ``Prediction.action``.
@@ -211,7 +217,7 @@ class Memory(nn.Module, ABC):
         return (done > 0).float() if self.config.ending == "threshold" else torch.sigmoid(done)
 
     def learn_rewards(self, reward: Tensor, terminal: Tensor) -> None:
-        """Take from data, (N,) each, what steps are worth: a usual one, an event, an end. Nothing without an event head.
+        """Take from data, (N,) each, what steps are worth: a usual one, and for the event head an event and an end.
 
         Rewards that are NaN are not known, and do not count.
 
@@ -227,6 +233,9 @@ class Memory(nn.Module, ABC):
                 "agent or the random policy play too."
             )
         reward, terminal = reward[known], terminal[known]
+        if self.config.reward == "levels":
+            self.rewards.copy_(reward.median())
+            return
         usual = reward[(reward <= 0) & ~terminal]
         found = [usual, reward[(reward > 0) & ~terminal], reward[terminal]]
         self.rewards.copy_(torch.stack([(each if len(each) else reward).double().mean() for each in found]))

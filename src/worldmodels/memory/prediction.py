@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
+from worldmodels.memory.levels import RewardLevels
 from worldmodels.memory.mixture import Mixture
 from worldmodels.params import Config
 
@@ -17,13 +18,19 @@ class Prediction(NamedTuple):
     latent: Mixture  # distribution of z', fields (B, T, K, Z)
     reward: Tensor | None  # expected reward, (B, T), or None
     done: Tensor | None  # logit that the episode ends with this step, (B, T), or None
-    event: Tensor | None  # logit that the step's reward is above 0, (B, T), or None
+    event: Tensor | None = None  # logit that the step's reward is above 0, (B, T), or None
     action: Tensor | None = None  # of the next action, (B, T, A), or None; see ``Memory.action_log_prob`` and ``Memory.skill``
+    levels: RewardLevels | None = None  # of the step's reward, (B, T, K), or None
 
     def step(self, number: int) -> "Prediction":
         """Return one of the T steps: the same without the axis T."""
+
+        def at(part: Tensor | None) -> Tensor | None:
+            return None if part is None else part[:, number]
+
         latent = Mixture(*(field[:, number] for field in self.latent))
-        return Prediction(latent, *(None if part is None else part[:, number] for part in self[1:]))
+        levels = None if self.levels is None else RewardLevels(self.levels.logits[:, number])
+        return Prediction(latent, at(self.reward), at(self.done), at(self.event), at(self.action), levels)
 
 
 class MemoryLossConfig(Config):
@@ -38,8 +45,8 @@ class MemoryLossConfig(Config):
 
 
 class MemoryLoss(NamedTuple):
-    """The total, and its terms: -log p(z') in nats per dimension, the cross-entropy of the reward's event, and the weighted
-    cross-entropy of done."""
+    """The total, and its terms: -log p(z') in nats per dimension, the cross-entropy of the reward's event or of its level, and
+    the weighted cross-entropy of done."""
 
     total: Tensor
     latent: Tensor
@@ -65,8 +72,12 @@ def memory_loss(
     alive = counted * (~terminal).to(z.dtype)
     latent = -(prediction.latent.log_prob(z).mean(-1) * alive).sum() / alive.sum().clamp(min=1)
     reward_error = done = latent.new_zeros(())
+    each = None
     if prediction.event is not None:
         each = F.binary_cross_entropy_with_logits(prediction.event, (reward > 0).to(z.dtype), reduction="none")
+    if prediction.levels is not None:
+        each = prediction.levels.error(reward)
+    if each is not None:
         known = counted * reward.isfinite().to(z.dtype)
         reward_error = (each * known).sum() / known.sum().clamp(min=1)
     if prediction.done is not None:
