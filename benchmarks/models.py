@@ -1,12 +1,18 @@
-"""V, M and the dream against the arithmetic of the same core: rates, and the share of a matrix product's rate."""
+"""V, M and the dream against the arithmetic of the same core: rates, and the share of a matrix product's rate. Then the dreams
+of the stored agents as Gymnasium environments, against the engine's own loop."""
 
 import argparse
 import os
 import time
 from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
 
+import gymnasium
 import torch
 
+from worldmodels import load
+from worldmodels.agent.agent import Agent
 from worldmodels.compute.allocator import keep_freed_memory
 from worldmodels.compute.precision import products_in, training_in
 from worldmodels.controller.model import ControllerConfig, Controllers
@@ -126,6 +132,24 @@ def dream(
     return work
 
 
+def as_gymnasium(agent: Agent, lanes: int) -> Callable[[], float]:
+    env = gymnasium.make_vec("worldmodels.gym:WorldModels/Dream-v0", num_envs=lanes, agent=agent)
+    env.reset(seed=0)
+    actions = env.action_space.sample()
+
+    def work() -> float:
+        env.step(actions)
+        return lanes
+
+    return work
+
+
+def in_the_loop(agent: Agent, lanes: int) -> Callable[[], float]:
+    memory = deepcopy(agent.memory).to(products_in("auto", torch.device("cpu")))
+    world = replace(agent, memory=memory).dream_world(temperature=1.0, limit=40)
+    return lambda: run_episodes(world, agent.policy(), range(lanes)).steps
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=1)
@@ -155,6 +179,10 @@ def main() -> None:
             found.append((name, rate(dream(memory, fused=fused), options.seconds), memory_flops()))
         for name, units, flops in found:
             print(f"{name:30}{units:10,.0f} /s {units * flops / 1e9:9.1f} {units * flops / peak:12.0%}")
+    for name in ("doom", "carracing"):
+        agent = load(f"pretrained/{name}")
+        own, other = (rate(make(agent, 256), options.seconds) for make in (in_the_loop, as_gymnasium))
+        print(f"dream of pretrained/{name}, 256 lanes: Gymnasium {other:,.0f} steps/s, {other / own:.2f} of the engine's loop")
     one, cores = rate(dream(memory, fused=True), options.seconds), len(os.sched_getaffinity(0))
     torch.set_num_threads(cores)
     print(f"dream on {cores} cores: {rate(dream(memory, fused=True), options.seconds) / one:.2f} times one")

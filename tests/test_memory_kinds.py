@@ -1,4 +1,4 @@
-"""Another kind of M than the LSTM: its own class and config are all that it takes to learn, dream, play and be stored."""
+"""Other kinds of M than the LSTM: a class and a config are all that it takes to learn, dream, play and be stored."""
 
 from typing import Literal
 
@@ -20,6 +20,7 @@ from worldmodels.memory.base import Memory, MemoryShape
 from worldmodels.memory.features import feature_size
 from worldmodels.memory.make import new_memory
 from worldmodels.memory.training import MemoryTraining, train_memory
+from worldmodels.memory.transformer import TransformerConfig
 from worldmodels.play.session import Session
 from worldmodels.rollout.loop import run_episodes
 from worldmodels.storage.agents import AgentCard
@@ -77,11 +78,14 @@ def rows():
     }
 
 
-@pytest.fixture(scope="module")
-def memory(rows):
-    """Return one that has learned, and the loss before and after."""
+KINDS = (AverageConfig(reward="event"), TransformerConfig(hidden=WIDTH, heads=2, window=6, clock=50, reward="levels"))
+
+
+@pytest.fixture(scope="module", params=KINDS, ids=lambda config: config.kind)
+def memory(rows, request):
+    """Return one that has learned."""
     config = MemoryTraining.model_construct(
-        model=AverageConfig(reward="event"),
+        model=request.param,
         loss=MemoryTraining.model_fields["loss"].default,
         optimiser=OptimiserConfig(updates=60, batch=16, learning_rate=0.02, final_learning_rate=0.02),
         sequence=16,
@@ -104,8 +108,42 @@ def agent(rows, memory):
     return Agent(card, vision.eval(), memory, parameters, Starts.of(rows))
 
 
+def test_steps_one_by_one_give_what_a_sequence_gives(memory):
+    random = torch.Generator().manual_seed(1)
+    z, action = torch.randn(3, 20, 4, generator=random), torch.randn(3, 20, 1, generator=random)
+    restart = torch.rand(3, 20, generator=random) < 0.15
+    start = memory.observe(z, action, restart, memory.initial_state(3))[1]  # in the middle of an episode
+    whole, last = memory.observe(z, action, restart, start)
+    state = start
+    for t in range(20):
+        output, state = memory.observe(z[:, t : t + 1], action[:, t : t + 1], restart[:, t : t + 1], state)
+        torch.testing.assert_close(output[:, 0], whole[:, t], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(memory.outputs(state), output[:, 0])
+    torch.testing.assert_close(state, last, rtol=1e-4, atol=1e-5)
+    again, _ = memory.observe(z, action, torch.zeros_like(restart).index_fill(1, torch.tensor(0), True), start)
+    fresh, _ = memory.observe(z, action, torch.zeros_like(restart), memory.initial_state(3))
+    torch.testing.assert_close(again, fresh, rtol=1e-4, atol=1e-5)  # of what came before an episode, nothing is left
+    assert (fresh - whole).abs().max() > 0.01 or restart[:, 0].all()
+
+
+def test_a_transformer_forgets_what_lies_before_the_windows_of_its_layers():
+    shape = TransformerConfig(hidden=WIDTH, heads=2, layers=2, window=3)
+    memory = new_memory(shape, 4, 1, 0)
+    z, action, restart = torch.randn(1, 12, 4), torch.randn(1, 12, 1), torch.zeros(1, 12, dtype=torch.bool)
+    outputs, _ = memory.observe(z, action, restart, memory.initial_state(1))
+    z[:, 2] += 1.0
+    moved, _ = memory.observe(z, action, restart, memory.initial_state(1))
+    differs = (moved - outputs).abs().amax(-1)[0] > 1e-6
+    assert differs.tolist() == [2 <= step <= 2 + shape.layers * shape.window for step in range(12)]
+
+
+def test_a_transformer_whose_heads_do_not_share_its_width_is_refused():
+    with pytest.raises(ValueError, match="hidden must be a multiple of 2 \\* heads = 6, and is 8"):
+        TransformerConfig(hidden=8, heads=3)
+
+
 def test_it_is_dreamt_and_played_and_stored(agent, tmp_path, monkeypatch):
-    monkeypatch.setattr(make, "MemoryConfig", AverageConfig)
+    monkeypatch.setattr(make, "MemoryConfig", AverageConfig | TransformerConfig)
     save_agent(tmp_path, agent)
     again = load_agent(tmp_path)
     worlds = [
@@ -119,7 +157,7 @@ def test_it_is_dreamt_and_played_and_stored(agent, tmp_path, monkeypatch):
         assert len(np.unique(one)) > 3
     frames = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
     actions, state = agent.act(frames, agent.initial_state(2))
-    assert (actions.shape, state.shape) == ((2, 1), (2, WIDTH))
+    assert (actions.shape, state.shape) == ((2, 1), (2, agent.memory.state_size))
 
 
 def test_one_plays_with_its_dream(agent):

@@ -8,6 +8,7 @@ from pydantic import Discriminator, Tag, TypeAdapter
 
 from worldmodels.memory.base import Memory, MemoryShape
 from worldmodels.memory.lstm import LSTMConfig
+from worldmodels.memory.transformer import TransformerConfig
 from worldmodels.seeds import stream_seed
 
 
@@ -16,7 +17,9 @@ def _kind(value: Any) -> Any:
 
 
 _UNKNOWN = {"custom_error_type": "kind_of_memory", "custom_error_message": "there is no such `kind` of M"}
-MemoryConfig = Annotated[Annotated[LSTMConfig, Tag("lstm")], Discriminator(_kind, **_UNKNOWN)]
+MemoryConfig = Annotated[
+    Annotated[LSTMConfig, Tag("lstm")] | Annotated[TransformerConfig, Tag("transformer")], Discriminator(_kind, **_UNKNOWN)
+]
 """The shape of M, by its ``kind``: a union of one member for each kind."""
 
 
