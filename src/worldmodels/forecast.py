@@ -8,6 +8,7 @@ from pathlib import Path
 from worldmodels.controller.phases.base import LearnerConfig, PhaseConfig
 from worldmodels.controller.phases.cmaes import CMAESConfig
 from worldmodels.controller.phases.ppo import PPOConfig
+from worldmodels.controller.phases.sac import SACConfig
 from worldmodels.controller.phases.skill import SkillConfig
 from worldmodels.controller.phases.value_gradient import BATCH, HORIZON, ValueGradientConfig
 from worldmodels.controller.training import contestants_of
@@ -156,7 +157,7 @@ class _Work:
             # A dream whose C is paid with probabilities goes on to its end.
             life = self.life("agent", phase.num_steps) if phase.pay == "return" else phase.num_steps or self.game.steps
             steps = phase.generations * phase.population * phase.rollouts * life
-        elif isinstance(phase, LearnerConfig):
+        elif isinstance(phase, LearnerConfig) and not isinstance(phase, SACConfig):
             steps = phase.per_run * phase.repeats * phase.num_envs * phase.num_steps
         else:
             return 0.0 if isinstance(phase, SkillConfig) else math.nan  # an imitation plays nothing

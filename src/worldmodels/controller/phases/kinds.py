@@ -6,7 +6,8 @@ from pydantic import Field
 
 from worldmodels.controller.phases.cmaes import CMAESConfig
 from worldmodels.controller.phases.ppo import PPOConfig
+from worldmodels.controller.phases.sac import SACConfig
 from worldmodels.controller.phases.skill import SkillConfig
 from worldmodels.controller.phases.value_gradient import ValueGradientConfig
 
-Phase = Annotated[CMAESConfig | PPOConfig | ValueGradientConfig | SkillConfig, Field(discriminator="kind")]
+Phase = Annotated[CMAESConfig | PPOConfig | SACConfig | ValueGradientConfig | SkillConfig, Field(discriminator="kind")]

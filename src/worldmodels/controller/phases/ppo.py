@@ -5,22 +5,16 @@ before the last tanh are the log weights of the options, one of which is drawn. 
 Its critic says what the rest of an episode is worth, so short dreams need not be short-sighted.
 """
 
-from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from worldmodels.controller.model import Controllers
 from worldmodels.controller.phases.base import Context, Generation, Given, LearnerConfig, PaidConfig
-from worldmodels.errors import WorldModelsError
+from worldmodels.controller.phases.library import Layers, lacking, reward_scale
 from worldmodels.learning.resume import restore, state_of
 from worldmodels.worlds.curiosity import Curious
-
-REWARD_SCALE = 0.1
-"""Of what the critic sees if C is paid with something that is not in the data, or the data have no rewards."""
 
 
 class PPOConfig(PaidConfig, LearnerConfig):
@@ -67,17 +61,12 @@ class PPO:
 
             from worldmodels.controller.phases.vec_env import WorldVecEnv
         except ImportError as error:
-            raise WorldModelsError(
-                f"a phase of the kind `ppo` needs stable-baselines3 ({error}): pip install 'worldmodels[ppo]' "
-                "(in a clone: pip install -c requirements.lock -e '.[ppo]')."
-            ) from None
+            raise lacking("ppo", error) from None
         self._config, self._context = config, context
         model, worlds = context.model, context.worlds
         # In the dream one step more than is played: what a dream that is cut off is worth is the critic's to say.
         world = config.opener(worlds, config.num_steps + (config.world == "dream"))()
-        # A critic whose errors are larger than all that can be won teaches noise.
-        spread = worlds.spread(config.discount) if config.pay == "return" else 0.0
-        scale = 1 / spread if spread > 0 else REWARD_SCALE
+        scale = reward_scale(worlds, config.discount, config.pay)
         self._env = WorldVecEnv(world, config.num_envs, iter(()), scale, worlds.game.choices)
         self._ppo = Library(
             "MlpPolicy",
@@ -96,18 +85,8 @@ class PPO:
             device="cpu",
         )
         policy = self._ppo.policy
-        layers: Sequence[nn.Module] = [*policy.mlp_extractor.policy_net, policy.action_net]
-        self._layers = [layer for layer in layers if isinstance(layer, nn.Linear)]
         start = context.first_parameters() if begin is None else begin
-        weights = Controllers(model, torch.from_numpy(start.astype(np.float32))[None], world.feature_size, world.action_size)
-        self._bias = model.bias
-        with torch.no_grad():
-            for layer, (weight, bias) in zip(self._layers, weights.weights(torch.zeros(1, dtype=torch.int64)), strict=True):
-                layer.weight.copy_(weight[0])
-                layer.bias.zero_()
-                layer.bias.requires_grad_(model.bias)
-                if bias is not None:
-                    layer.bias.copy_(bias[0])
+        self._c = Layers([*policy.mlp_extractor.policy_net, policy.action_net], model, start)
 
     def generation(self, number: int) -> Generation:
         """Collect, and update."""
@@ -117,7 +96,7 @@ class PPO:
         set_random_seed(context.draw(number) % 2**32)
         steps = config.num_envs * config.num_steps
         self._env.begin(context.episodes(config.purpose, number * steps))
-        for parameter in [*self._parts(), *self._noise()]:
+        for parameter in [*self._c.parts, *self._noise()]:
             parameter.requires_grad_(number >= config.critic_updates)
         rate = config.learning_rate_at(number)
         self._ppo.lr_schedule = lambda _: rate  # the library's own goes along one collection
@@ -141,14 +120,11 @@ class PPO:
     @property
     def parameters(self) -> np.ndarray:
         """C as it is now, (N,) float64."""
-        return torch.cat([part.detach().flatten() for part in self._parts()]).double().numpy()
+        return self._c.parameters
 
     def _noise(self) -> list[Tensor]:
         """Return the log standard deviations of the noise, one tensor; none if an action is choices."""
         return [] if self._context.worlds.game.choices else [self._ppo.policy.log_std]
-
-    def _parts(self) -> list[Tensor]:
-        return [part for layer in self._layers for part in ([layer.weight, layer.bias] if self._bias else [layer.weight])]
 
     @property
     def state(self) -> dict[str, Tensor]:

@@ -49,13 +49,23 @@ class WorldVecEnv(PlainVecEnv):
         seeds: of the episodes, in the order in which they begin.
         scale: of the rewards that the critic sees.
         choices: of the game (``GameConfig.choices``): then an action is the number of an option for each of them.
+        squashed: the library takes the tanh of actions itself.
     """
 
-    def __init__(self, world: World, lanes: int, seeds: Iterator[int], scale: float, choices: Choices = ()) -> None:
-        seen = Box(-np.inf, np.inf, (world.feature_size,), np.float32)
-        acts = MultiDiscrete(choices) if choices else Box(-REACH, REACH, (world.action_size,), np.float32)
+    def __init__(
+        self,
+        world: World,
+        lanes: int,
+        seeds: Iterator[int],
+        scale: float,
+        choices: Choices = (),
+        *,
+        squashed: bool = False,
+    ) -> None:
+        seen, reach = Box(-np.inf, np.inf, (world.feature_size,), np.float32), 1.0 if squashed else REACH
+        acts = MultiDiscrete(choices) if choices else Box(-reach, reach, (world.action_size,), np.float32)
         super().__init__(lanes, seen, acts)
-        self._scale, self._choices = scale, choices
+        self._scale, self._choices, self._squashed = scale, choices, squashed
         self.world, self.seeds, self._lanes = world, seeds, Lanes(world, lanes)
         self.finished: list[float] = []
         self.paid = 0.0
@@ -72,11 +82,11 @@ class WorldVecEnv(PlainVecEnv):
         return self._lanes.reset([next(self.seeds) for _ in range(self.num_envs)])
 
     def step_async(self, actions: np.ndarray) -> None:
-        """Note actions, (B, A) before their tanh, or (B, K) options of K choices."""
+        """Note actions, (B, A), before their tanh if they are not squashed, or (B, K) options of K choices."""
         taken = torch.from_numpy(actions)
         options = zip(taken.T, self._choices, strict=True) if self._choices else ()
         parts = [2 * one_hot(each, count).float() - 1 for each, count in options]
-        self._actions = torch.cat(parts, 1) if parts else torch.tanh(taken)
+        self._actions = torch.cat(parts, 1) if parts else taken if self._squashed else torch.tanh(taken)
 
     def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
         """Return features (B, F), rewards (B,), which lanes ended (B,), and how."""
