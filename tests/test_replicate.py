@@ -1,6 +1,8 @@
 """``wm replicate``: two seeds of one iteration, for real; the statistics beside what can be known without them."""
 
+import base64
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -11,7 +13,7 @@ from lab import commit, make_project, one_iteration, run
 from worldmodels.cli.replicate import parse_seeds
 from worldmodels.errors import ParamsError
 from worldmodels.report.comparisons import profile_lines
-from worldmodels.report.statistics import chance_above, draws, estimate, improvement, mean, share_above
+from worldmodels.report.statistics import chance_above, draws, improvement, interval, mean, share_above
 
 REPLICATE = ("wm", "replicate", "tiny", "--seeds", "1,0", "--game", "doom")
 
@@ -41,8 +43,19 @@ def test_each_seed_is_computed_from_nothing_with_its_seed_and_the_rest_of_the_pr
     assert "2 of 2 seeds to compute" in told
     line = next(line for line in told.splitlines() if line.startswith("doom-1 "))
     assert line.split()[1] == f"{np.mean([score['real']['mean'] for score in scores]):,.0f}"
-    assert line.endswith(", ".join(f"{score['real']['mean']:,.0f}" for score in reversed(scores)))  # in the order asked for
-    assert (folder / "replicas/tiny/doom.png").exists()
+    assert line.endswith(", ".join(f"{score['real']['mean']:,.0f}" for score in scores))
+    assert "Seeds 0, 1; " in told
+
+
+def test_a_page_has_the_table_and_the_figure_and_wm_show_names_it(folder):
+    page = (folder / "replicas/tiny/index.html").read_text()
+    line = next(line for line in (folder.parent / "said").read_text().splitlines() if line.startswith("doom-1 "))
+    for cell in re.split(r"  +", line):
+        assert f">{cell}<" in page
+    assert "in the mean of 2 seeds" in page
+    assert base64.b64encode((folder / "replicas/tiny/doom.png").read_bytes()).decode() in page
+    (folder / "params.yaml").write_text((folder / "presets/tiny.yaml").read_text())
+    assert "replicas/tiny/index.html" in run(folder, "wm", "show").stdout
 
 
 def test_a_seed_that_is_done_has_its_models_and_no_frames_and_is_not_computed_again(folder):
@@ -101,26 +114,26 @@ def test_seeds_are_different_numbers(text):
 def test_an_interval_over_seeds_is_as_wide_as_seeds_differ_however_many_episodes_they_have():
     random = np.random.default_rng(1)
     runs = [level + random.standard_normal(2000) for level in (0.0, 10.0, 20.0)]
-    found = estimate(runs, mean)
-    assert found.value == pytest.approx(10, abs=0.1)
-    assert 15 < found.high - found.low < 20  # of three seeds: all draws of one and the same seed are 1 in 9
-    alike = estimate([random.standard_normal(400) for _ in range(3)], mean)
+    low, high = interval([mean(drawn) for drawn in draws(runs)])
+    assert (low + high) / 2 == pytest.approx(10, abs=0.1)
+    assert 15 < high - low < 20  # of three seeds: all draws of one and the same seed are 1 in 9
+    low, high = interval([mean(drawn) for drawn in draws([random.standard_normal(400) for _ in range(3)])])
     expected = 2 * 1.96 / np.sqrt(1200)
-    assert expected < alike.high - alike.low < 2 * expected  # seeds by chance, and episodes
+    assert expected < high - low < 2 * expected  # seeds by chance, and episodes
 
 
 def test_a_recipe_that_is_better_by_more_than_its_error_is_better_in_most_draws():
     runs = [np.array([9.0, 11.0]), np.array([10.0, 12.0])]
     assert improvement(runs, np.array([0.0, 1.0])) == 1
     assert improvement(runs, runs[0]) == np.mean([0.5, 0.75])
-    drawn = draws(runs)
-    assert chance_above(drawn, 8.0) == 1
-    assert chance_above(drawn, 13.0) == 0
-    assert 0.2 < chance_above(drawn, 10.5, stderr=1.0) < 0.8
+    means = [mean(drawn) for drawn in draws(runs)]
+    assert chance_above(means, 8.0) == 1
+    assert chance_above(means, 13.0) == 0
+    assert 0.2 < chance_above(means, 10.5, stderr=1.0) < 0.8
     assert share_above(runs, np.array([9.5, 12.0])).tolist() == [0.75, 0.25]
 
 
 def test_lives_that_the_limit_cut_off_are_marked_and_nothing_is_drawn_beyond():
     runs = [np.array([100.0, 2100.0]), np.array([2100.0, 700.0])]
-    cut, whole = (profile_lines(runs, np.array([200.0, 300.0]), limit) for limit in (2100.0, None))
+    cut, whole = (profile_lines(runs, draws(runs), np.array([200.0, 300.0]), limit) for limit in (2100.0, None))
     assert (cut != whole).any()

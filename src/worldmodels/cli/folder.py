@@ -8,6 +8,9 @@ from worldmodels.errors import ParamsError
 
 MARKS = ("params.yaml", "dvc.yaml")
 """A folder that holds one of these is a project's."""
+REPLICAS = Path("replicas")
+"""The folder of what ``wm replicate`` computes: in it a folder a preset, with a page and the projects of its seeds."""
+REPLICAS_PAGE = "index.html"
 
 
 def find_root() -> Path:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from worldmodels.cli.folder import REPLICAS, REPLICAS_PAGE
 from worldmodels.cli.presets import preset_file, use_preset
 from worldmodels.cli.side_by_side import Command, games_at_a_time, own_code, run_together, stages_of
 from worldmodels.compute.cores import cores
@@ -18,14 +19,12 @@ from worldmodels.errors import ParamsError, WorldModelsError
 from worldmodels.forecast import RATES, forecast, frames_collected, read_rates, span
 from worldmodels.params import PARAMS_FILE
 from worldmodels.project import NO_STUDY, Project, load_project
-from worldmodels.report.comparisons import profile_lines
-from worldmodels.report.pictures import write_png
-from worldmodels.report.several import WORDS, summary
+from worldmodels.report.several import WORDS, Summary, several_page, summary
+from worldmodels.report.table import align
 from worldmodels.storage.files import write_bytes
 from worldmodels.storage.layout import WorldModelFiles
 from worldmodels.tracking.course import TIMES, read_times, seconds_left
 
-FOLDER = Path("replicas")
 DONE = "done-"
 """Beginning of the name of a file in the folder of a seed; a game that is done, and whose frames are removed, follows."""
 FRAME_BYTES = 4_000
@@ -49,8 +48,8 @@ class Replica(NamedTuple):
         return dict(read_times(self.folder / TIMES))
 
 
-def replicate(root: Path, preset: str, seeds: Sequence[int], games: Sequence[str], *, dry: bool = False) -> str:
-    """Compute what is missing, seed by seed; return what all seeds that are done say together.
+def replicate(root: Path, preset: str, seeds: Sequence[int], games: Sequence[str], *, dry: bool = False) -> None:
+    """Compute what is missing, seed by seed; print and write as a page what all seeds say together, game by game.
 
     Two seeds are computed at a time if the preset asks for so few threads, and one seed's games leave cores free. The same
     command goes on after an interruption. A seed that is done loses its frames: they are most of what it has on the disk.
@@ -66,7 +65,7 @@ def replicate(root: Path, preset: str, seeds: Sequence[int], games: Sequence[str
         ParamsError: the preset, a game or the folder cannot be used.
         WorldModelsError: the disk is too small, or a seed failed.
     """
-    base = (root / FOLDER / preset).resolve()
+    base = (root / REPLICAS / preset).resolve()
     replicas = [Replica(seed, base / f"seed-{seed}") for seed in seeds]
     project = load_project(preset_file(root, preset))
     if unknown := [game for game in games if game not in project.environments]:
@@ -80,27 +79,27 @@ def replicate(root: Path, preset: str, seeds: Sequence[int], games: Sequence[str
     print(
         f"{len(todo)} of {len(replicas)} seeds to compute{_forecast(root, project, names, replicas, todo, places)}.", flush=True
     )
-    if todo and not dry:
-        for replica in todo:
-            _prepare(root, preset, replica)
-        targets = [f"evaluate@{key}" for key, agent in project.agents.items() if agent.env in games]
-        command = [sys.executable, "-m", "worldmodels.cli.main", "repro", *targets]
+    if dry:
+        return
+    for replica in todo:
+        _prepare(root, preset, replica)
+    targets = [f"evaluate@{key}" for key, agent in project.agents.items() if agent.env in games]
+    command = [sys.executable, "-m", "worldmodels.cli.main", "repro", *targets]
 
-        def ended(number: int, code: int) -> None:
-            if code == 0:
-                _finish(todo[number].folder, project, names)
+    def ended(number: int, code: int) -> None:
+        if code == 0:
+            _finish(todo[number].folder, project, names)
 
-        codes = run_together([Command(command, replica.folder, own_code()) for replica in todo], places, ended)
-        if failed := [str(replica.seed) for replica, code in zip(todo, codes, strict=True) if code]:
-            raise WorldModelsError(f"not done: seed {', '.join(failed)}, see above. The same command goes on there.")
-    whole = [replica for replica in replicas if replica.done(names)]
-    return "\n\n".join([*(_game(base, project, name, whole) for name in names), WORDS]) if whole else "No seed is done yet."
+    codes = run_together([Command(command, replica.folder, own_code()) for replica in todo], places, ended)
+    if failed := [str(replica.seed) for replica, code in zip(todo, codes, strict=True) if code]:
+        raise WorldModelsError(f"not done: seed {', '.join(failed)}, see above. The same command goes on there.")
+    _tell(base, project, replicas)
 
 
 def parse_seeds(text: str) -> list[int]:
-    """Return seeds from text.
+    """Return seeds from text, in ascending order.
 
-    >>> parse_seeds("0, 1,2")
+    >>> parse_seeds("1, 0,2")
     [0, 1, 2]
 
     Raises:
@@ -112,7 +111,7 @@ def parse_seeds(text: str) -> list[int]:
         seeds = []
     if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0 or max(seeds) >= 2**31:
         raise ParamsError(f"--seeds {text!r}: write different numbers from 0 with commas between them, such as 0,1,2.")
-    return seeds
+    return sorted(seeds)
 
 
 def finished(root: Path, preset: str) -> list[Path]:
@@ -121,7 +120,7 @@ def finished(root: Path, preset: str) -> list[Path]:
     Raises:
         ParamsError: there is none.
     """
-    found = sorted({path.parent for path in (root / FOLDER / preset).glob(f"seed-*/{DONE}*")})
+    found = sorted({path.parent for path in (root / REPLICAS / preset).glob(f"seed-*/{DONE}*")})
     if not found:
         raise ParamsError(f"no seed of {preset} is done. `wm replicate {preset}` computes them.")
     return found
@@ -140,7 +139,7 @@ def _prepare(root: Path, preset: str, replica: Replica) -> None:
         use_preset(partial, preset, [], force=True)
         params = yaml.safe_load((partial / PARAMS_FILE).read_text())
         write_bytes(partial / PARAMS_FILE, yaml.safe_dump(params | {"seed": replica.seed}, sort_keys=False).encode())
-        write_bytes(partial / ".dvc/config.local", f"[cache]\n    dir = {root.resolve() / FOLDER / 'cache'}\n".encode())
+        write_bytes(partial / ".dvc/config.local", f"[cache]\n    dir = {root.resolve() / REPLICAS / 'cache'}\n".encode())
         partial.rename(replica.folder)
     elif (there := _git(replica.folder, "rev-parse", "HEAD")) != head:
         told = f"note: seed {replica.seed} is of commit {there[:7]}, and goes on with its code."
@@ -197,16 +196,24 @@ def _finish(folder: Path, project: Project, games: Sequence[str]) -> None:
         (folder / f"{DONE}{game}").touch()
 
 
-def _game(base: Path, project: Project, game: str, replicas: Sequence[Replica]) -> str:
-    """Return the table of a game, and draw its figure."""
+def _tell(base: Path, project: Project, replicas: Sequence[Replica]) -> None:
+    """Print what the seeds say together of each game that they have done, and write it as a page."""
+    done = {game: [replica for replica in replicas if replica.done([game])] for game in project.environments}
+    found = {game: _summary(project, game, own) for game, own in done.items() if own}
+    for game, told in found.items():
+        write_bytes(base / f"{game}.png", told.png)
+        print(f"\n{align(told.table, right=range(1, 6))}\n{told.note}", flush=True)
+    write_bytes(base / REPLICAS_PAGE, several_page(base.name, list(found.values())))
+    print(f"\n{WORDS}\n\nWith figures: {base / REPLICAS_PAGE}", flush=True)
+
+
+def _summary(project: Project, game: str, replicas: Sequence[Replica]) -> Summary:
+    """Return what these seeds say together of a game."""
     keys = [key for key, agent in project.agents.items() if agent.env == game and agent.study == NO_STUDY]
-    picture, stages = base / f"{game}.png", set(stages_of(project, game))
-    told = summary(game, keys, [replica.folder for replica in replicas])
-    config = project.sections[game].game
-    write_png(picture, profile_lines(told.runs, told.blind, config.limit if config.survival else None))
+    stages, config = set(stages_of(project, game)), project.sections[game].game
     minutes = sum(took for replica in replicas for stage, (_, took) in replica.times().items() if stage in stages) / 60
-    seeds = ", ".join(str(replica.seed) for replica in replicas)
-    return f"{told.text}\nSeeds {seeds}; {minutes / len(replicas):.0f} minutes a seed, its stages summed. Figure: {picture}"
+    folders = {replica.seed: replica.folder for replica in replicas}
+    return summary(game, keys, folders, config.limit if config.survival else None, minutes)
 
 
 def _git(folder: Path, *arguments: str) -> Any:

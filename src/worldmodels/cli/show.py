@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from worldmodels.cli.agents import agent_keys, written_params
+from worldmodels.cli.folder import REPLICAS, REPLICAS_PAGE
 from worldmodels.report.table import align, by_game, read_scores, render, title
 from worldmodels.report.verdict import best_agent, headline
 from worldmodels.storage.layout import ARTIFACTS, KEY, RECORDED, REPORTS, STAGES, AgentFiles, command_for, primary_out
@@ -25,7 +26,8 @@ def overview(root: Path) -> dict[str, Any]:
     Keys: ``agents``, ``world_models`` and ``recordings``, lists of entries: key, environment, stages (stage -> made, path,
     md5, made_by).
     An agent has also study, scores (or None), and changed: whether its scores are others than dvc.lock says. ``missing``:
-    commands that make what params.yaml names and is not there. ``report``: the path of the page, or None.
+    commands that make what params.yaml names and is not there. ``report``: the path of the page, or None. ``several``: the
+    paths of the pages of ``wm replicate``.
     """
     written = written_params(root)
     lines = _lines(written, "agents")
@@ -48,6 +50,7 @@ def overview(root: Path) -> dict[str, Any]:
         "world_models": models,
         "missing": list(dict.fromkeys(stage["made_by"] for stage in stages if not stage["made"])),
         "report": str(page) if page.is_file() else None,
+        "several": [str(page) for page in sorted((root / REPLICAS).glob(f"*/{REPLICAS_PAGE}"))],
     }
 
 
@@ -59,6 +62,7 @@ def overview_text(found: Mapping[str, Any]) -> str:
     parts += [_hashes(found["recordings"], "recording", "recordings")] if found["recordings"] else []
     parts += [_hashes(found["world_models"], "world model", "world_models")] if found["world_models"] else []
     parts.append(_hashes(found["agents"], "agent", "environments", "agents") + "\n(md5 in dvc.lock; -: not made)")
+    parts += [f"Presets with several seeds: {', '.join(found['several'])}"] if found["several"] else []
     missing = [f"  {command}" for command in found["missing"]]
     if len(missing) > MISSING_SHOWN:
         missing[MISSING_SHOWN:] = [f"  and {len(missing) - MISSING_SHOWN} more"]

@@ -1,19 +1,18 @@
 """From the artifacts and scores of a run to ``reports/``: the page, the scores as a table, the figures."""
 
-import base64
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from worldmodels.games.make import Game
 from worldmodels.params import flat, section
 from worldmodels.report import comparisons
+from worldmodels.report.html import page
 from worldmodels.report.parts import agent_part, search_table, world_model_part
 from worldmodels.report.pictures import png_bytes, write_png
-from worldmodels.report.table import NO_STUDY, read_scores, rivals, score_text, table, title
+from worldmodels.report.table import NO_STUDY, read_scores, rivals, table, title
 from worldmodels.report.verdict import best_agent, chain, headline, pays_nothing, variants
 from worldmodels.report.video import picture_of
 from worldmodels.storage.episodes import COLLECTED
@@ -50,18 +49,13 @@ def build_report(root: Path, params: Mapping[str, Any]) -> None:
     runs, reports = _read_run(root, params), root / REPORTS
     scores = pd.DataFrame([flat(score) for run in runs for score in run.scores]).dropna(axis=1, how="all")
     write_bytes(reports / "scores.csv", scores.to_csv(index=False, float_format="%.6g", lineterminator="\n").encode())
-    loader = PackageLoader("worldmodels.report", "")
-    pages = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, loader=loader)
-    pages.filters |= {"score": score_text, "base64": lambda content: base64.b64encode(content).decode()}
-    pages.filters["width"] = lambda png: int.from_bytes(png[16:20])
     games = [_game(run, reports, params) for run in runs]
     titles = [game["title"] for game in games]
     for game, run in zip(games, runs, strict=True):
         if titles.count(game["title"]) > 1:  # one game by two sets of rules
             game["title"] += f", {' and '.join(run.environments)}"
     stages = [stage for stage, keys in STAGES.items() if keys != "recordings" or params.get("recordings")]
-    page = pages.get_template("page.html.jinja").render(stages=stages, games=games)
-    write_bytes(reports / "index.html", page.encode())
+    write_bytes(reports / "index.html", page("page.html.jinja", stages=stages, games=games))
 
 
 def _read_run(root: Path, params: Mapping[str, Any]) -> list[_GameRun]:

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from worldmodels.report.figures import PLACES, WIDTH, bars, figure, frame, spread
-from worldmodels.report.statistics import LEVEL, draws, share_above
+from worldmodels.report.statistics import Runs, interval, share_above
 from worldmodels.report.style import BLIND_COLOUR, FAINT_INK, INK, PAPER_COLOUR, PAPER_WHITE, SERIES, WORLD_COLOURS
 from worldmodels.report.table import Rival, others, with_error
 from worldmodels.report.verdict import Variant
@@ -131,18 +131,19 @@ def search_rounds(axes: Axes, curves: Mapping[str, pd.DataFrame]) -> None:
 
 
 @figure
-def profile_lines(axes: Axes, runs: Sequence[np.ndarray], blind: np.ndarray, limit: float | None) -> None:
+def profile_lines(axes: Axes, runs: Runs, drawn: Sequence[Runs], blind: np.ndarray, limit: float | None) -> None:
     """Draw which share of episodes scored at least so much: of all seeds with their interval, of each seed, of blind play.
 
     Args:
         axes: what is drawn on.
         runs: scores of the seeds, (N,) each.
+        drawn: the same as they might have been.
         blind: scores of the best policy that does not look, (M,).
         limit: the game's, if a score is how long an episode lasted: nobody knows how much longer it would have.
     """
     every = np.concatenate([*runs, blind])
     points = np.linspace(min(0.0, every.min()), every.max() if limit is None else limit, 200)
-    low, high = np.quantile([share_above(each, points) for each in draws(runs)], [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    low, high = interval([share_above(each, points) for each in drawn])
     axes.fill_between(points, low, high, color=WORLD_COLOURS["real"], alpha=0.2, linewidth=0, label="95 %")
     for scores in runs:
         axes.plot(points, share_above([scores], points), color=WORLD_COLOURS["real"], linewidth=0.6, alpha=0.6)

@@ -4,8 +4,8 @@ A score is an episode's return, a run is the scores of one chain seed. Seeds dif
 comes from drawing seeds first, and then episodes of each seed that was drawn (a two-level bootstrap).
 """
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -15,14 +15,6 @@ LEVEL = 0.95
 """Share of the draws that an interval holds."""
 Runs = Sequence[np.ndarray]
 """The scores of each seed, (N,)."""
-
-
-class Estimate(NamedTuple):
-    """A figure and its interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 def mean(runs: Runs) -> float:
@@ -68,14 +60,12 @@ def draws(runs: Runs) -> list[list[np.ndarray]]:
     return [drawn() for _ in range(SAMPLES)]
 
 
-def estimate(runs: Runs, figure: Callable[[Runs], float], sampled: Sequence[Runs] | None = None) -> Estimate:
-    """Return a figure of the runs, and the interval that holds ``LEVEL`` of its values over ``draws``."""
-    values = [figure(each) for each in (draws(runs) if sampled is None else sampled)]
-    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Estimate(figure(runs), float(low), float(high))
+def interval(values: Sequence[Any] | np.ndarray) -> Any:
+    """Return the lower and the upper bound of what holds ``LEVEL`` of drawn values; of arrays, place by place."""
+    return np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
 
 
-def chance_above(sampled: Sequence[Runs], other: float, stderr: float = 0.0) -> float:
-    """Return how often the recipe's mean is above another mean that is known with this standard error."""
-    theirs = other + stderr * np.random.default_rng(0).standard_normal(len(sampled))
-    return float(np.mean([mean(each) for each in sampled] > theirs))
+def chance_above(means: Sequence[float], other: float, stderr: float = 0.0) -> float:
+    """Return how often drawn means are above another mean that is known with this standard error."""
+    theirs = other + stderr * np.random.default_rng(0).standard_normal(len(means))
+    return float(np.mean(np.asarray(means) > theirs))

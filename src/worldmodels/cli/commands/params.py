@@ -95,6 +95,7 @@ def replicate(
     """Compute a preset from nothing with several seeds, each in a clone of its own in replicas/; say what they score together.
 
     The same command goes on after an interruption, and prints the table when all is done. A seed that is done loses its frames.
+    The table and its figure are also a page in replicas/.
 
     \b
     wm replicate laptop --seeds 0,1,2
@@ -103,7 +104,7 @@ def replicate(
     from worldmodels.cli.replicate import parse_seeds
     from worldmodels.cli.replicate import replicate as run
 
-    typer.echo(run(project_folder(), name, parse_seeds(seeds), game or [], dry=dry))
+    run(project_folder(), name, parse_seeds(seeds), game or [], dry=dry)
 
 
 @commands.command(short_help="Run experiments over several values of params.")
