@@ -8,12 +8,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from lab import commit, make_project, one_iteration, run
+from lab import commit, free_port, make_project, one_iteration, run
+from mlflow import MlflowClient
 
-from worldmodels.cli.replicate import parse_seeds
+from worldmodels.cli.replicate import parse_seeds, replicate
 from worldmodels.errors import ParamsError
 from worldmodels.report.comparisons import profile_lines
 from worldmodels.report.statistics import chance_above, draws, improvement, interval, mean, share_above
+from worldmodels.tracking.dvclock import artifact_hash
+from worldmodels.tracking.runs import RunStore
 
 REPLICATE = ("wm", "replicate", "tiny", "--seeds", "1,0", "--game", "doom")
 
@@ -84,6 +87,50 @@ def test_seeds_that_are_done_are_rows_of_the_ledger_with_the_minutes_of_their_st
         assert minutes == pytest.approx(sum(times[stage][1] for stage in needed) / 60, abs=0.01)
     none = run(folder, "wm", "ledger", "add", "--run", "none", "--replicas", "laptop", check=False)
     assert "`wm replicate laptop`" in none.stderr
+
+
+def test_what_seeds_score_together_is_one_run_in_mlflow_however_often_it_is_said(folder, monkeypatch, capsys):
+    monkeypatch.delenv("WM_TRACKING", raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri := f"sqlite:///{folder}/mlflow.db")
+    client, own = MlflowClient(uri), {seed: folder / f"replicas/tiny/seed-{seed}" for seed in (0, 1)}
+    replicate(folder, "tiny", [0, 1], [])
+    # As if the seeds were tracked on the same server: the run in which one was evaluated is found.
+    game = client.get_experiment_by_name("worldmodels-doom").experiment_id
+    md5 = artifact_hash(own[1] / "metrics/doom-1.json")
+    tested = RunStore(client, game).create_stage("evaluate", "doom-1", {"wm.artifact": md5}, None)
+    replicate(folder, "tiny", [0, 1], [])
+
+    (found,) = client.search_runs([game], "tags.`wm.kind` = 'seeds'")
+    assert (found.info.run_name, found.info.status) == ("tiny: 2 seeds", "FINISHED")
+    commit = run(own[0], "git", "rev-parse", "--short", "HEAD").stdout.strip()
+    assert found.data.params == {"preset": "tiny", "seeds": "0, 1", "commit": commit}
+    means = [json.loads((each / "metrics/doom-1.json").read_text())["real"]["mean"] for each in own.values()]
+    metrics = found.data.metrics
+    assert metrics["Seeds/mean"] == pytest.approx(np.mean(means))
+    assert min(means) - 50 < metrics["Seeds/low"] < metrics["Seeds/high"] < max(means) + 50
+    assert set(metrics) == {f"Seeds/{name}" for name in ("mean", "low", "high", "interquartile_mean", "above_blind")}
+    assert len(client.get_metric_history(found.info.run_id, "Seeds/mean")) == 1
+    assert found.data.tags["wm.seed.1"] == md5
+    note = found.data.tags["mlflow.note.content"]
+    assert note.startswith("doom-1 gets ")
+    assert "| Take Cover | mean of seeds |" in note
+    assert f"Seed 0: `replicas/tiny/seed-0`. Seed 1: [its run](#/experiments/{game}/runs/{tested})." in note
+    assert [file.path for file in client.list_artifacts(found.info.run_id)] == ["doom.png"]
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_a_server_that_cannot_be_reached_is_one_line_and_the_table_is_there(folder, monkeypatch, capsys):
+    monkeypatch.delenv("WM_TRACKING", raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+    page = folder / "replicas/tiny/index.html"
+    page.unlink()
+    replicate(folder, "tiny", [0, 1], [])
+    said = capsys.readouterr()
+    assert "doom-1 " in said.out
+    assert page.exists()
+    assert said.err.startswith("warning: MLflow at http://127.0.0.1")
+    assert said.err.endswith("The same command logs the table later.\n")
+    assert said.err.count("\n") == 1
 
 
 def test_edits_that_a_clone_would_not_have_are_refused(folder):

@@ -24,6 +24,7 @@ from worldmodels.report.table import align
 from worldmodels.storage.files import write_bytes
 from worldmodels.storage.layout import WorldModelFiles
 from worldmodels.tracking.course import TIMES, read_times, seconds_left
+from worldmodels.tracking.store import StoreError, is_off
 
 DONE = "done-"
 """Beginning of the name of a file in the folder of a seed; a game that is done, and whose frames are removed, follows."""
@@ -49,7 +50,7 @@ class Replica(NamedTuple):
 
 
 def replicate(root: Path, preset: str, seeds: Sequence[int], games: Sequence[str], *, dry: bool = False) -> None:
-    """Compute what is missing, seed by seed; print and write as a page what all seeds say together, game by game.
+    """Compute what is missing, seed by seed; print, write as a page and track what all seeds say together, game by game.
 
     Two seeds are computed at a time if the preset asks for so few threads, and one seed's games leave cores free. The same
     command goes on after an interruption. A seed that is done loses its frames: they are most of what it has on the disk.
@@ -93,7 +94,7 @@ def replicate(root: Path, preset: str, seeds: Sequence[int], games: Sequence[str
     codes = run_together([Command(command, replica.folder, own_code()) for replica in todo], places, ended)
     if failed := [str(replica.seed) for replica, code in zip(todo, codes, strict=True) if code]:
         raise WorldModelsError(f"not done: seed {', '.join(failed)}, see above. The same command goes on there.")
-    _tell(base, project, replicas)
+    _tell(root, base, project, replicas)
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -196,15 +197,26 @@ def _finish(folder: Path, project: Project, games: Sequence[str]) -> None:
         (folder / f"{DONE}{game}").touch()
 
 
-def _tell(base: Path, project: Project, replicas: Sequence[Replica]) -> None:
-    """Print what the seeds say together of each game that they have done, and write it as a page."""
+def _tell(root: Path, base: Path, project: Project, replicas: Sequence[Replica]) -> None:
+    """Print what the seeds say together of each game that they have done, write it as a page, and track it."""
     done = {game: [replica for replica in replicas if replica.done([game])] for game in project.environments}
     found = {game: _summary(project, game, own) for game, own in done.items() if own}
+    pictures = {game: base / f"{game}.png" for game in found}
     for game, told in found.items():
-        write_bytes(base / f"{game}.png", told.png)
+        write_bytes(pictures[game], told.png)
         print(f"\n{align(told.table, right=range(1, 6))}\n{told.note}", flush=True)
     write_bytes(base / REPLICAS_PAGE, several_page(base.name, list(found.values())))
     print(f"\n{WORDS}\n\nWith figures: {base / REPLICAS_PAGE}", flush=True)
+    if is_off():
+        return
+    # Here: it loads MLflow, for which `wm ledger`, which reads seeds too, does not wait.
+    from worldmodels.tracking.several import log_seeds
+
+    try:
+        for game, told in found.items():
+            log_seeds(root, game, base.name, told, pictures[game])
+    except StoreError as error:
+        print(f"warning: {error} The same command logs the table later.", file=sys.stderr)
 
 
 def _summary(project: Project, game: str, replicas: Sequence[Replica]) -> Summary:

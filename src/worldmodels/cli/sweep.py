@@ -3,7 +3,6 @@
 import hashlib
 import itertools
 import math
-import os
 import re
 import shutil
 import subprocess
@@ -23,7 +22,7 @@ from worldmodels.report.table import align, score_text
 from worldmodels.storage.layout import STAGES
 from worldmodels.tracking.experiments import list_experiments, mirror_experiments, read_result
 from worldmodels.tracking.git import git
-from worldmodels.tracking.store import StoreError
+from worldmodels.tracking.store import StoreError, is_off
 
 MOST = 200
 """Combinations of one sweep, at most: more are a mistake."""
@@ -78,7 +77,7 @@ def sweep(
             file=sys.stderr,
         )
     known = {experiment.name for experiment in list_experiments(root)}
-    tracked = os.environ.get("WM_TRACKING", "").lower() not in ("off", "0", "false")
+    tracked = not is_off()
     table: list[dict[str, Any]] = []
     for i, point in enumerate(points):
         scores = _scores(root, point)

@@ -17,7 +17,7 @@ from worldmodels.tracking.course import Course
 from worldmodels.tracking.dvclock import artifact_hash
 from worldmodels.tracking.git import git_tags
 from worldmodels.tracking.points import Point, point_of, points
-from worldmodels.tracking.store import game_experiment, lock, open_store, reason_of
+from worldmodels.tracking.store import game_experiment, is_off, lock, open_store, reason_of
 
 T = TypeVar("T")
 FLUSH_SECONDS, KILLED_FLUSH_SECONDS = 60.0, 5.0
@@ -138,16 +138,15 @@ def stage_run(
     course = Course(Path(), state_of(stage, key))
     if course.text:
         print(f"{stage} {key}: {course.text}", file=sys.stderr)
-    wanted = os.environ.get("WM_TRACKING", "").lower()
-    off = not env or wanted in ("off", "0", "false")
+    at_once = os.environ.get("WM_TRACKING", "").lower() == "on"
     over, told = threading.Event(), (run.outbox, stage, key, env, params, world_model, computation)
 
     def send() -> None:
-        if not over.wait(0 if wanted == "on" else SHORT_SECONDS):
+        if not over.wait(0 if at_once else SHORT_SECONDS):
             _send(*told)
 
     threading.Thread(target=run.beat, args=(over,), daemon=True).start()
-    sender = None if off else threading.Thread(target=send, daemon=True)
+    sender = None if is_off() or not env else threading.Thread(target=send, daemon=True)
     if sender is not None:
         sender.start()
     status = "FAILED"

@@ -25,6 +25,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from worldmodels.errors import ArtifactError, WorldModelsError
+from worldmodels.report.table import markdown
 from worldmodels.tracking.registry import CHAMPION, RETURNS, bar_of
 from worldmodels.tracking.runs import NOTE, RunStore
 from worldmodels.tracking.store import reason_of
@@ -254,9 +255,8 @@ def describe(client: MlflowClient, name: str) -> None:
             cells = [version.tags.get(told, "-") for told in ("score", "real.n", "dream", "blind", "paper")]
             rows.append([key, *cells, f"**champion**: {gate}" if released else gate])
             champions += [key] if released else []
-        lines = [f"| {' | '.join(row)} |" for row in (HEADINGS, ["---"] * len(HEADINGS), *rows)]
         first = (best[1].description or "").partition("\n")[0]
-        tags = {NOTE: "\n".join([first, "", *lines]), "champion": ", ".join(champions) or "-"}
+        tags = {NOTE: f"{first}\n\n{markdown([HEADINGS, *rows])}", "champion": ", ".join(champions) or "-"}
         if not tags.items() <= run.data.tags.items():
             client.log_batch(run.info.run_id, tags=[RunTag(*tag) for tag in tags.items()])
 

@@ -42,6 +42,11 @@ def tracking_uri(root: Path) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(root / 'mlflow.db').resolve()}"
 
 
+def is_off() -> bool:
+    """Return whether WM_TRACKING says that nothing is tracked."""
+    return os.environ.get("WM_TRACKING", "").lower() in ("off", "0", "false")
+
+
 def sqlite_file(uri: str) -> Path | None:
     """Return the file of an sqlite store; None for other stores."""
     return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None

@@ -95,7 +95,7 @@ def replicate(
     """Compute a preset from nothing with several seeds, each in a clone of its own in replicas/; say what they score together.
 
     The same command goes on after an interruption, and prints the table when all is done. A seed that is done loses its frames.
-    The table and its figure are also a page in replicas/.
+    The table and its figure are also a page in replicas/, and a run in MLflow.
 
     \b
     wm replicate laptop --seeds 0,1,2
