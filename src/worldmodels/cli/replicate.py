@@ -21,7 +21,7 @@ from worldmodels.params import PARAMS_FILE
 from worldmodels.project import NO_STUDY, Project, load_project
 from worldmodels.report.several import WORDS, Summary, several_page, summary
 from worldmodels.report.table import align
-from worldmodels.storage.files import write_bytes
+from worldmodels.storage.files import write_bytes, write_json
 from worldmodels.storage.layout import WorldModelFiles
 from worldmodels.tracking.course import TIMES, read_times, seconds_left
 from worldmodels.tracking.store import StoreError, is_off
@@ -193,6 +193,14 @@ def _finish(folder: Path, project: Project, games: Sequence[str]) -> None:
             for each in json.loads(listing.read_text()):
                 cached(each["md5"]).unlink(missing_ok=True)
             listing.unlink()
+    # DVC takes what does not depend on the seed from a seed that is done: it took as long as there.
+    times = dict(read_times(folder / TIMES))
+    for other in {mark.parent for mark in folder.parent.glob(f"seed-*/{DONE}*")}:
+        there = yaml.safe_load((other / "dvc.lock").read_text())["stages"]
+        times = {
+            stage: took for stage, took in read_times(other / TIMES).items() if stages.get(stage) == there.get(stage, "")
+        } | times
+    write_json(folder / TIMES, times)
     for game in games:
         (folder / f"{DONE}{game}").touch()
 
