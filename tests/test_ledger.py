@@ -208,6 +208,25 @@ def test_three_seeds_have_the_error_over_the_seeds_and_one_seed_the_error_over_i
     assert "| r | one | laptop | test | 900.0 ± 2.0 | 20 | 100 |  |  | 50 |" in table
 
 
+def test_chain_seeds_of_one_run_have_an_interval_as_wide_as_they_differ(tmp_path: Path) -> None:
+    rows = [f"r,laptop,carracing,{{}},{seed},0,test,100,{mean},20,2,,,," for seed, mean in enumerate((800, 900, 1000))]
+    of_two_runs = [*rows[:2], rows[2].replace("r,", "other,", 1)]
+    written = [
+        *(row.format("a") for row in rows),
+        *(row.format("b") for row in of_two_runs),
+        *(row.format("c") for row in rows[:2]),
+    ]
+    ledger = ledger_of(tmp_path / "ledger.csv", *written)
+    cells = re.findall(r"3: 800, 900, 1,000; 95 %: (\d+) to (\S+) \|", run_table(ledger))
+    ((low, high),) = ((float(bound.replace(",", "")) for bound in found) for found in cells)
+    assert 800 < low < 830  # all three draws are of the lowest seed in 1 of 27 cases
+    assert 970 < high < 1000
+    assert "2: 800, 900 |" in run_table(ledger)
+    headlines = pd.DataFrame([("carracing", word, run, word) for word, run in (("a", "r"), ("b", "r"), ("b", "other"))])
+    short = headline_table(ledger, headlines.set_axis(["game", "words", "run", "agent"], axis=1))
+    assert re.search(r"\| a \| .*95 %: .* \|\n\| CarRacing \| b \| 900 ± 58 \| 100 \| 3: 800, 900, 1,000 \|", short)
+
+
 def test_a_ledger_that_lacks_a_row_of_the_table_in_readme_is_refused(tmp_path: Path) -> None:
     ledger = ledger_of(tmp_path / "ledger.csv", "r,laptop,carracing,a,0,0,test,100,900,20,2,,,,")
     with pytest.raises(ArtifactError, match="which README shows"):

@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from worldmodels.errors import ArtifactError, ParamsError
 from worldmodels.report.figures import figure, frame
 from worldmodels.report.pictures import png_bytes
+from worldmodels.report.statistics import draws_of_means, interval
 from worldmodels.report.style import PAPER_COLOUR, SERIES, WORLD_COLOURS
 from worldmodels.report.table import GAMES, game_name, with_error
 from worldmodels.rollout.scores import read_blind
@@ -238,6 +239,10 @@ def _summary(rows: pd.DataFrame) -> dict[str, str]:
     means, errors = rows["mean"].astype(float), rows["stderr"].astype(float)
     error = means.std(ddof=1) / math.sqrt(len(rows)) if len(rows) > 2 else errors.mean(skipna=False)
     seeds = f"{len(rows)}: " + ", ".join(f"{mean:,.0f}" for mean in means) if len(rows) > 1 else ""
+    one_recipe = len(rows[["run", "preset"]].drop_duplicates()) == 1 and rows["chain_seed"].nunique() == len(rows)
+    if len(rows) > 2 and one_recipe and errors.notna().all():
+        low, high = interval(draws_of_means(means.to_numpy(), errors.to_numpy()))
+        seeds += f"; 95 %: {low:,.0f} to {high:,.0f}"
     return {
         "score": with_error(means.mean(), error),
         "seeds": seeds,

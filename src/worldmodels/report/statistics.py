@@ -60,6 +60,19 @@ def draws(runs: Runs) -> list[list[np.ndarray]]:
     return [drawn() for _ in range(SAMPLES)]
 
 
+def draws_of_means(means: np.ndarray, errors: np.ndarray) -> np.ndarray:
+    """Return ``SAMPLES`` means of seeds as they might have been, if of each seed's episodes only mean and error are known.
+
+    Args:
+        means: of the seeds, (S,).
+        errors: their standard errors, (S,).
+    """
+    random = np.random.default_rng(0)
+    chosen = random.integers(len(means), size=(SAMPLES, len(means)))
+    drawn: np.ndarray = (means[chosen] + errors[chosen] * random.standard_normal(chosen.shape)).mean(axis=1)
+    return drawn
+
+
 def interval(values: Sequence[Any] | np.ndarray) -> Any:
     """Return the lower and the upper bound of what holds ``LEVEL`` of drawn values; of arrays, place by place."""
     return np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
