@@ -21,6 +21,7 @@ from worldmodels.memory.features import feature_size
 from worldmodels.memory.make import new_memory
 from worldmodels.memory.training import MemoryTraining, train_memory
 from worldmodels.memory.transformer import TransformerConfig
+from worldmodels.play.export import write_graphs
 from worldmodels.play.session import Session
 from worldmodels.rollout.loop import run_episodes
 from worldmodels.storage.agents import AgentCard
@@ -169,6 +170,14 @@ def test_one_plays_with_its_dream(agent):
     again = Session(agent, temperature=1.0)
     again.replay(session.recording())
     assert torch.equal(again.now.z, session.now.z)
+
+
+def test_its_dream_can_be_exported(agent, tmp_path):
+    onnx = pytest.importorskip("onnx", reason="the extra `web` is not installed")
+    write_graphs(tmp_path, agent)
+    graph = onnx.load(tmp_path / "memory.onnx").graph
+    sizes = {each.name: each.type.tensor_type.shape.dim[1].dim_value for each in (*graph.input, *graph.output)}
+    assert sizes["state"] == sizes["state_next"] == agent.memory.state_size
 
 
 def test_c_follows_its_gradient(agent, rows):

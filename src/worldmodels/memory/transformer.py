@@ -90,7 +90,8 @@ class TransformerMemory(Memory):
     def observe(self, z: Tensor, action: Tensor, restart: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         past, shape, steps = self._past(state), self.config, restart.shape[1]
         place = torch.arange(steps, device=z.device)
-        begun = torch.where(restart, place, -1).cummax(1).values  # the newest first step of an episode up to each, or -1
+        earlier = restart[:, None] & (place <= place[:, None])
+        begun = torch.where(earlier, place, -1).amax(-1)  # (B, T): where the episode of each step began, -1 if before them
         elapsed = torch.where(begun >= 0, place - begun, past.elapsed + place)  # (B, T)
         clock = [(elapsed / shape.clock).tanh().unsqueeze(-1)] if shape.clock else []
         x = self._linear(self.read, torch.cat([z, self.taken(action), *clock], -1))
