@@ -51,6 +51,16 @@ ROOT = Path(__file__).parents[1]
 VARIATIONS = {"doom": ["plain", "wall", "floor", "text"], "carracing": ["plain", "colours", "bars", "blob"]}
 WEIGHTS = {"doom": "TakeCover.npz", "carracing": "CarRacing.npz"}
 CHANNELS = "rgb"
+SCORES = ["game", "variation", "n", "ours", "AttentionAgent", "ours - theirs", "ours, varied - plain", "theirs, varied - plain"]
+"""Mean and standard error of scores, and of differences of the two scores of the same episode."""
+FINDINGS = ["game", "variation", "n", "steps", "V's error", "V's error, plain", "z moved", "M's surprise", "C acts otherwise"]
+"""What pictures do to V, M and C, as a mean over steps; in brackets as a multiple of what it is with plain pictures.
+
+The first error is that of V's picture against the picture that V saw, the second against the plain picture of the same state,
+both summed over pixels. Latents moved by so much of their variance. M's surprise is its negative log-likelihood of the next
+latent in nats per dimension. C acts otherwise: the share of steps at which it presses another button, or how far it steers
+elsewhere (-1 to 1).
+"""
 COLUMNS = ["game", "variation", "block", "agent", "seed", "score", "steps"]
 SIDE, PATCH, STRIDE, BEST, HIDDEN, KEY = 96, 7, 4, 10, 16, 4
 ACROSS = (SIDE - PATCH) // STRIDE + 1  # 23 patches in a row and in a column
@@ -325,29 +335,32 @@ class Table:
 
 
 def mean_and_error(values: Sequence[float]) -> str:
-    """Return a mean and its standard error as text.
+    """Return a mean and its standard error as text; nothing of fewer than two.
 
     >>> mean_and_error([1.0, 3.0])
     '2.0 ± 1.0'
     """
+    if len(values) < 2:
+        return ""
     return f"{np.mean(values):.1f} ± {np.std(values, ddof=1) / len(values) ** 0.5:.1f}"
 
 
 def compare(table: Table, game: str, variation: str, block: str, seeds: Sequence[int]) -> None:
-    """Print both agents' scores, the difference in pairs, and what the variation costs each of them, in pairs."""
+    """Print a row of ``SCORES``, over the episodes that both agents have played."""
     ours, theirs = (table.of(game, variation, block, agent) for agent in ("ours", "attention"))
     both = [seed for seed in seeds if seed in ours and seed in theirs]
-    if len(both) < 2:
-        return
-    line = [f"{game:10}{variation:9}n={len(both)}", f"ours {mean_and_error([ours[seed] for seed in both])}"]
-    line += [f"AttentionAgent {mean_and_error([theirs[seed] for seed in both])}"]
-    line += [f"ours - theirs {mean_and_error([ours[seed] - theirs[seed] for seed in both])}"]
-    for name, scores, agent in (("ours", ours, "ours"), ("theirs", theirs, "attention")):
+    row = [game, variation, str(len(both)), *(mean_and_error([each[seed] for seed in both]) for each in (ours, theirs))]
+    row += [mean_and_error([ours[seed] - theirs[seed] for seed in both])]
+    for varied_scores, agent in ((ours, "ours"), (theirs, "attention")):
         plain = table.of(game, "plain", block, agent)
-        pairs = [scores[seed] - plain[seed] for seed in both if seed in plain]
-        if variation != "plain" and len(pairs) > 1:
-            line.append(f"{name}, varied - plain {mean_and_error(pairs)}")
-    print("; ".join(line), flush=True)
+        costs = [varied_scores[seed] - plain[seed] for seed in both if seed in plain]
+        row.append("" if variation == "plain" else mean_and_error(costs))
+    print_row(row)
+
+
+def print_row(cells: Sequence[str]) -> None:
+    """Print a row of a table in Markdown."""
+    print(f"| {' | '.join(cells)} |", flush=True)
 
 
 class Seen(NamedTuple):
@@ -400,7 +413,7 @@ def replay(agent: Agent, variation: str, folder: Path, episode: Episode) -> np.n
 
 
 def diagnose(agent: Agent, game: str, seeds: Sequence[int], folder: Path) -> None:
-    """Print what each variation does to V, M and C in the same states."""
+    """Print a row of ``FINDINGS`` for each variation: what it does to V, M and C in the same states."""
     episodes: list[Episode] = []
     with closing(agent.real_world(our_games(agent.game, "plain", folder))) as world:
         run_episodes(world, agent.policy(), seeds, lanes=16, recorder=EpisodeRecorder(episodes.append))
@@ -412,17 +425,13 @@ def diagnose(agent: Agent, game: str, seeds: Sequence[int], folder: Path) -> Non
         error, plain_error, usual = (float(x.mean()) for x in (now.error, now.plain_error, before.error))
         moved = float((now.latents - before.latents).square().mean(0).sum() / before.latents.var(0).sum())
         surprise, expected = float(now.surprise.mean()), float(before.surprise.mean())
-        if game == "doom":
-            other = (pressed(now.actions) != pressed(before.actions)).float().mean()
-            acts = f"C presses another button at {float(other):.1%} of the steps"
-        else:
-            acts = f"C steers {float((now.actions - before.actions)[:, 0].abs().mean()):.3f} elsewhere"
-        line = [f"{game:10}{variation:9}n={len(episodes)}, {len(now.error)} steps"]
-        line += [f"V's error {error:.1f} ({error / usual:.2f} of plain)"]
-        line += [f"V's picture against the plain one {plain_error:.1f} ({plain_error / usual:.2f})"]
-        line += [f"z moved by {moved:.3f} of its variance"]
-        line += [f"M's surprise {surprise:.3f} nats ({surprise / expected:.2f} of plain, {surprise - expected:+.3f})", acts]
-        print("; ".join(line), flush=True)
+        other = (
+            pressed(now.actions) != pressed(before.actions) if game == "doom" else (now.actions - before.actions).abs()[:, 0]
+        )
+        row = [game, variation, str(len(episodes)), str(len(now.error)), f"{error:.1f} ({error / usual:.2f})"]
+        row += [f"{plain_error:.1f} ({plain_error / usual:.2f})", f"{moved:.3f}"]
+        row += [f"{surprise:.3f} ({surprise / expected:.2f})", f"{float(other.float().mean()):.3f}"]
+        print_row(row)
 
 
 def pressed(actions: torch.Tensor) -> torch.Tensor:
@@ -462,6 +471,9 @@ def main() -> None:
         return
     torch.set_num_threads(1)
     table, seeds = Table(args.out), episode_seeds(args.block, args.episodes)
+    header = FINDINGS if args.diagnose else SCORES
+    print_row(header)
+    print_row(["---"] * len(header))
     for game in VARIATIONS if args.game == "both" else [args.game]:
         agent: Agent = worldmodels.load(str(ROOT / "pretrained" / game))
         if args.diagnose:

@@ -89,7 +89,7 @@ def test_episodes_are_played_once_and_compared_in_pairs(tmp_path: Path, capsys: 
         table.play(("doom", "plain", "test", agent), seeds, play)
     assert asked == [[0, 1], [2], [0, 1, 2]]
     bench.compare(bench.Table(tmp_path / "scores.csv"), "doom", "plain", "test", [0, 1, 2])
-    assert "n=3; ours 11.3 ± 6.1; AttentionAgent 13.0 ± 5.8; ours - theirs -1.7 ± 0.3" in capsys.readouterr().out
+    assert "| doom | plain | 3 | 11.3 ± 6.1 | 13.0 ± 5.8 | -1.7 ± 0.3 |" in capsys.readouterr().out
 
 
 def test_without_weights_it_says_what_it_needs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
