@@ -54,7 +54,8 @@ CHANNELS = "rgb"
 SCORES = ["game", "variation", "n", "ours", "AttentionAgent", "ours - theirs", "ours, varied - plain", "theirs, varied - plain"]
 """Mean and standard error of scores, and of differences of the two scores of the same episode."""
 FINDINGS = ["game", "variation", "n", "steps", "V's error", "V's error, plain", "z moved", "M's surprise", "C acts otherwise"]
-"""What pictures do to V, M and C, as a mean over steps; in brackets as a multiple of what it is with plain pictures.
+"""What pictures do to V, M and C, as a mean over steps; in brackets as a multiple of V's error with plain pictures, or M's
+surprise minus that with plain pictures: it may be below 0, and then a multiple would say nothing.
 
 The first error is that of V's picture against the picture that V saw, the second against the plain picture of the same state,
 both summed over pixels. Latents moved by so much of their variance. M's surprise is its negative log-likelihood of the next
@@ -162,7 +163,11 @@ def varied(picture: np.ndarray, variation: str) -> np.ndarray:
     over = overlay(variation, picture.shape[1], picture.shape[0])
     if over is None:
         return picture
-    return np.asarray(Image.alpha_composite(Image.fromarray(picture).convert("RGBA"), over).convert("RGB"))
+    box = left, top, right, bottom = over.getbbox() or (0, 0, 1, 1)
+    under = Image.fromarray(picture[top:bottom, left:right]).convert("RGBA")
+    changed = picture.copy()
+    changed[top:bottom, left:right] = Image.alpha_composite(under, over.crop(box)).convert("RGB")
+    return changed
 
 
 class VariedDoom(DoomEnv):
@@ -430,7 +435,7 @@ def diagnose(agent: Agent, game: str, seeds: Sequence[int], folder: Path) -> Non
         )
         row = [game, variation, str(len(episodes)), str(len(now.error)), f"{error:.1f} ({error / usual:.2f})"]
         row += [f"{plain_error:.1f} ({plain_error / usual:.2f})", f"{moved:.3f}"]
-        row += [f"{surprise:.3f} ({surprise / expected:.2f})", f"{float(other.float().mean()):.3f}"]
+        row += [f"{surprise:.3f} ({surprise - expected:+.3f})", f"{float(other.float().mean()):.3f}"]
         print_row(row)
 
 
