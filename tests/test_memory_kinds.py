@@ -176,8 +176,8 @@ def test_its_dream_can_be_exported(agent, tmp_path):
     onnx = pytest.importorskip("onnx", reason="the extra `web` is not installed")
     write_graphs(tmp_path, agent)
     graph = onnx.load(tmp_path / "memory.onnx").graph
-    sizes = {each.name: each.type.tensor_type.shape.dim[1].dim_value for each in (*graph.input, *graph.output)}
-    assert sizes["state"] == sizes["state_next"] == agent.memory.state_size
+    shapes = {each.name: each.type.tensor_type.shape.dim for each in (*graph.input, *graph.output)}
+    assert [shapes[name][1].dim_value for name in ("state", "state_next")] == [agent.memory.state_size] * 2
 
 
 def test_c_follows_its_gradient(agent, rows):
