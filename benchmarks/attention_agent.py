@@ -447,15 +447,13 @@ def pressed(actions: torch.Tensor) -> torch.Tensor:
 def play(agent: Agent, args: argparse.Namespace, game: str, variation: str, table: Table, seeds: list[int]) -> None:
     """Play what is missing of a game and a variation, and compare."""
     key, folder = (game, variation, args.block), args.folder
-    if args.agents in ("ours", "both"):
-        table.play((*key, "ours"), seeds, lambda missing: play_ours(agent, variation, missing, folder))
-    if args.agents in ("attention", "both"):
-        theirs = AttentionAgent(np.load(folder / WEIGHTS[game])["params"], agent.memory.action)
-        ways: dict[str, Callable[[list[int]], Scores]] = {
-            "doom": lambda missing: play_doom(theirs, variation, missing, folder, agent.game.limit, args.channels),
-            "carracing": lambda missing: play_car(theirs, variation, missing, agent.game),
-        }
-        table.play((*key, "attention"), seeds, ways[game])
+    table.play((*key, "ours"), seeds, lambda missing: play_ours(agent, variation, missing, folder))
+    theirs = AttentionAgent(np.load(folder / WEIGHTS[game])["params"], agent.memory.action)
+    ways: dict[str, Callable[[list[int]], Scores]] = {
+        "doom": lambda missing: play_doom(theirs, variation, missing, folder, agent.game.limit, args.channels),
+        "carracing": lambda missing: play_car(theirs, variation, missing, agent.game),
+    }
+    table.play((*key, "attention"), seeds, ways[game])
     compare(table, game, variation, args.block, seeds)
 
 
@@ -466,7 +464,6 @@ def main() -> None:
     parser.add_argument("--variation", default="plain", help="plain, wall, floor, text, colours, bars, blob, or all")
     parser.add_argument("--episodes", type=int, default=100)
     parser.add_argument("--block", choices=["test", "development"], default="test")
-    parser.add_argument("--agents", choices=["ours", "attention", "both", "none"], default="both", help="none: compare only")
     parser.add_argument("--channels", choices=["rgb", "bgr"], default=CHANNELS, help="as AttentionAgent sees Take Cover")
     parser.add_argument("--out", type=Path, help="CSV of the episodes; those in it are not played again")
     parser.add_argument("--diagnose", action="store_true", help="what the variations do to V, M and C")

@@ -15,7 +15,7 @@ from worldmodels.controller.model import ControllerConfig, Controllers, act, par
 from worldmodels.errors import ParamsError
 from worldmodels.learning.initialisation import initialise
 from worldmodels.memory.features import feature_size, select_features
-from worldmodels.memory.levels import level_values, two_hot
+from worldmodels.memory.levels import VALUES, two_hot
 from worldmodels.memory.lstm import LSTMConfig
 from worldmodels.memory.make import MemoryConfig, memory_from_description, new_memory
 from worldmodels.memory.mixture import Mixture
@@ -312,7 +312,7 @@ def test_the_reward_of_levels_is_their_mean_and_its_error_a_cross_entropy():
     prediction = memory.predict(torch.randn(2, 3, 16))
     assert prediction.event is None
     weights = prediction.levels.logits.softmax(-1)
-    torch.testing.assert_close(prediction.reward, (weights * level_values()).sum(-1))
+    torch.testing.assert_close(prediction.reward, (weights * VALUES).sum(-1))
     one = prediction.step(1)
     torch.testing.assert_close(one.reward, prediction.reward[:, 1])
     torch.testing.assert_close(one.levels.logits, prediction.levels.logits[:, 1])

@@ -15,17 +15,9 @@ LEVELS = 57
 """K, how many levels: an odd number, so that one of them is 0."""
 FARTHEST = 7.0
 """Of the largest level: log(1 + reward), so 1,096. Larger rewards count as that."""
-
-
-def level_values() -> Tensor:
-    """Return the rewards of the levels, (K,), ascending.
-
-    >>> values = level_values()
-    >>> values[LEVELS // 2].item(), round(values[-1].item())
-    (0.0, 1096)
-    """
-    spaced = torch.linspace(-FARTHEST, FARTHEST, LEVELS)
-    return spaced.sign() * spaced.abs().expm1()
+_SPACED = torch.linspace(-FARTHEST, FARTHEST, LEVELS)
+VALUES = _SPACED.sign() * _SPACED.abs().expm1()
+"""The rewards of the levels, (K,), ascending."""
 
 
 class RewardLevels(NamedTuple):
@@ -35,7 +27,7 @@ class RewardLevels(NamedTuple):
 
     def mean(self) -> Tensor:
         """Return the expected rewards, (...)."""
-        return self.logits.softmax(-1) @ level_values().to(self.logits)
+        return self.logits.softmax(-1) @ VALUES.to(self.logits)
 
     def error(self, reward: Tensor) -> Tensor:
         """Return the cross-entropy, (...), in nats, of rewards (...) that came. NaN counts as 0."""
@@ -46,10 +38,10 @@ def two_hot(reward: Tensor) -> Tensor:
     """Return the weights of the levels, (..., K), at most two of them not 0, whose mean is the reward (...).
 
     >>> weights = two_hot(torch.tensor([0.0, -1.0, 98.0]))
-    >>> (weights > 0).sum(-1).tolist(), (weights @ level_values()).round(decimals=3).tolist()
+    >>> (weights > 0).sum(-1).tolist(), (weights @ VALUES).round(decimals=3).tolist()
     ([1, 2, 2], [0.0, -1.0, 98.0])
     """
-    values = level_values().to(reward.device)
+    values = VALUES.to(reward.device)
     reward = reward.float().clamp(values[0], values[-1])
     above = torch.searchsorted(values, reward.contiguous()).clamp(1, LEVELS - 1)
     low, high = values[above - 1], values[above]

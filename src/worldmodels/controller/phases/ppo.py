@@ -11,13 +11,13 @@ import numpy as np
 from pydantic import Field
 from torch import Tensor, nn
 
-from worldmodels.controller.phases.base import Context, Generation, Given, LearnerConfig, PaidConfig
-from worldmodels.controller.phases.library import Layers, lacking, reward_scale
+from worldmodels.controller.phases.base import Context, Generation, Given
+from worldmodels.controller.phases.library import Layers, Taught, TaughtConfig
 from worldmodels.learning.resume import restore, state_of
 from worldmodels.worlds.curiosity import Curious
 
 
-class PPOConfig(PaidConfig, LearnerConfig):
+class PPOConfig(TaughtConfig):
     """A stretch of PPO."""
 
     kind: Literal["ppo"] = "ppo"
@@ -46,31 +46,17 @@ class PPOConfig(PaidConfig, LearnerConfig):
         return PPO(self, context, begin)
 
 
-class PPO:
-    """PPO on one C; a ``Learner``.
-
-    Each generation begins with new episodes and its own random numbers: it depends on ``state`` and its number alone.
-
-    Raises:
-        WorldModelsError: stable-baselines3 is not installed.
-    """
+class PPO(Taught):
+    """PPO on one C."""
 
     def __init__(self, config: PPOConfig, context: Context, begin: np.ndarray | None) -> None:
-        try:
-            from stable_baselines3 import PPO as Library
+        super().__init__(config, context)
+        from stable_baselines3 import PPO as Library
 
-            from worldmodels.controller.phases.vec_env import WorldVecEnv
-        except ImportError as error:
-            raise lacking("ppo", error) from None
-        self._config, self._context = config, context
-        model, worlds = context.model, context.worlds
-        # In the dream one step more than is played: what a dream that is cut off is worth is the critic's to say.
-        world = config.opener(worlds, config.num_steps + (config.world == "dream"))()
-        scale = reward_scale(worlds, config.discount, config.pay)
-        self._env = WorldVecEnv(world, config.num_envs, iter(()), scale, worlds.game.choices)
-        self._ppo = Library(
+        model = context.model
+        self.algorithm = Library(
             "MlpPolicy",
-            self._env,
+            self.env,
             n_steps=config.num_steps,
             batch_size=config.batch_size,
             n_epochs=config.epochs,
@@ -84,53 +70,27 @@ class PPO:
             seed=context.draw(-1) % 2**32,
             device="cpu",
         )
-        policy = self._ppo.policy
-        start = context.first_parameters() if begin is None else begin
-        self._c = Layers([*policy.mlp_extractor.policy_net, policy.action_net], model, start)
+        policy = self.algorithm.policy
+        self.c = Layers([*policy.mlp_extractor.policy_net, policy.action_net], model, self.first(begin))
 
     def generation(self, number: int) -> Generation:
         """Collect, and update."""
-        from stable_baselines3.common.utils import set_random_seed
-
-        config, context = self._config, self._context
-        set_random_seed(context.draw(number) % 2**32)
-        steps = config.num_envs * config.num_steps
-        self._env.begin(context.episodes(config.purpose, number * steps))
-        for parameter in [*self._c.parts, *self._noise()]:
-            parameter.requires_grad_(number >= config.critic_updates)
-        rate = config.learning_rate_at(number)
-        self._ppo.lr_schedule = lambda _: rate  # the library's own goes along one collection
-        self._ppo._last_obs = None  # the library keeps lanes going from one collection to the next
-        self._ppo.learn(steps, log_interval=10**9)
-        logged, noise = self._ppo.logger.name_to_value, self._noise()
-        told = {
-            "ended": len(self._env.finished),
-            "reward": self._env.paid / steps,
-            **({"noise": float(noise[0].detach().exp().mean())} if noise else {}),
-            "entropy": -float(logged["train/entropy_loss"]),
-            "explained": float(logged["train/explained_variance"]),
-        }
-        returns = np.array(self._env.finished if config.pay == "return" else [])
-        return Generation(self.parameters, returns, steps, told)
-
-    def close(self) -> None:
-        """Close the world."""
-        self._env.world.close()
-
-    @property
-    def parameters(self) -> np.ndarray:
-        """C as it is now, (N,) float64."""
-        return self._c.parameters
+        noise = self._noise()
+        logged = self.learn(number, noise)
+        spread = {"noise": float(noise[0].detach().exp().mean())} if noise else {}
+        return self.told(
+            **spread, entropy=-float(logged["train/entropy_loss"]), explained=float(logged["train/explained_variance"])
+        )
 
     def _noise(self) -> list[Tensor]:
         """Return the log standard deviations of the noise, one tensor; none if an action is choices."""
-        return [] if self._context.worlds.game.choices else [self._ppo.policy.log_std]
+        return [] if self.context.worlds.game.choices else [self.algorithm.policy.log_std]
 
     @property
     def state(self) -> dict[str, Tensor]:
         """All that the next generation depends on."""
-        return state_of(self._ppo.policy, self._ppo.policy.optimizer)
+        return state_of(self.algorithm.policy, self.algorithm.policy.optimizer)
 
     @state.setter
     def state(self, kept: dict[str, Tensor]) -> None:
-        restore(self._ppo.policy, self._ppo.policy.optimizer, kept)
+        restore(self.algorithm.policy, self.algorithm.policy.optimizer, kept)

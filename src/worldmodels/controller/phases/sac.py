@@ -12,8 +12,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from worldmodels.controller.phases.base import Context, Generation, Given, LearnerConfig, PaidConfig, Place
-from worldmodels.controller.phases.library import Layers, lacking, reward_scale
+from worldmodels.controller.phases.base import Context, Generation, Given, Place
+from worldmodels.controller.phases.library import Layers, Taught, TaughtConfig
 from worldmodels.learning.resume import restore, state_of
 
 ENTROPY = 0.01
@@ -22,7 +22,7 @@ KEPT = ("observations", "next_observations", "actions", "rewards", "dones", "tim
 """What the library's memory of steps has of each."""
 
 
-class SACConfig(PaidConfig, LearnerConfig):
+class SACConfig(TaughtConfig):
     """A stretch of SAC."""
 
     kind: Literal["sac"] = "sac"
@@ -42,30 +42,17 @@ class SACConfig(PaidConfig, LearnerConfig):
         return SAC(self, context, begin)
 
 
-class SAC:
-    """SAC on one C; a ``Learner``.
-
-    Each generation begins with new episodes and its own random numbers: it depends on ``state`` and its number alone.
-
-    Raises:
-        WorldModelsError: stable-baselines3 is not installed.
-    """
+class SAC(Taught):
+    """SAC on one C."""
 
     def __init__(self, config: SACConfig, context: Context, begin: np.ndarray | None) -> None:
-        try:
-            from stable_baselines3 import SAC as Library
+        super().__init__(config, context, squashed=True)
+        from stable_baselines3 import SAC as Library
 
-            from worldmodels.controller.phases.vec_env import WorldVecEnv
-        except ImportError as error:
-            raise lacking("sac", error) from None
-        self._config, self._context = config, context
-        model, worlds = context.model, context.worlds
-        world = config.opener(worlds, config.num_steps + (config.world == "dream"))()
-        scale = reward_scale(worlds, config.discount, config.pay)
-        self._env = WorldVecEnv(world, config.num_envs, iter(()), scale, squashed=True)
-        self._sac: Any = Library(
+        model = context.model
+        self.algorithm = Library(
             "MlpPolicy",
-            self._env,
+            self.env,
             learning_rate=config.learning_rate,
             buffer_size=config.remembered,
             learning_starts=0,
@@ -80,72 +67,43 @@ class SAC:
             seed=context.draw(-1) % 2**32,
             device="cpu",
         )
-        actor: Any = self._sac.actor
-        start = context.first_parameters() if begin is None else begin
-        self._c = Layers([*actor.latent_pi, actor.mu], model, start)
+        actor: Any = self.algorithm.actor
+        self.c = Layers([*actor.latent_pi, actor.mu], model, self.first(begin))
         with torch.no_grad():
             actor.log_std.weight.zero_()
             actor.log_std.bias.fill_(float(np.log(config.noise)))
 
     def generation(self, number: int) -> Generation:
         """Play on, and learn after every step."""
-        from stable_baselines3.common.utils import set_random_seed
-
-        config, context, sac = self._config, self._context, self._sac
-        set_random_seed(context.draw(number) % 2**32)
-        steps = config.num_envs * config.num_steps
-        self._env.begin(context.episodes(config.purpose, number * steps))
-        for parameter in [*self._c.parts, *sac.actor.log_std.parameters()]:
-            parameter.requires_grad_(number >= config.critic_updates)
-        rate = config.learning_rate_at(number)
-        sac.lr_schedule = lambda _: rate
-        sac._last_obs = None  # the library keeps lanes going from one collection to the next
-        sac.learn(steps, log_interval=10**9)
-        logged = sac.logger.name_to_value
-        told = {
-            "ended": len(self._env.finished),
-            "reward": self._env.paid / steps,
-            "entropy_worth": float(logged["train/ent_coef"]),
-            "critic_loss": float(logged["train/critic_loss"]),
-        }
-        returns = np.array(self._env.finished if config.pay == "return" else [])
-        return Generation(self.parameters, returns, steps, told)
-
-    def close(self) -> None:
-        """Close the world."""
-        self._env.world.close()
-
-    @property
-    def parameters(self) -> np.ndarray:
-        """C as it is now, (N,) float64."""
-        return self._c.parameters
+        logged = self.learn(number, self.algorithm.actor.log_std.parameters())
+        return self.told(entropy_worth=float(logged["train/ent_coef"]), critic_loss=float(logged["train/critic_loss"]))
 
     @property
     def state(self) -> dict[str, Tensor]:
         """All that the next generation depends on: the networks, and the steps that it learns from."""
         found: dict[str, Tensor] = {}
-        memory = self._sac.replay_buffer
+        memory = self.algorithm.replay_buffer
         for prefix, model, optimiser in self._learned():
             found |= state_of(model, optimiser, prefix)
-        found |= {f"target/{name}": tensor for name, tensor in self._sac.critic_target.state_dict().items()}
+        found |= {f"target/{name}": tensor for name, tensor in self.algorithm.critic_target.state_dict().items()}
         size = memory.buffer_size if memory.full else memory.pos
         found |= {f"steps/{name}": torch.from_numpy(getattr(memory, name)[:size]) for name in KEPT}
         return found | {"place": torch.tensor([memory.pos, int(memory.full)])}
 
     @state.setter
     def state(self, kept: dict[str, Tensor]) -> None:
-        memory = self._sac.replay_buffer
+        memory = self.algorithm.replay_buffer
         for prefix, model, optimiser in self._learned():
             restore(model, optimiser, kept, prefix)
-        target = {name: kept[f"target/{name}"] for name in self._sac.critic_target.state_dict()}
-        self._sac.critic_target.load_state_dict(target)
+        target = {name: kept[f"target/{name}"] for name in self.algorithm.critic_target.state_dict()}
+        self.algorithm.critic_target.load_state_dict(target)
         for name in KEPT:
             steps = kept[f"steps/{name}"].numpy()
             getattr(memory, name)[: len(steps)] = steps
         memory.pos, memory.full = int(kept["place"][0]), bool(kept["place"][1])
 
     def _learned(self) -> Iterator[tuple[str, nn.Module, Any]]:
-        sac = self._sac
+        sac = self.algorithm
         worth = nn.Module()
         worth.register_buffer("log", sac.log_ent_coef)
         yield "actor/", sac.actor, sac.actor.optimizer
