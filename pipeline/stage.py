@@ -193,7 +193,13 @@ def run_stage(name: str, body: Callable[[Stage], None]) -> None:
         with (
             ended_from_outside(stage),
             stage_run(
-                name, stage.key, stage.env, told, world_model=stage.world_model, computation=stage.computation
+                name,
+                stage.key,
+                stage.env,
+                told,
+                seed=stage.project_seed,
+                world_model=stage.world_model,
+                computation=stage.computation,
             ) as stage.run,
         ):
             body(stage)

@@ -118,6 +118,22 @@ def test_stages_of_a_world_model_and_of_its_agents_share_a_parent_and_others_hav
     }  # fmt: skip
 
 
+def test_two_seeds_of_a_chain_on_one_server_have_iterations_of_their_own(project):
+    for seed in (1, 0, 1):
+        with stage_run("memory", "doom-1", "doom", {}, seed=seed):
+            pass
+    client = client_of(project)
+    parents = {run.data.tags["wm.seed"]: run.info.run_id for run in runs(client, kind="iteration")}
+    below = [run.data.tags["mlflow.parentRunId"] for run in runs(client, kind="stage")]
+    assert sorted(below) == sorted([parents["0"], parents["1"], parents["1"]])
+    sync(project, registry=False)  # dvc.lock has the seed 0
+    after = {run.info.run_id: run.data.tags for run in runs(client, kind="iteration", key="doom-1")}
+    assert after.keys() == set(parents.values())
+    assert after[parents["0"]]["wm.current"] == "true"
+    assert after[parents["1"]]["wm.open"] == "true"
+    assert "wm.current" not in after[parents["1"]]
+
+
 @pytest.mark.parametrize(
     ("stage", "key", "path"),
     [
@@ -160,7 +176,8 @@ def test_scores_on_other_episodes_than_the_test_s_have_other_names(project):
         points(path)
 
 
-def test_the_errors_of_a_stage_pass_through_and_its_run_says_how_it_ended(project):
+def test_the_errors_of_a_stage_pass_through_and_its_run_says_how_it_ended(project, monkeypatch):
+    monkeypatch.setattr(live, "KILLED_FLUSH_SECONDS", 120.0)  # a busy machine needs more than a person would wait
     for error in (ZeroDivisionError, KeyboardInterrupt):
         with pytest.raises(error), stage_run("vision", "doom-1", "doom", {}):
             raise error

@@ -150,6 +150,7 @@ def write_lock(root, without=(), world_models=None, agents=None):
     beginning += [zero.data, zero.vision, zero.latents, zero.memory]
     stages = {"initialise@doom": entry("initialise", beginning)}
     memory = {"seed": 0, "doom.memory": {"model": {"hidden": 4}, "optimiser": {"updates": 3}}}
+    told = {"collect": {"seed": 0}, "memory": memory}
     for key, after in world_models.items():
         files, earlier, player = WorldModelFiles(key), WorldModelFiles(after), AgentFiles(after)
         deps = {
@@ -161,7 +162,7 @@ def write_lock(root, without=(), world_models=None, agents=None):
         }
         for stage in OF_WORLD_MODELS:
             outs = [getattr(files, name) for name in OUTS[stage]]
-            stages[f"{stage}@{key}"] = entry(stage, outs, deps[stage], memory if stage == "memory" else None)
+            stages[f"{stage}@{key}"] = entry(stage, outs, deps[stage], told.get(stage))
     for key, (world_model, begin, study) in agents.items():
         files, model = AgentFiles(key), WorldModelFiles(world_model)
         line = {"env": "doom", "world_model": world_model, "begin": begin, "controller": "dream", "seed": 0, "study": study}

@@ -120,7 +120,7 @@ class _Lines:
 
 @contextmanager
 def stage_run(
-    stage: str, key: str, env: str, params: Mapping[str, Any], *, world_model: str = "", computation: str = ""
+    stage: str, key: str, env: str, params: Mapping[str, Any], *, seed: int = 0, world_model: str = "", computation: str = ""
 ) -> Iterator[StageRun]:
     """Track a stage while the block runs, if it takes more than ``SHORT_SECONDS``.
 
@@ -131,6 +131,7 @@ def stage_run(
         key: of the world model or the agent.
         env: its game.
         params: of the game, flattened, by the names of params.yaml; those of the stage itself are logged.
+        seed: of the chain.
         world_model: key of the world model that an agent is based on.
         computation: names what the stage computes. A run of the same that did not finish is continued.
     """
@@ -139,7 +140,7 @@ def stage_run(
     if course.text:
         print(f"{stage} {key}: {course.text}", file=sys.stderr)
     at_once = os.environ.get("WM_TRACKING", "").lower() == "on"
-    over, told = threading.Event(), (run.outbox, stage, key, env, params, world_model, computation)
+    over, told = threading.Event(), (run.outbox, stage, key, env, params, seed, world_model, computation)
 
     def send() -> None:
         if not over.wait(0 if at_once else SHORT_SECONDS):
@@ -167,7 +168,13 @@ def stage_run(
 
 
 def _send(
-    outbox: "queue.SimpleQueue[tuple[str, Any]]", stage: str, key: str, env: str, params: Mapping[str, Any], *told: str
+    outbox: "queue.SimpleQueue[tuple[str, Any]]",
+    stage: str,
+    key: str,
+    env: str,
+    params: Mapping[str, Any],
+    seed: int,
+    *told: str,
 ) -> None:
     """Send what a stage says until it ends; runs in a thread of its own."""
     try:
@@ -179,7 +186,7 @@ def _send(
         from worldmodels.tracking.runs import RunStore
 
         experiment = os.environ.get("DVC_EXP_NAME")
-        tags = git_tags(root) | ({"dvc.experiment": experiment} if experiment else {})
+        tags = git_tags(root) | {"wm.seed": str(seed)} | ({"dvc.experiment": experiment} if experiment else {})
         with lock(root):  # else two stages that begin at once would make two parents
             runs = RunStore(client, game_experiment(client, root, env))
             run_id = runs.begin_live(stage, key, params, tags, *told)

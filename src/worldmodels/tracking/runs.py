@@ -3,7 +3,8 @@
 An iteration is a world model and all agents that are based on it. Tags: ``wm.kind`` (iteration, experiment, stage; seeds, see
 ``several.py``), ``wm.key``, ``wm.stage``; ``wm.artifact`` of a stage's run is the hash of the output that stands for it, the
 same as in dvc.lock; an iteration has the hashes of its data, V and M, and ``wm.current`` says whether dvc.lock has the same. A
-parent is ``wm.open`` until all its agents are evaluated. ``wm.computation`` of a stage's run that is or was live names what it
+parent is ``wm.open`` until all its agents are evaluated. ``wm.seed`` is the chain's: several may be tracked on one server, each from a
+folder of its own. ``wm.computation`` of a stage's run that is or was live names what it
 computes, ``wm.host`` and ``wm.process`` where; one that was cut off and went on is ``wm.continued``. An experiment and its
 stages have ``dvc.experiment``, its name.
 """
@@ -62,14 +63,14 @@ class RunStore:
     ) -> str:
         """Start a stage's run below its iteration's, or go on with one of the same computation that was cut off.
 
-        See ``live.stage_run``; ``tags`` are of the code and of DVC's experiment.
+        See ``live.stage_run``; ``tags`` are of the code, the chain's seed and DVC's experiment.
         """
         self.end_killed(stage=stage, key=key)
-        experiment, section, parent = tags.get("dvc.experiment"), STAGES[stage], None
+        experiment, seed, section, parent = tags.get("dvc.experiment"), tags["wm.seed"], STAGES[stage], None
         if experiment:
             parent = self.open_experiment(experiment)
         elif section == "world_models" or (section == "agents" and world_model):
-            parent = self.open_parent(world_model or key, current=section == "agents")
+            parent = self.open_parent(world_model or key, seed, current=section == "agents")
         if parent is not None:
             self.client.update_run(parent, status="RUNNING")
         process = f"{os.getpid()}@{psutil.Process().create_time():.0f}"
@@ -101,18 +102,24 @@ class RunStore:
             return str(self.client.tracking_uri).startswith("http")
         return is_running(run.data.tags.get("wm.process", ""))
 
-    def open_parent(self, key: str, *, current: bool) -> str:
-        """Return the open run of an iteration, by the key of its world model; made if there is none.
+    def iterations(self, seed: str) -> list[Run]:
+        """Return the runs of the iterations of a chain, newest first."""
+        return [run for run in self.find(kind="iteration") if run.data.tags.get("wm.seed", seed) == seed]
+
+    def open_parent(self, key: str, seed: str, *, current: bool) -> str:
+        """Return the open run of an iteration, by the key of its world model and the chain's seed; made if there is none.
 
         ``current``: the run of dvc.lock's world model will do, which is opened again; else only one of no known world model.
         """
-        for run in self.find(kind="iteration", key=key, open="true"):
-            if current or "wm.current" not in run.data.tags:
-                return run.info.run_id
-        for run in self.find(kind="iteration", key=key, current="true") if current else ():
-            self.tag(run.info.run_id, {"wm.open": "true"})
-            return run.info.run_id
-        return self.create(key, {"wm.kind": "iteration", "wm.key": key, "wm.open": "true"})
+        own = [(run.info.run_id, run.data.tags) for run in self.iterations(seed) if run.data.tags["wm.key"] == key]
+        for run_id, tags in own:
+            if tags.get("wm.open") == "true" and (current or "wm.current" not in tags):
+                return run_id
+        for run_id, tags in own:
+            if current and tags.get("wm.current") == "true":
+                self.tag(run_id, {"wm.open": "true"})
+                return run_id
+        return self.create(key, {"wm.kind": "iteration", "wm.key": key, "wm.seed": seed, "wm.open": "true"})
 
     def open_experiment(self, name: str) -> str:
         """Return the run of an experiment that is not complete; made if there is none."""
