@@ -19,6 +19,7 @@ from worldmodels.shapes import Episode
 from worldmodels.storage.checkpoint import Checkpoint
 from worldmodels.storage.episodes import EpisodeWriter, FrameReader
 from worldmodels.storage.files import write_json
+from worldmodels.vision.joint import JointConfig
 from worldmodels.vision.model import VisionConfig, VisionLossConfig
 from worldmodels.vision.training import VisionTraining, new_vision, train_vision
 from worldmodels.worlds.dream import DreamWorld, Starts
@@ -64,14 +65,18 @@ def frames(tmp_path_factory):
     return folder / "data.json"
 
 
-def vision(frames, checkpoint, observe):
+def vision(frames, checkpoint, observe, joint=None):
     loss = VisionLossConfig(kl_tolerance=0.5, pixel_weight=1.0)
-    config = VisionTraining(model=VisionConfig(latent=4), loss=loss, optimiser=optimiser())
+    config = VisionTraining(model=VisionConfig(latent=4), loss=loss, optimiser=optimiser(), joint=joint)
     model = new_vision(config.model, 1)
     curve = train_vision(
         model, FrameReader(frames), config, seed=1, updates=range(UPDATES), observe=observe, checkpoint=checkpoint
     )
     return model.state_dict(), curve
+
+
+def joint(frames, checkpoint, observe):
+    return vision(frames, checkpoint, observe, JointConfig(weight=10.0))
 
 
 def memory(_, checkpoint, observe):
@@ -153,7 +158,7 @@ several = partial(controller, phases=SEARCHES | {"learn": {**PPO, "updates": 2, 
 derived = partial(controller, phases=SEARCHES | {"learn": {**GRADIENT, "updates": 4}})
 
 
-@pytest.mark.parametrize("train", [vision, memory, controller, refined, several, derived])
+@pytest.mark.parametrize("train", [vision, joint, memory, controller, refined, several, derived])
 def test_cut_off_twice_and_resumed_it_ends_with_the_same_bytes(train, frames, tmp_path):
     expected, expected_curve = train(frames, None, quiet)
     for at in (3, 10):
@@ -161,7 +166,7 @@ def test_cut_off_twice_and_resumed_it_ends_with_the_same_bytes(train, frames, tm
             train(frames, Checkpoint(tmp_path / "state", "same"), killer(at))
     seen = []
     weights, curve = train(frames, Checkpoint(tmp_path / "state", "same"), lambda row: seen.append(next(iter(row.values()))))
-    assert train not in (vision, memory) or min(seen) >= 8, "the updates before the last checkpoint were not done again"
+    assert train not in (vision, joint, memory) or min(seen) >= 8, "the updates before the last checkpoint were not done again"
     assert weights.keys() == expected.keys()
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
     np.testing.assert_equal(curve, expected_curve)

@@ -266,10 +266,12 @@ class FrameReader:
         # Of every chunk: how to read its frames, how to read all of it, and which batch of its shard it is.
         self.chunks: list[tuple[pa.ipc.RecordBatchFileReader, pa.ipc.RecordBatchFileReader, int]] = []
         self.total = 0  # frames
+        self._paths: list[Path] = []
         frames_only = pa.ipc.IpcReadOptions(included_fields=[0])
         for shard in read_json(manifest, MANIFEST)["shards"]:
             self.total += shard["frames"]
             path = require(Path(shard["path"]))
+            self._paths.append(path)
             if verify and sha256(path) != shard["sha256"]:
                 raise damaged(path, "its checksum is not the one in the manifest")
             try:
@@ -290,16 +292,28 @@ class FrameReader:
         """Return everything in a chunk: frame (N, 64, 64, 3), action (N, A), reward, terminal, first (N,)."""
         _, whole, number = self.chunks[chunk]
         batch = whole.get_batch(number)
-        action = batch.column("action")
-        return {
-            "frame": _frames(batch),
-            "action": action.flatten().to_numpy().reshape(len(batch), -1),
-            **{name: batch.column(name).to_numpy(zero_copy_only=False) for name in ("reward", "terminal", "first")},
-        }
+        return {"frame": _frames(batch), **_facts(batch)}
+
+    def facts(self) -> dict[str, np.ndarray]:
+        """Return all rows without their frames: action (N, A), reward, terminal, first (N,); and chunk (N,), their number."""
+        told = pa.ipc.IpcReadOptions(included_fields=[1, 2, 3, 4])
+        parts = []
+        for path in self._paths:
+            shard = pa.ipc.open_file(pa.memory_map(str(path)), options=told)
+            parts += [_facts(shard.get_batch(number)) for number in range(shard.num_record_batches)]
+        sizes = [len(part["first"]) for part in parts]
+        rows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return rows | {"chunk": np.repeat(np.arange(len(sizes)), sizes)}
 
 
 def _known(number: Any) -> float | None:
     return float(number) if np.isfinite(number) else None
+
+
+def _facts(batch: pa.RecordBatch) -> dict[str, np.ndarray]:
+    action = batch.column("action").flatten().to_numpy().reshape(len(batch), -1)
+    others = {name: batch.column(name).to_numpy(zero_copy_only=False) for name in ("reward", "terminal", "first")}
+    return {"action": action, **others}
 
 
 def _frames(batch: pa.RecordBatch) -> np.ndarray:

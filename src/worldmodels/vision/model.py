@@ -33,6 +33,7 @@ class VisionLoss(NamedTuple):
     total: Tensor
     reconstruction: Tensor
     kl: Tensor
+    latent: Tensor  # the sample that was decoded, (B, Z)
 
 
 class Vision(nn.Module):
@@ -110,12 +111,13 @@ class Vision(nn.Module):
             mean_image: (3, 64, 64), the mean over the data set; used if ``pixel_weight`` is not 0.
         """
         mean, log_variance = self.encode(images)
-        error = (self.decode(sample_latent(mean, log_variance, noise)) - images).square()
+        z = sample_latent(mean, log_variance, noise)
+        error = (self.decode(z) - images).square()
         kl = -0.5 * (1 + log_variance - mean.square() - log_variance.exp()).sum(1)
         weighted = error * (1 + config.pixel_weight * (images - mean_image).abs()) if config.pixel_weight else error
         free = kl.clamp(min=config.kl_tolerance * self.config.latent)
         total = (weighted.sum((1, 2, 3)) + free).mean()
-        return VisionLoss(total, error.detach().sum((1, 2, 3)).mean(), kl.detach().mean())
+        return VisionLoss(total, error.detach().sum((1, 2, 3)).mean(), kl.detach().mean(), z)
 
 
 def sample_latent(mean: Tensor, log_variance: Tensor, noise: Tensor) -> Tensor:

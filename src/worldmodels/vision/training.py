@@ -1,11 +1,11 @@
 """Training V on frames streamed from disk."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from worldmodels.errors import WorldModelsError
 from worldmodels.learning.fit import Observe, OptimiserConfig, Row, fit
@@ -14,6 +14,7 @@ from worldmodels.params import Config
 from worldmodels.seeds import stream_seed
 from worldmodels.storage.checkpoint import Checkpoint
 from worldmodels.storage.episodes import FrameReader
+from worldmodels.vision.joint import Joint, JointConfig, paid_and_ends
 from worldmodels.vision.model import Vision, VisionConfig, VisionLossConfig, to_images
 
 CLIP = 1000.0
@@ -28,11 +29,16 @@ POOL = 256
 """Chunks that are mixed at a time: 16,384 frames, 200 MB."""
 
 
+Read = Callable[[list[int]], Sequence[np.ndarray]]
+"""Reads chunks: their frames, and what else is learned from, each (N, ...)."""
+
+
 class VisionTraining(Config):
     """The ``vision`` section of an environment."""
 
     model: VisionConfig  # shape of V
     loss: VisionLossConfig = VisionLossConfig()  # weights of its terms
+    joint: JointConfig | None = None  # V learns beside its pictures what is paid and what ends the game
     optimiser: OptimiserConfig  # how it is trained
     # the V of the iteration before is trained on only if its error on the new frames is above so many times its error on the
     # earlier frames (``novelty``); else it stays as it is, and so do the latents of the earlier frames. 0: it is always
@@ -71,24 +77,35 @@ def train_vision(
             f"vision.optimiser.batch is {config.optimiser.batch:,}, and there are {reader.total:,} frames: lower it, or "
             "collect more episodes."
         )
-    batches = enumerate(_batches(reader, training, config.optimiser.batch, seed))
+    learner: nn.Module = model
+    read: Read = lambda chunks: (reader.frames(chunks),)  # noqa: E731
+    if config.joint is not None:
+        read, actions = _with_facts(reader, config.joint)
+        learner = Joint(model, actions, torch.Generator().manual_seed(stream_seed(seed, "joint")))
+    batches = enumerate(_batches(read, training, config.optimiser.batch, seed))
     validation = _spread(reader, held_out, 8 * config.optimiser.batch)
     mean_image = _mean_image(reader, training).to(model.device)
     if model.config.background and not bool(model.background.any()):
         model.background.copy_(torch.logit(mean_image, eps=DARKEST))
     loss_config = config.loss
 
-    def terms(images: Tensor, noise: Tensor) -> dict[str, Tensor]:
+    def terms(images: Tensor, noise: Tensor, facts: Sequence[Tensor] = ()) -> dict[str, Tensor]:
         loss = model.loss(images, noise, loss_config, mean_image)
-        return {"loss": loss.total, "reconstruction": loss.reconstruction, "kl": loss.kl}
+        found = {"loss": loss.total, "reconstruction": loss.reconstruction, "kl": loss.kl}
+        if facts and isinstance(learner, Joint) and config.joint is not None:
+            more = learner.terms(loss.latent, *facts)
+            found |= {"loss": loss.total + config.joint.weight * (more["event"] + more["end"]), **more}
+        return found
 
     def noise_of(name: object, count: int) -> Tensor:
         generator = torch.Generator().manual_seed(stream_seed(seed, "vision noise", name))
         return torch.randn(count, model.config.latent, generator=generator).to(model.device)
 
     def loss(update: int) -> dict[str, Tensor]:
-        frames = next(batch for number, batch in batches if number == update)  # a resumed training passes over those before
-        return terms(to_images(torch.from_numpy(frames).to(model.device)), noise_of(update, len(frames)))
+        # A resumed training passes over those before.
+        frames, *facts = (torch.from_numpy(part) for part in next(batch for number, batch in batches if number == update))
+        noise = noise_of(update, len(frames))
+        return terms(to_images(frames.to(model.device)), noise, [part.to(model.device) for part in facts])
 
     @torch.inference_mode()
     def validate() -> dict[str, float]:
@@ -101,7 +118,7 @@ def train_vision(
         }
 
     return fit(
-        model, loss, config.optimiser, updates=updates, observe=observe, validate=validate, clip=CLIP, checkpoint=checkpoint
+        learner, loss, config.optimiser, updates=updates, observe=observe, validate=validate, clip=CLIP, checkpoint=checkpoint
     )
 
 
@@ -128,21 +145,36 @@ def active_dimensions(mean: Tensor) -> int:
     return int((mean.var(0) > ACTIVE_VARIANCE).sum())
 
 
-def _batches(reader: FrameReader, chunks: list[int], size: int, seed: int) -> Iterator[np.ndarray]:
+def _batches(read: Read, chunks: list[int], size: int, seed: int) -> Iterator[Sequence[np.ndarray]]:
     """Yield shuffled batches for ever: the chunks in random order, mixed within pools that fit into memory."""
     epoch = 0
-    left = np.zeros((0, 64, 64, 3), np.uint8)
+    left: Sequence[np.ndarray] = ()
     while True:
         random = np.random.Generator(np.random.PCG64(stream_seed(seed, "batches", epoch)))
         order = random.permutation(chunks)
         for start in range(0, len(order), POOL):
-            pool = np.concatenate([left, reader.frames(order[start : start + POOL].tolist())])
-            shuffled = random.permutation(len(pool))
-            whole = len(pool) - len(pool) % size
+            pool = read(order[start : start + POOL].tolist())
+            if left:
+                pool = [np.concatenate(parts) for parts in zip(left, pool, strict=True)]
+            shuffled = random.permutation(len(pool[0]))
+            whole = len(pool[0]) - len(pool[0]) % size
             for i in range(0, whole, size):
-                yield pool[shuffled[i : i + size]]
-            left = pool[shuffled[whole:]]
+                yield [part[shuffled[i : i + size]] for part in pool]
+            left = [part[shuffled[whole:]] for part in pool]
         epoch += 1
+
+
+def _with_facts(reader: FrameReader, config: JointConfig) -> tuple[Read, int]:
+    """Return what reads frames, and beside them actions, what is paid and what ends the game; and the length of an action."""
+    facts = reader.facts()
+    told = (facts["action"], *paid_and_ends(facts["reward"], facts["terminal"], facts["first"], config.steps))
+    begins = np.searchsorted(facts["chunk"], np.arange(len(reader) + 1))
+
+    def read(chunks: list[int]) -> Sequence[np.ndarray]:
+        rows = np.concatenate([np.arange(begins[chunk], begins[chunk + 1]) for chunk in chunks])
+        return (reader.frames(chunks), *(part[rows] for part in told))
+
+    return read, facts["action"].shape[1]
 
 
 def _spread(reader: FrameReader, chunks: list[int], count: int) -> np.ndarray:
