@@ -9,6 +9,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import attention_agent as bench
+import attention_games as games
+import attention_peer as peer
 
 SIZES = {1: 3633, 3: 3667}  # parameters, by actions
 
@@ -20,7 +22,7 @@ def params() -> np.ndarray:
 
 def test_patches_are_row_by_row_and_each_is_row_column_channel() -> None:
     image = np.random.default_rng(1).random((96, 96, 3), np.float32)
-    cut = bench.patches(image)
+    cut = peer.patches(image)
     assert cut.shape == (529, 147)
     np.testing.assert_array_equal(cut[2 * 23 + 5], image[8:15, 20:27].ravel())
 
@@ -28,15 +30,15 @@ def test_patches_are_row_by_row_and_each_is_row_column_channel() -> None:
 def test_places_are_centres_with_the_most_important_patch_first() -> None:
     importance = np.zeros(529)
     importance[[0, 23 * 22 + 22, 2 * 23 + 5]] = 1, 3, 2
-    seen = bench.places(importance)
+    seen = peer.places(importance)
     assert seen.shape == (20,)
     np.testing.assert_allclose(seen[:6] * 96, [91, 91, 11, 23, 3, 3])
 
 
 def test_attention_is_a_softmax_over_the_patches_that_are_looked_at(params: np.ndarray) -> None:
-    agent, image = bench.AttentionAgent(params, 3), np.random.default_rng(2).random((96, 96, 3), np.float32)
+    agent, image = peer.AttentionAgent(params, 3), np.random.default_rng(2).random((96, 96, 3), np.float32)
     query_bias, query, key_bias, key = np.split(params[:1184], [4, 592, 596])
-    seen = bench.patches(image)
+    seen = peer.patches(image)
     queries, keys = seen @ query.reshape(4, 147).T + query_bias, seen @ key.reshape(4, 147).T + key_bias
     weights = np.exp(queries @ keys.T / 147**0.5)
     expected = (weights / weights.sum(1, keepdims=True)).sum(0)
@@ -45,7 +47,7 @@ def test_attention_is_a_softmax_over_the_patches_that_are_looked_at(params: np.n
 
 
 def test_the_controller_is_torchs_lstm_and_starts_from_zero(params: np.ndarray) -> None:
-    agent, cell, out = bench.AttentionAgent(params, 3), torch.nn.LSTMCell(20, 16), torch.nn.Linear(16, 3)
+    agent, cell, out = peer.AttentionAgent(params, 3), torch.nn.LSTMCell(20, 16), torch.nn.Linear(16, 3)
     rest = torch.from_numpy(params[1184:])
     layers = [cell.bias_hh, cell.bias_ih, cell.weight_hh, cell.weight_ih, out.bias, out.weight]
     with torch.no_grad():
@@ -55,7 +57,7 @@ def test_the_controller_is_torchs_lstm_and_starts_from_zero(params: np.ndarray) 
     state, acted = None, []
     for frame in frames:
         acted.append(agent.act(frame))
-        seen = torch.from_numpy(bench.places(agent.importance(frame.astype(np.float32) / 255)))
+        seen = torch.from_numpy(peer.places(agent.importance(frame.astype(np.float32) / 255)))
         state = cell(seen[None], state)
         np.testing.assert_allclose(acted[-1], torch.tanh(out(state[0]))[0].detach().numpy(), atol=1e-5)
     assert acted[0].shape == (3,)
@@ -64,18 +66,18 @@ def test_the_controller_is_torchs_lstm_and_starts_from_zero(params: np.ndarray) 
 
 
 def test_a_large_picture_is_shrunk_and_a_vector_of_another_size_is_refused(params: np.ndarray) -> None:
-    agent = bench.AttentionAgent(params[: SIZES[1]], 1)
+    agent = peer.AttentionAgent(params[: SIZES[1]], 1)
     assert agent.act(np.zeros((480, 640, 3), np.uint8)).shape == (1,)
     with pytest.raises(ValueError, match="3633 parameters"):
-        bench.AttentionAgent(params, 1)
+        peer.AttentionAgent(params, 1)
 
 
 def test_a_variation_draws_over_a_part_of_the_picture() -> None:
     for variation, shape in (("text", (480, 640, 3)), ("text", (120, 160, 3)), ("bars", (96, 96, 3)), ("blob", (96, 96, 3))):
         plain = np.full(shape, 90, np.uint8)
-        changed = (bench.varied(plain, variation) != plain).any(2)
+        changed = (games.varied(plain, variation) != plain).any(2)
         assert 0 < changed.mean() < 0.2, variation
-    assert bench.varied(plain, "wall") is plain
+    assert games.varied(plain, "wall") is plain
 
 
 def test_episodes_are_played_once_and_compared_in_pairs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
