@@ -47,7 +47,6 @@ README = {"doom-2": "doom-1", "episodes 10": "episodes 1", "episodes=10": "episo
 """The same for README, whose agents are those of the preset quick."""
 ELSEWHERE = {
     "make": "the Makefile's targets make a virtual environment; .ci/run runs them",
-    "source": "there is none to activate",
     "wm play": "a server: tests/test_play.py",
 }
 """What lines of README begin with that are not run here, and why."""

@@ -66,7 +66,9 @@ AgentName = Annotated[
 ]
 Temperature = Annotated[
     float | None,
-    typer.Option(min=0.01, max=10.0, help="Temperature of dreams; more is noisier. Default: as in the agent's score, else 1."),
+    typer.Option(
+        min=0.01, max=10.0, help="Temperature of dreams; more is noisier. Default: that of the agent's score; 1 if it has none."
+    ),
 ]
 OutFolder = Annotated[
     Path, typer.Argument(metavar="OUT", file_okay=False, help="The folder to write; made if it is not there.")

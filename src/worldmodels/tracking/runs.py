@@ -4,8 +4,9 @@ An iteration is a world model and all agents that are based on it. Tags: ``wm.ki
 ``several.py``), ``wm.key``, ``wm.stage``; ``wm.artifact`` of a stage's run is the hash of the output that stands for it, the
 same as in dvc.lock; an iteration has the hashes of its data, V and M, and ``wm.current`` says whether dvc.lock has the same. A
 parent is ``wm.open`` until all its agents are evaluated. ``wm.seed`` is the chain's: several may be tracked on one server, each
-from a folder of its own. ``wm.computation`` of a stage's run that is or was live names what it computes, ``wm.host`` and ``wm.process`` where; one that was cut off and went on is ``wm.continued``. An experiment and its
-stages have ``dvc.experiment``, its name.
+from a folder of its own. ``wm.computation`` of a stage's run that is or was live names what it computes, ``wm.host`` and
+``wm.process`` where; one that was cut off and went on is ``wm.continued``. An experiment and its stages have
+``dvc.experiment``, its name.
 """
 
 import json

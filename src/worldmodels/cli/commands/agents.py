@@ -31,7 +31,7 @@ def evaluate(
     """Play test episodes with an agent; print the mean return and its standard error.
 
     \b
-    wm evaluate doom-2-game --episodes 100
+    wm evaluate carracing-1-game --episodes 100
     wm evaluate doom-2 --world dream --temperature 1.15
     wm evaluate pretrained/doom
     wm evaluate pretrained/carracing --episodes 100 --worst --video lost.mp4
@@ -86,7 +86,7 @@ def play(
 
     \b
     wm play doom-2
-    wm play models:/worldmodels-doom@champion --port 9000
+    wm play models:/worldmodels-doom@candidate --port 9000
     """
     from worldmodels.cli.agents import load
     from worldmodels.cli.play import serve

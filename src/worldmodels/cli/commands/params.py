@@ -27,7 +27,7 @@ def preset(
         str,
         typer.Argument(
             autocompletion=_files("preset"),
-            help="quick (minutes), laptop (hours), paper (GPU), or another of presets/ and presets/examples/.",
+            help="quick (up to an hour), laptop (hours), paper (months), or another of presets/ and presets/examples/.",
         ),
     ],
     study: Annotated[
@@ -55,8 +55,8 @@ def check(
 ) -> None:
     """Validate the whole params.yaml before anything runs, and say about how long it takes.
 
-    It checks every value, refuses unknown keys, and checks how world models and agents build on each other. How long each stage
-    takes is what it has to do over the rates of a machine in results/rates.csv, for a run from nothing.
+    It checks every value, refuses unknown keys, and checks how world models and agents build on each other. Times are
+    those of a run from nothing: what a stage has to do, divided by the rates of a machine in results/rates.csv.
     """
     from worldmodels.cli.presets import check_params
 
@@ -88,7 +88,9 @@ def repro(
 @commands.command(short_help="Compute a preset from nothing with several seeds, and compare them.")
 def replicate(
     name: Annotated[str, typer.Argument(autocompletion=_files("preset"), help="A preset, such as laptop.")],
-    seeds: Annotated[str, typer.Option(help="Seeds of all chance, with commas between them.")] = "0,1,2,3,4",
+    seeds: Annotated[
+        str, typer.Option(help="Seeds with commas between them. A seed fixes all random numbers of a run.")
+    ] = "0,1,2,3,4",
     game: Annotated[list[str] | None, typer.Option(help="Only this game, such as doom; may be repeated.")] = None,
     dry: Annotated[bool, typer.Option("--dry", help="Say what it would take, and run nothing.")] = False,
 ) -> None:
@@ -131,7 +133,7 @@ def sweep(
 
     \b
     wm sweep doom.evaluate.temperature=0.5,1.0,1.3 --target evaluate@doom-1
-    wm sweep doom.controllers.dream.phases.learn.updates=50,100 seed=0,1,2 --dry
+    wm sweep doom.controllers.learn.phases.learn.updates=30,60 seed=0,1,2 --target evaluate@doom-2 --dry
     wm sweep doom.memory.loss.done_weight=5,15 --figure done.png
     """
     from worldmodels.cli import sweep as sweeping
