@@ -52,6 +52,18 @@ def fail(number: int) -> int:
     raise ZeroDivisionError(f"task {number}")
 
 
+class Strange(Exception):
+    """An error that holds what no pipe takes."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.lock = threading.Lock()
+
+
+def fail_strangely(number: int) -> int:
+    raise Strange(f"task {number}")
+
+
 def sit(marker: Path) -> None:
     """Say which process this is, and wait."""
     (marker / str(os.getpid())).touch()

@@ -130,6 +130,7 @@ def test_the_table_of_episodes_remembers_what_each_one_came_to(tmp_path):
     assert told["coverage"] == coverage(MY_WAY_HOME, cells, np.array([False, False, False, True]))
     assert told["policies"]["a"]["coverage"] == coverage_in(table[1:], MY_WAY_HOME)["coverage"]
     assert told["policies"]["b"]["coverage"]["all_cells"] == pytest.approx(cells[0].mean())
+    assert coverage_in(table[:0], MY_WAY_HOME) == {}
 
 
 def test_a_person_and_mlflow_are_told():

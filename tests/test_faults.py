@@ -93,6 +93,11 @@ class TestWorkers:
             list(run_tasks(tasks.fail, [(1,), (1,)], 2))
         assert "in fail\n" in caught.value.__notes__[0]
 
+    def test_an_error_that_cannot_be_sent_arrives_as_its_text(self):
+        with pytest.raises(RuntimeError, match="Strange: task 1") as caught:
+            list(run_tasks(tasks.fail_strangely, [(1,), (1,)], 2))
+        assert "in fail_strangely\n" in caught.value.__notes__[0]
+
     def test_workers_end_with_a_parent_that_is_killed(self, tmp_path):
         code = "import tasks, pathlib; from worldmodels.compute.local import run_tasks\nif __name__ == '__main__':\n"
         code += f"    list(run_tasks(tasks.sit, [(pathlib.Path({str(tmp_path)!r}),)] * 2, 2))"

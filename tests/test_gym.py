@@ -21,6 +21,7 @@ from worldmodels.agent.agent import Agent
 from worldmodels.errors import ParamsError
 from worldmodels.gym import for_stable_baselines3
 from worldmodels.rollout.loop import run_episodes
+from worldmodels.seeds import purpose_of
 
 DREAM, REAL = "WorldModels/Dream-v0", "WorldModels/Real-v0"
 PENDULUM = {"kind": "gym", "id": "Pendulum-v1", "limit": 6, "reward": "survival"}
@@ -107,6 +108,7 @@ def test_without_a_seed_episodes_differ_and_a_seed_fixes_all_that_follow(agent: 
     again = [env.reset(seed=5)[1]["seed"], *(env.reset()[1]["seed"] for _ in range(3))]
     assert first == again
     assert len(set(first)) == 4
+    assert {purpose_of(seed) for seed in first[1:]} == {"evolution"}  # no episode that others are judged by
 
 
 def test_choices_are_discrete_and_mean_the_option_that_is_named(agent: Agent) -> None:
@@ -132,6 +134,11 @@ def test_ppo_of_stable_baselines3_learns_in_a_dream(agent: Agent) -> None:
     before = learner.policy.action_net.weight.detach().clone()
     learner.learn(64)
     assert learner.num_timesteps == 64
+    lanes.seed(3)
+    first, next_one = lanes.reset(), lanes.reset()
+    assert not np.array_equal(first, next_one)  # a seed is of the next reset alone
+    lanes.seed(3)
+    assert np.array_equal(first, lanes.reset())
     assert not torch.equal(before, learner.policy.action_net.weight)
 
 

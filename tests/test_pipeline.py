@@ -272,6 +272,14 @@ def test_a_game_whose_dvc_is_killed_fails_the_run(tmp_path, monkeypatch, capfd):
     assert "doom: not done" in capfd.readouterr().err
 
 
+def test_what_was_about_to_start_when_a_run_is_stopped_is_stopped_too():
+    with pytest.raises(KeyboardInterrupt), side_by_side._stopped_together() as started:
+        raise KeyboardInterrupt
+    process = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    started(process)
+    assert process.wait(20) == -signal.SIGINT
+
+
 def processes():
     """Return the folder and the command of every process that can be read."""
     found = []

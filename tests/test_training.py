@@ -1,6 +1,7 @@
 """Training: the same seed gives the same bytes, losses fall, data survive the disk, damage is named."""
 
 import json
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from worldmodels.memory.lstm import LSTMConfig
 from worldmodels.memory.make import new_memory
 from worldmodels.memory.prediction import MemoryLossConfig
 from worldmodels.memory.training import MemoryTraining, train_memory
-from worldmodels.seeds import episode_seeds, purpose_of
+from worldmodels.seeds import Purpose, episode_seeds, purpose_of
 from worldmodels.shapes import Episode
 from worldmodels.storage.episodes import EpisodeWriter, FrameReader
 from worldmodels.storage.files import write_bytes, write_json
@@ -231,6 +232,7 @@ def test_frames_like_the_earlier_ones_are_no_news_and_others_are(tmp_path):
     both = reader.chunks
     reader.chunks = both[: 4 * chunks]
     assert novelty(model, reader, 2 * chunks) == pytest.approx(1.0, abs=0.05)
+    assert novelty(model, reader, 4 * chunks) == 1  # nothing was collected
     reader.chunks = both
     assert novelty(model, reader, 4 * chunks) > 1.3
 
@@ -347,9 +349,8 @@ def test_a_loss_that_is_not_a_number_stops_with_what_to_lower():
 
 
 def test_no_seed_serves_two_purposes():
-    purposes = ("test", "selection", "evolution", "collection", "dream", "demonstration")
     seen = {}
-    for purpose in purposes:
+    for purpose in get_args(Purpose):
         for stream in ("", "0/doom-1", "1/doom-2"):
             for seed in episode_seeds(purpose, 500, stream=stream, start=2**27 - 250):
                 assert seen.setdefault(seed, purpose) == purpose

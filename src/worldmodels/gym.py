@@ -30,12 +30,17 @@ from worldmodels.compute.precision import Precision, products_in
 from worldmodels.games.choices import option
 from worldmodels.rollout.lanes import Lanes
 from worldmodels.rollout.world import ModelWorld
+from worldmodels.seeds import INDEX_BITS, episode_seeds
 from worldmodels.shapes import FRAME_SHAPE
 from worldmodels.worlds.dream import Starts
 
 Observation = Literal["features", "pixels"]
 """What is observed: what C sees, (F,) float32; or the picture, (64, 64, 3) uint8, in a dream as V draws it."""
-SEEDS = 2**31
+
+
+def drawn(random: np.random.Generator) -> int:
+    """Return the seed of some episode that is there to learn from: no test, selection or development episode."""
+    return episode_seeds("evolution", 1, start=int(random.integers(2**INDEX_BITS)))[0]
 
 
 class AgentWorld:
@@ -109,7 +114,7 @@ class WorldEnv(gymnasium.Env[Any, Any]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin the episode of a seed; without one, of a seed that is drawn."""
         super().reset(seed=seed)
-        world, episode = self._of.world, int(self.np_random.integers(SEEDS)) if seed is None else seed
+        world, episode = self._of.world, drawn(self.np_random) if seed is None else seed
         world.keep(torch.zeros(0, dtype=torch.int64))
         world.start([episode])
         self._playing = True
@@ -173,7 +178,7 @@ class WorldVectorEnv(VectorEnv[Any, Any, Any]):
 
     def _drawn(self) -> Iterator[int]:
         while True:
-            yield int(self.np_random.integers(SEEDS))
+            yield drawn(self.np_random)
 
 
 def for_stable_baselines3(env: WorldVectorEnv) -> Any:
@@ -186,7 +191,9 @@ def for_stable_baselines3(env: WorldVectorEnv) -> Any:
 
     class Adapter(PlainVecEnv):
         def reset(self) -> np.ndarray:
-            return np.asarray(env.reset(seed=self._seeds[0])[0])
+            seen = np.asarray(env.reset(seed=self._seeds[0])[0])
+            self._reset_seeds()  # else every `learn` would begin with the same episodes
+            return seen
 
         def step_async(self, actions: np.ndarray) -> None:
             self._actions = actions

@@ -155,7 +155,7 @@ def check_disk(root: Path) -> Verdict:
 
 def check_store(root: Path) -> Verdict:
     """MLflow's store answers."""
-    from worldmodels.tracking.store import PREFIX, redact, sqlite_file, tracking_uri
+    from worldmodels.tracking.store import PREFIX, reason_of, redact, sqlite_file, tracking_uri
 
     uri = tracking_uri(root)
     file = sqlite_file(uri)
@@ -175,7 +175,7 @@ def check_store(root: Path) -> Verdict:
                 return Verdict("MLflow store", "warn", f"{found}; {what}", way)
         return Verdict("MLflow store", "ok", found)
     except Exception as error:  # whatever a server or a database throws: the verdict names it
-        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+        reason = f"{type(error).__name__}: {reason_of(error)}"
         advice = "results do not depend on MLflow; move mlflow.db away and run `wm track sync`, or check MLFLOW_TRACKING_URI"
         return Verdict("MLflow store", "warn", reason, advice)
 

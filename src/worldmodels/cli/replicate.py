@@ -183,12 +183,13 @@ def _finish(folder: Path, project: Project, games: Sequence[str]) -> None:
         return cache / md5[:2] / md5[2:]
 
     for key, entry in project.world_models.items():
-        if entry.env not in games:
+        made = stages.get(f"collect@{key}")  # not of a world model that no agent needs
+        if entry.env not in games or made is None:
             continue
         episodes = WorldModelFiles(key, folder).episodes
         shutil.rmtree(episodes, ignore_errors=True)
         path = episodes.relative_to(folder).as_posix()
-        listing = cached(next(out["md5"] for out in stages[f"collect@{key}"]["outs"] if out["path"] == path))
+        listing = cached(next(out["md5"] for out in made["outs"] if out["path"] == path))
         if listing.exists():
             for each in json.loads(listing.read_text()):
                 cached(each["md5"]).unlink(missing_ok=True)

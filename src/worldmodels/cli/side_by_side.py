@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -56,7 +57,7 @@ def run_together(
 
     ``ended``: is called with the number of a program and its exit code as soon as it has ended.
     """
-    with ThreadPoolExecutor(places) as pool, _stopped_together() as running:
+    with ThreadPoolExecutor(places) as pool, _stopped_together() as started:
 
         def run(number: int) -> int:
             command = commands[number]
@@ -65,7 +66,7 @@ def run_together(
             how: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "start_new_session": True}
             how |= {"cwd": command.folder, "env": command.environment, "text": True, "errors": "replace"}
             with subprocess.Popen(command.arguments, **how) as process:
-                running.append(process)
+                started(process)
                 for line in process.stdout or ():
                     print(line, end="", flush=True)
             ended(number, process.returncode)
@@ -114,19 +115,30 @@ def _dvc(*targets: str) -> list[str]:
 
 
 @contextmanager
-def _stopped_together() -> Iterator[list["subprocess.Popen[str]"]]:
-    """Yield a list for processes, sessions of their own. What stops us, such as Ctrl-C, is passed on to their stages.
+def _stopped_together() -> Iterator[Callable[["subprocess.Popen[str]"], None]]:
+    """Yield what takes processes, sessions of their own. What stops us, such as Ctrl-C, is passed on to their stages.
 
     A stage keeps its checkpoint then, and DVC ends with it.
     """
     processes: list[subprocess.Popen[str]] = []
+    stopped = threading.Event()
+
+    def stop(process: "subprocess.Popen[str]") -> None:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGINT)
+
+    def started(process: "subprocess.Popen[str]") -> None:
+        processes.append(process)
+        if stopped.is_set():  # it was about to start when we were stopped
+            stop(process)
+
     before = {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
-        yield processes
+        yield started
     except BaseException:
+        stopped.set()
         for process in processes:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGINT)
+            stop(process)
         raise
     finally:
         for number, handler in before.items():

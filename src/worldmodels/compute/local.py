@@ -3,6 +3,7 @@
 import faulthandler
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import time
@@ -219,5 +220,11 @@ def _work(pipe: connection.Connection, employer: int) -> None:
                 result = task(*arguments)
             pipe.send((result, None))
         except Exception as error:
-            error.add_note(f"In a worker process:\n{''.join(traceback.format_exception(error))}")
+            where = f"In a worker process:\n{''.join(traceback.format_exception(error))}"
+            error.add_note(where)
+            try:
+                pickle.loads(pickle.dumps(error))
+            except Exception:  # an error of a game or of a library may hold anything
+                error = RuntimeError(f"{type(error).__name__}: {error}")
+                error.add_note(where)
             pipe.send((None, error))

@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from worldmodels.errors import EnvironmentFault
 from worldmodels.games.base import BatchEnv, GameConfig
-from worldmodels.play.server import LOOPBACK, came_from_elsewhere, pack
+from worldmodels.play.server import LOOPBACK, alone, came_from_elsewhere, pack
 from worldmodels.shapes import FRAME_SHAPE, Episode
 
 PAGE = Path(__file__).with_name("hand")
@@ -43,6 +44,7 @@ class Hand:
     ) -> None:
         self._game, self._env, self._next_seed, self._keep = game, env, next_seed, keep
         self.playing, self.kept = False, 0
+        self.lock = asyncio.Lock()  # a step is played in a thread, and nothing is changed meanwhile
         self.held = np.array(game.rest, np.float32)
         self._frames: list[np.ndarray] = [np.zeros(FRAME_SHAPE, np.uint8)]
         self._actions: list[np.ndarray] = []
@@ -118,8 +120,7 @@ def make_hand_app(name: str, game: GameConfig, hand: Hand, rate: float, hosts: t
             return
         async with busy:
             await socket.send_bytes(hello)
-            alone = asyncio.Lock()  # a step is played in a thread, and nothing is changed meanwhile
-            tasks = [asyncio.create_task(_tick(socket, hand, alone, rate)), asyncio.create_task(_listen(socket, hand, alone))]
+            tasks = [asyncio.create_task(_tick(socket, hand, rate)), asyncio.create_task(_listen(socket, hand))]
             done, left = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in left:
                 task.cancel()
@@ -132,13 +133,12 @@ def make_hand_app(name: str, game: GameConfig, hand: Hand, rate: float, hosts: t
     return Starlette(routes=routes, middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))])
 
 
-async def _tick(socket: WebSocket, hand: Hand, alone: asyncio.Lock, rate: float) -> None:
+async def _tick(socket: WebSocket, hand: Hand, rate: float) -> None:
     """Play on, ``rate`` steps a second, and show it."""
     due = time.monotonic()
     while True:
         try:
-            async with alone:
-                await asyncio.shield(asyncio.to_thread(hand.step))
+            await asyncio.shield(alone(hand.lock, hand.step))
         except EnvironmentFault as fault:
             hand.playing = False
             await socket.send_bytes(pack({"kind": "error", "text": f"This episode is lost: {fault}"}))
@@ -147,15 +147,14 @@ async def _tick(socket: WebSocket, hand: Hand, alone: asyncio.Lock, rate: float)
         await asyncio.sleep(due - time.monotonic())
 
 
-async def _listen(socket: WebSocket, hand: Hand, alone: asyncio.Lock) -> None:
+async def _listen(socket: WebSocket, hand: Hand) -> None:
     """Do what the page says. What is no order is told to it."""
     while (said := await socket.receive())["type"] == "websocket.receive":
         try:
             order = json.loads(said.get("text") or "")
             orders: dict[str, Callable[..., None]] = {"start": hand.start, "hold": hand.hold, "cut": hand.cut}
             do = orders[order.pop("do")]
-            async with alone:
-                await asyncio.to_thread(do, **order)
+            await asyncio.shield(alone(hand.lock, partial(do, **order)))
         except EnvironmentFault as fault:
             await socket.send_bytes(pack({"kind": "error", "text": f"The game does not start: {fault}"}))
         except (ValueError, LookupError, TypeError, AttributeError) as error:

@@ -163,7 +163,7 @@ async def _serve(socket: WebSocket, stage: Stage, visitor: Visitor) -> None:
     changed = asyncio.Event()
 
     async def show() -> None:
-        await socket.send_bytes(await asyncio.shield(_alone(visitor, picture, visitor)))
+        await socket.send_bytes(await asyncio.shield(alone(visitor.lock, picture, visitor)))
         if visitor.session.trouble:
             text, visitor.session.trouble = visitor.session.trouble, ""
             await socket.send_bytes(pack({"kind": "error", "text": text}))
@@ -182,14 +182,14 @@ async def _serve(socket: WebSocket, stage: Stage, visitor: Visitor) -> None:
                     await show()
                 continue
             visitor.turned = False
-            await asyncio.shield(_alone(visitor, visitor.advance))
+            await asyncio.shield(alone(visitor.lock, visitor.advance))
             await show()
             due = max(due + 1 / visitor.rate, time.monotonic() - 1 / visitor.rate)
 
     async def listen() -> None:
         while (said := await socket.receive())["type"] == "websocket.receive":
             try:
-                answer = await asyncio.shield(_alone(visitor, _obey, stage, visitor, said.get("text") or ""))
+                answer = await asyncio.shield(alone(visitor.lock, _obey, stage, visitor, said.get("text") or ""))
             except WorldModelsError as error:
                 answer = pack({"kind": "error", "text": str(error)})
             if answer is not None:
@@ -208,9 +208,9 @@ async def _serve(socket: WebSocket, stage: Stage, visitor: Visitor) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _alone(visitor: Visitor, do: Callable[..., Any], *arguments: Any) -> Any:
-    """Do something with a session in a thread. Shielded, it keeps all others out until it is done, also if nobody waits."""
-    async with visitor.lock:
+async def alone(lock: asyncio.Lock, do: Callable[..., Any], *arguments: Any) -> Any:
+    """Do something in a thread. Shielded, it keeps all others out until it is done, also if nobody waits for it."""
+    async with lock:
         return await asyncio.to_thread(do, *arguments)
 
 

@@ -40,8 +40,8 @@ def coverage_of(returns: Returns, map_: Map | None) -> dict[str, Any]:
 
 
 def coverage_in(table: pd.DataFrame, map_: Map | None) -> dict[str, Any]:
-    """Return the same of some rows of the table of collected episodes."""
-    if map_ is None:
+    """Return the same of some rows of the table of collected episodes; {} of none."""
+    if map_ is None or table.empty:
         return {}
     found = (table["terminal"] & (table["total"] > 0)).to_numpy()
     return {"coverage": coverage(map_, cells_of(table, len(map_)), found)}

@@ -90,7 +90,7 @@ def mirror_experiments(root: Path) -> int:
         there = [run for game in games for run in RunStore(client, game.experiment_id).find(kind="experiment")]
         new = [each for each in found if each.commit not in {run.data.tags.get("dvc.commit") for run in there}]
         for experiment in new:
-            result = read_result(root, experiment)
+            result, made = read_result(root, experiment), []
             for game in result.games:
                 runs = RunStore(client, game_experiment(client, root, game))
                 run_id, others = runs.open_experiment(experiment.name), {each for each in result.games if each != game}
@@ -98,6 +98,8 @@ def mirror_experiments(root: Path) -> int:
                 scores = {key: each for key, each in result.scores.items() if each["environment"] == game}
                 named = [{f"{key}/{name}": v for name, v in scores_of(each).items()} for key, each in scores.items()]
                 runs.log_metrics(run_id, [(metrics, 0, now) for metrics in named])
+                made.append((runs, run_id))
+            for runs, run_id in made:  # last: whoever finds one of them takes the experiment for mirrored
                 runs.tag(run_id, {"wm.open": "false", "dvc.commit": experiment.commit, "git.commit": experiment.baseline})
                 client.set_terminated(run_id, "FINISHED")
     return len(new)

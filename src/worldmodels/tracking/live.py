@@ -194,21 +194,23 @@ def _send(
         machine = SystemMetricsMonitor(run_id, sampling_interval=MACHINE_SECONDS, resume_logging=bool(logged))
         machine.start()
         status = ""
-        while not status:
-            metrics: list[Point] = []
-            for kind, content in _drain(outbox):
-                if kind == "metrics":
-                    metrics.append(content)
-                elif kind == "done":
-                    primary, figures = content
-                    runs.tag(run_id, {"wm.artifact": artifact_hash(primary)})
-                    metrics += points(figures) if figures is not None else []
-                    if stage == "film":
-                        runs.log_pictures(run_id, primary)
-                else:
-                    status = content
-            runs.log_metrics(run_id, metrics, logged=logged)
-        machine.finish()
+        try:
+            while not status:
+                metrics: list[Point] = []
+                for kind, content in _drain(outbox):
+                    if kind == "metrics":
+                        metrics.append(content)
+                    elif kind == "done":
+                        primary, figures = content
+                        runs.tag(run_id, {"wm.artifact": artifact_hash(primary)})
+                        metrics += points(figures) if figures is not None else []
+                        if stage == "film":
+                            runs.log_pictures(run_id, primary)
+                    else:
+                        status = content
+                runs.log_metrics(run_id, metrics, logged=logged)
+        finally:
+            machine.finish()
         client.set_terminated(run_id, status)
     except Exception as error:  # tracking observes: it says what went wrong and lets the stage go on
         reason = reason_of(error)

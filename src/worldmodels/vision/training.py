@@ -126,8 +126,10 @@ def train_vision(
 def novelty(model: Vision, reader: FrameReader, earlier: int, frames: int = 1024) -> float:
     """Return V's squared error on new frames over its error on earlier ones, on ``frames`` of either: 1 if nothing is new.
 
-    ``earlier``: how many of the reader's chunks come from earlier, at least 1, and not all.
+    ``earlier``: how many of the reader's chunks come from earlier, at least 1.
     """
+    if earlier == len(reader):
+        return 1.0
     before, after = (_spread(reader, list(chunks), frames) for chunks in (range(earlier), range(earlier, len(reader))))
     return _error(model, after) / max(_error(model, before), 1e-12)
 
