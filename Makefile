@@ -38,7 +38,7 @@ repro: setup
 	wm show --next-steps
 
 test: setup-dev
-	python -m pytest -n 2 --dist loadfile
+	python -m pytest -n 2 --dist loadfile --durations 30
 
 test-slow: setup-dev
 	python -m pytest -m slow -s
