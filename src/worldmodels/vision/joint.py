@@ -28,15 +28,16 @@ class JointConfig(Config):
 class Joint(nn.Module):
     """V with the net that learns beside it."""
 
-    def __init__(self, vision: Vision, actions: int, generator: torch.Generator) -> None:
+    def __init__(self, config: JointConfig, vision: Vision, actions: int, generator: torch.Generator) -> None:
         super().__init__()
+        self.config = config
         self.net = nn.Sequential(nn.Linear(vision.config.latent + actions, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 2))
         initialise(self.net, generator)
         self.net.to(vision.device)
         self.vision = vision
 
-    def terms(self, z: Tensor, action: Tensor, paid: Tensor, ends: Tensor) -> dict[str, Tensor]:
-        """Return the two cross-entropies, ``event`` and ``end``, in nats a frame.
+    def errors(self, z: Tensor, action: Tensor, paid: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the two cross-entropies in nats a frame: of the reward, and of the end.
 
         Args:
             z: latents, (B, Z).
@@ -47,7 +48,7 @@ class Joint(nn.Module):
         event, end = self.net(torch.cat([z, action], 1)).unbind(1)
         known = paid.isfinite()
         each = F.binary_cross_entropy_with_logits(event, paid.nan_to_num(), reduction="none")
-        return {"event": (each * known).sum() / known.sum().clamp(min=1), "end": F.binary_cross_entropy_with_logits(end, ends)}
+        return (each * known).sum() / known.sum().clamp(min=1), F.binary_cross_entropy_with_logits(end, ends)
 
 
 def paid_and_ends(reward: np.ndarray, terminal: np.ndarray, first: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:

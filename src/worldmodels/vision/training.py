@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from worldmodels.errors import WorldModelsError
 from worldmodels.learning.fit import Observe, OptimiserConfig, Row, fit
@@ -77,11 +77,11 @@ def train_vision(
             f"vision.optimiser.batch is {config.optimiser.batch:,}, and there are {reader.total:,} frames: lower it, or "
             "collect more episodes."
         )
-    learner: nn.Module = model
     read: Read = lambda chunks: (reader.frames(chunks),)  # noqa: E731
+    joint = None
     if config.joint is not None:
         read, actions = _with_facts(reader, config.joint)
-        learner = Joint(model, actions, torch.Generator().manual_seed(stream_seed(seed, "joint")))
+        joint = Joint(config.joint, model, actions, torch.Generator().manual_seed(stream_seed(seed, "joint")))
     batches = enumerate(_batches(read, training, config.optimiser.batch, seed))
     validation = _spread(reader, held_out, 8 * config.optimiser.batch)
     mean_image = _mean_image(reader, training).to(model.device)
@@ -92,9 +92,9 @@ def train_vision(
     def terms(images: Tensor, noise: Tensor, facts: Sequence[Tensor] = ()) -> dict[str, Tensor]:
         loss = model.loss(images, noise, loss_config, mean_image)
         found = {"loss": loss.total, "reconstruction": loss.reconstruction, "kl": loss.kl}
-        if facts and isinstance(learner, Joint) and config.joint is not None:
-            more = learner.terms(loss.latent, *facts)
-            found |= {"loss": loss.total + config.joint.weight * (more["event"] + more["end"]), **more}
+        if joint is not None and facts:
+            event, end = joint.errors(loss.latent, *facts)
+            found |= {"loss": loss.total + joint.config.weight * (event + end), "event": event, "end": end}
         return found
 
     def noise_of(name: object, count: int) -> Tensor:
@@ -118,7 +118,14 @@ def train_vision(
         }
 
     return fit(
-        learner, loss, config.optimiser, updates=updates, observe=observe, validate=validate, clip=CLIP, checkpoint=checkpoint
+        joint or model,
+        loss,
+        config.optimiser,
+        updates=updates,
+        observe=observe,
+        validate=validate,
+        clip=CLIP,
+        checkpoint=checkpoint,
     )
 
 
