@@ -208,7 +208,8 @@ def test_a_terminated_stage_ends_killed_and_one_that_died_is_swept_by_the_next(p
         assert statuses == ["KILLED", "KILLED", "RUNNING", "FINISHED"]
 
 
-def test_a_killed_stage_goes_on_in_the_same_run_and_no_point_is_there_twice(project):
+def test_a_killed_stage_goes_on_in_the_same_run_and_no_point_is_there_twice(project, monkeypatch):
+    monkeypatch.setattr(live, "KILLED_FLUSH_SECONDS", 120.0)
     body = "with stage_run('vision', 'doom-1', 'doom', {'doom.vision.a': 1}, computation='c1') as run:\n"
     body += "    while True: run.observe(ROW); time.sleep(0.2)"
     client, process = client_of(project), stage_process(project, body)
