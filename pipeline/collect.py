@@ -33,7 +33,6 @@ def main(stage: Stage) -> None:
     game = game.at_most(config.first_limit) if first else game
     random = config.random or game.random
     seeds = episode_seeds("collection", config.first_episodes if first else config.episodes, stream=stage.stream)
-    by_random = len(seeds) if first else round(config.random_share * len(seeds))
     played_by = [*sorted(player.agent.iterdir()), require(player.rejected), *sorted(require(explorers.agent).iterdir())]
     checkpoint = stage.checkpoint(*played_by)
     state = checkpoint.load()[1]
@@ -60,21 +59,18 @@ def main(stage: Stage) -> None:
             if left := seeds[max(done, first) : last]:
                 yield game.make(threads=stage.threads, scoring=scoring), left
 
-    for env, left in stretches(0, by_random):
+    rejected = () if first else load_tensors(player.rejected)[0]["rejected"]
+    borders = [0, len(seeds)] if first else config.borders(len(rejected), explores=stage.explorer != stage.player)
+    for env, left in stretches(*borders[:2]):
         play(BareWorld(env), RandomPolicy(random), left, "")
-    if max(done, by_random) < len(seeds):
+    if max(done, borders[1]) < len(seeds):
         # By name: the code of V, M and C is a dependency only if there is such an agent, through its card.
         load_agent = importlib.import_module("worldmodels.agent.agent").load_agent
         agent = load_agent(player.agent)
         explorer = agent if stage.explorer == stage.player else load_agent(explorers.agent)
-        rejected = load_tensors(player.rejected)[0]["rejected"]
-        by_rejected = round(config.rejected_share * len(seeds)) if len(rejected) else 0
-        by_explorer = round(config.explorer_share * len(seeds)) if explorer is not agent else 0
-        borders = [by_random + by_rejected * part // max(1, len(rejected)) for part in range(len(rejected) + 1)]
         drivers = [(f"{stage.player} rejected", agent, each) for each in rejected]
         drivers += [(f"{stage.explorer} explorer", explorer, explorer.parameters), (stage.player, agent, agent.parameters)]
-        borders = [*borders, borders[-1] + by_explorer, len(seeds)]
-        for (name, driver, parameters), (begin, end) in zip(drivers, pairwise(borders), strict=True):
+        for (name, driver, parameters), (begin, end) in zip(drivers, pairwise(borders[1:]), strict=True):
             for env, left in stretches(begin, end):
                 policy = ExploringPolicy(driver.policy(parameters[None]), RandomPolicy(random), config.strengths)
                 play(driver.real_world(env), policy, left, f"{name}, ")

@@ -47,6 +47,20 @@ class CollectConfig(Config):
             raise ValueError("random_share, rejected_share and explorer_share are of the same episodes: together at most 1")
         return self
 
+    def borders(self, rejected: int, *, explores: bool) -> list[int]:
+        """Return where, among the episodes of a later world model, each policy's begin and the last one's end.
+
+        The random policy plays first, then each of so many ``rejected`` controllers, the explorer, and the player.
+
+        >>> CollectConfig(episodes=10, random_share=0.2, rejected_share=0.4, explorer_share=0.1).borders(2, explores=True)
+        [0, 2, 4, 6, 7, 10]
+        """
+        by_random = round(self.random_share * self.episodes)
+        by_rejected = round(self.rejected_share * self.episodes) if rejected else 0
+        by_explorer = round(self.explorer_share * self.episodes) if explores else 0
+        ends = [by_random + by_rejected * part // max(1, rejected) for part in range(rejected + 1)]
+        return [0, *ends, ends[-1] + by_explorer, self.episodes]
+
 
 def collect_episodes(
     world: World,
