@@ -16,7 +16,7 @@ from PIL import Image
 from written_run import doom_score, write_run, written_params
 
 from worldmodels.errors import ArtifactError
-from worldmodels.games.make import references
+from worldmodels.games.make import reference
 from worldmodels.report.build import build_report, collected, open_loop
 from worldmodels.report.table import align, read_scores, render, table, with_error
 from worldmodels.report.verdict import best_agent, headline
@@ -98,9 +98,9 @@ class TestVerdict:
 
 class TestTable:
     def test_references_are_the_papers_figures(self) -> None:
-        assert [(r.mean, r.std, r.n) for r in references("carracing-v3-limit1000")] == [(906, 21, 100)]
-        assert [(r.mean, r.std) for r in references("takecover-skill4-limit2100")] == [(1092, 556), (210, 108)]
-        assert references("takecover-skill5-limit2100") == ()
+        assert reference("carracing-v3-limit1000") == (906, 21, 100)
+        assert reference("takecover-skill4-limit2100") == (1092, 556, 100)
+        assert reference("takecover-skill5-limit2100") is None
 
     def test_a_table_of_a_game_has_what_agents_stand_beside_and_then_the_agents_as_given(self, project: Path) -> None:
         lines = table(doom(project))
@@ -136,13 +136,6 @@ class TestTable:
         path.write_text(json.dumps(content))
         with pytest.raises(ArtifactError, match=rf"doom-2-game.json is damaged.*{re.escape(said)}.*evaluate@doom-2-game"):
             read_scores(path)
-
-    @pytest.mark.parametrize(
-        ("value", "error", "text"),
-        [(838.62, 52.6, "839 ± 53"), (-32.31, 1.94, "-32.3 ± 1.9"), (5.0, float("nan"), "5.0 ± ?")],
-    )
-    def test_decimals_follow_the_error(self, value: float, error: float, text: str) -> None:
-        assert with_error(value, error) == text
 
     def test_columns_are_as_wide_as_their_widest_cell(self) -> None:
         assert align([("a", "b"), ("long", "1")], right=(1,)) == "a     b\n----  -\nlong  1"

@@ -18,12 +18,11 @@ GameSteps = Annotated[int, Field(ge=1, le=10_000_000)]
 
 
 class Reference(NamedTuple):
-    """A published score: mean return, its standard deviation over n episodes, and a label that says whose it is."""
+    """A published score: mean return, and its standard deviation over n episodes."""
 
     mean: float
     std: float
     n: int
-    label: str
 
 
 class GameConfig(Config):
@@ -41,8 +40,8 @@ class GameConfig(Config):
     # sum of rewards, without what every step costs, at which a dreamt episode is over; 0: none ends so
     goal: float = Field(default=0.0, ge=0, le=1e9)
 
-    # scores of others by ``rules``: a score is comparable only if the rules are the same
-    published: ClassVar[Mapping[str, tuple[Reference, ...]]] = {}
+    # the score of the paper's agent by ``rules``: a score is comparable only if the rules are the same
+    published: ClassVar[Mapping[str, Reference]] = {}
     # sum of rewards of an episode that is won, so that it is not lost if nothing more is paid; 0: none is
     won: ClassVar[float] = 0.0
     # steps that are kept of those without a reward at the end of a lost episode, so that M sees how it looks

@@ -44,7 +44,7 @@ class CarRacingConfig(GameConfig):
     # M does not count tiles: without a goal it would pay for driving on after a lap is done
     goal: float = Field(default=980.0, ge=0, le=1e9)
 
-    published: ClassVar = {"carracing-v3-limit1000": (Reference(906, 21, 100, "paper, real\n906 (v0)"),)}
+    published: ClassVar = {"carracing-v3-limit1000": Reference(906, 21, 100)}
     """Ha & Schmidhuber 2018, table 1; theirs was CarRacing-v0, whose rules v3 keeps."""
     won: ClassVar[float] = 850.0
     aftermath: ClassVar[int] = 25

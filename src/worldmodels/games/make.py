@@ -12,10 +12,10 @@ from worldmodels.games.doom import DoomConfig
 Game = Annotated[DoomConfig | CarRacingConfig | GymConfig, Field(discriminator="kind")]
 
 
-def references(rules: str) -> tuple[Reference, ...]:
-    """Return the published scores under some rules, of whatever game.
+def reference(rules: str) -> Reference | None:
+    """Return the paper's score under some rules, of whatever game; None if it has none.
 
-    >>> [reference.mean for reference in references("takecover-skill4-limit2100")]
-    [1092, 210]
+    >>> reference("takecover-skill4-limit2100")
+    Reference(mean=1092, std=556, n=100)
     """
-    return next((kind.published[rules] for kind in get_args(get_args(Game)[0]) if rules in kind.published), ())
+    return next((kind.published[rules] for kind in get_args(get_args(Game)[0]) if rules in kind.published), None)

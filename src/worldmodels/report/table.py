@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from worldmodels.games.make import references
+from worldmodels.games.make import reference
 from worldmodels.storage.files import form, read_json
 
 GAMES = {"take_cover": "Take Cover", "carracing": "CarRacing", "my_way_home": "My Way Home"}
@@ -65,8 +65,8 @@ def rivals(score: Mapping[str, Any]) -> list[Rival]:
 
 def paper(score: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return mean, standard error and n of the paper's agent under the same rules; None if it has none."""
-    published = references(score["rules"])
-    return {**published[0]._asdict(), "stderr": published[0].std / published[0].n ** 0.5} if published else None
+    published = reference(score["rules"])
+    return {**published._asdict(), "stderr": published.std / published.n**0.5} if published else None
 
 
 def others(scores: Sequence[Mapping[str, Any]]) -> list[Rival]:
@@ -143,8 +143,8 @@ def markdown(lines: Sequence[Sequence[str]]) -> str:
 def with_error(value: float, error: float) -> str:
     """Return a mean and its standard error, with as many decimals as the error can carry, four at most.
 
-    >>> with_error(1185.5, 46.6), with_error(-32.31, 1.94), with_error(820, math.nan), with_error(0.314, 0.046)
-    ('1,186 ± 47', '-32.3 ± 1.9', '820 ± ?', '0.31 ± 0.05')
+    >>> with_error(1185.5, 46.6), with_error(-32.31, 1.94), with_error(5.0, math.nan), with_error(0.314, 0.046)
+    ('1,186 ± 47', '-32.3 ± 1.9', '5.0 ± ?', '0.31 ± 0.05')
     """
     known = not math.isnan(error)
     size = abs(error if known else value) or min(1.0, abs(value))  # without an error, of a small value
