@@ -30,7 +30,7 @@ from worldmodels.storage.agents import AgentCard, code_fingerprint, read_card, r
 from worldmodels.storage.layout import damaged
 from worldmodels.storage.weights import load_model, load_tensors, save_model, save_tensors
 from worldmodels.vision import model as vision_module
-from worldmodels.vision.model import Vision, sample_latent, to_images
+from worldmodels.vision.model import Vision, to_images
 from worldmodels.worlds import real
 from worldmodels.worlds.dream import DreamWorld, Starts
 from worldmodels.worlds.pay import paid
@@ -102,20 +102,17 @@ class Agent:
         return kept[0]
 
     @torch.inference_mode()
-    def act(self, frames: np.ndarray, state: Tensor, *, noise: Tensor | None = None) -> tuple[np.ndarray, Tensor]:
-        """Choose actions for B streams of frames, statelessly: memory in, memory out.
+    def act(self, frames: np.ndarray, state: Tensor) -> tuple[np.ndarray, Tensor]:
+        """Choose actions for B streams of frames, statelessly: memory in, memory out. z is V's mean.
 
         Args:
             frames: (B, 64, 64, 3) uint8.
             state: M's state before these frames, (B, S); a row of zeros says that an episode begins (``initial_state``).
-            noise: (B, Z) standard normal for z; None takes V's mean.
 
         Returns:
             Actions (B, A) in [-1, 1] and M's state after them.
         """
-        images = to_images(torch.from_numpy(frames))
-        mean, log_variance = self.vision.encode(images)
-        z = mean if noise is None else sample_latent(mean, log_variance, noise)
+        z, _ = self.vision.encode(to_images(torch.from_numpy(frames)))
         seen = select_features(self.config.features, z, self.memory, state)
         actions = act(seen, self.controllers().weights(torch.zeros(len(frames), dtype=torch.int64)))
         restart = (state == 0).all(1)

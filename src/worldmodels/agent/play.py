@@ -12,12 +12,10 @@ from worldmodels.rollout.world import told_of
 from worldmodels.shapes import Returns, Told
 
 
-def play_real(
-    agent: Agent, game: GameConfig, seeds: Sequence[int], lanes: int, scoring: bool = True, told: Told | None = None
-) -> Returns:
-    """Play episodes of the real game with an agent, on the back end that scores or the one that trains. A task for a worker."""
+def play_real(agent: Agent, game: GameConfig, seeds: Sequence[int], lanes: int, told: Told | None = None) -> Returns:
+    """Play episodes of the real game with an agent, on the back end that scores. A task for a worker."""
     torch.set_num_threads(1)
-    with closing(told_of(agent.real_world(game.make(scoring=scoring)), told)) as world:
+    with closing(told_of(agent.real_world(game.make(scoring=True)), told)) as world:
         return run_episodes(world, agent.policy(), seeds, lanes=lanes)
 
 

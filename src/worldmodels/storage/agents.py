@@ -26,11 +26,6 @@ class AgentCard(BaseModel):
     # code, without depending on the code of models that a random agent does not have
     code: str = ""
 
-    @property
-    def frame_skip(self) -> int:
-        """Game steps that an action of this agent lasts."""
-        return int(self.game.get("frame_skip", 1))
-
 
 def write_card(folder: Path, card: AgentCard) -> None:
     """Write the card into an agent's folder."""
