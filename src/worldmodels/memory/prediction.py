@@ -41,7 +41,6 @@ class MemoryLossConfig(Config):
     # within that term, weight of the steps that end an episode (paper: 10)
     end_weight: float = Field(default=1.0, gt=0, le=1e6)
     reward_weight: float = Field(default=1.0, ge=0, le=1e6)  # weight of the reward's term
-    action_weight: float = Field(default=1.0, gt=0, le=1e6)  # weight of the next action's term, if M predicts it
 
 
 class MemoryLoss(NamedTuple):

@@ -141,7 +141,7 @@ def terms(
         return told
     acted = happened["acted"].to(z.dtype)
     missed = -(model.action_log_prob(prediction.action, happened["next"]) * acted).sum() / acted.sum().clamp(min=1)
-    return {**told, "loss": loss.total + config.action_weight * missed, "action": missed.detach()}
+    return {**told, "loss": loss.total + missed, "action": missed.detach()}
 
 
 def next_actions(rows: Mapping[str, Tensor], window: Tensor) -> dict[str, Tensor]:
