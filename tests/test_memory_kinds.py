@@ -56,7 +56,7 @@ class Average(Memory):
         return state
 
     def feature_size(self, kind):
-        return 0 if kind == "z" else WIDTH
+        return WIDTH
 
     def observe(self, z, action, restart, state):
         outputs = []

@@ -86,7 +86,7 @@ class Memory(nn.Module, ABC):
 
     @abstractmethod
     def feature_size(self, kind: Features) -> int:
-        """Return how much C sees of a state."""
+        """Return how much C sees of a state; nobody asks for ``z``, of which it sees nothing."""
 
     @abstractmethod
     def observe(self, z: Tensor, action: Tensor, restart: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:

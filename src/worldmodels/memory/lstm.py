@@ -66,7 +66,7 @@ class LSTMMemory(Memory):
         return h if kind == "zh" else torch.cat([c, h], 1)
 
     def feature_size(self, kind: Features) -> int:
-        return self.config.hidden * {"z": 0, "zh": 1, "zch": 2}[kind]
+        return self.config.hidden * (1 if kind == "zh" else 2)
 
     def draw_weights(self, generator: torch.Generator) -> None:
         super().draw_weights(generator)

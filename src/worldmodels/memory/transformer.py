@@ -79,7 +79,7 @@ class TransformerMemory(Memory):
         return self.outputs(state)
 
     def feature_size(self, kind: Features) -> int:
-        return 0 if kind == "z" else self.config.hidden
+        return self.config.hidden
 
     def initial_state(self, lanes: int, elapsed: Tensor | None = None) -> Tensor:
         state = super().initial_state(lanes)
