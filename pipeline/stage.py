@@ -4,7 +4,7 @@ import errno
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -168,14 +168,9 @@ class Stage:
         told = [*called, self.seed, self.project_seed, self.compute.model_dump(), self.settings, torch.__version__]
         return _digest([*told, code_fingerprint(sources)])
 
-    def checkpoint(self, *inputs: Path, told: Sequence[Any] = ()) -> Checkpoint:
-        """Return where this stage keeps how far it is, until it is done.
-
-        Args:
-            inputs: the artifacts that it reads.
-            told: what else its bytes depend on.
-        """
-        identity = _digest([self.computation, str(self.device), str(self.products), *told, *map(sha256, inputs)])
+    def checkpoint(self, *inputs: Path) -> Checkpoint:
+        """Return where this stage keeps how far it is, until it is done; ``inputs``: the artifacts that it reads."""
+        identity = _digest([self.computation, str(self.device), str(self.products), *map(sha256, inputs)])
         self.kept = Checkpoint(state_of(self.name, self.key), identity)
         return self.kept
 

@@ -205,11 +205,11 @@ class TestVideo:
             yield
 
         with pytest.raises(ParamsError, match=r"\.webm.*Use \.mp4 or \.gif"):
-            write_video(tmp_path / "a.webm", never())
+            write_video(tmp_path / "a.webm", never(), fps=35)
 
     def test_no_frames_are_an_error_and_leave_no_file(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="no frame"):
-            write_video(tmp_path / "a.mp4", [])
+            write_video(tmp_path / "a.mp4", [], fps=35)
         assert not list(tmp_path.iterdir())
 
 

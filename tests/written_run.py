@@ -168,7 +168,7 @@ def write_agent(root: Path, key: str, entry: dict[str, Any], real: float, dream:
     pictures.write_png(files.temperatures, pictures.filmstrip({"dream, tau 1": episode(30)}, every=5))
     pictures.write_png(files.filmstrip, pictures.filmstrip({"reality": episode(30), "dream": episode(20)}, every=5))
     views = {"real": episode(6), "real through V": episode(6, 1), "dream": episode(4)}
-    write_video(files.video, side_by_side(views), scale=1)
+    write_video(files.video, side_by_side(views), 35, scale=1)
 
 
 def write_world_model(root: Path, key: str, entry: dict[str, Any]) -> None:

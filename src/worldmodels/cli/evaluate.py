@@ -73,10 +73,10 @@ def evaluation_text(result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _lowest(result: Mapping[str, Any], most: int = 3) -> str:
-    """Return the lowest returns, each with the number of its episode."""
+def _lowest(result: Mapping[str, Any]) -> str:
+    """Return the lowest three returns, each with the number of its episode."""
     returns, first = result["returns"], result["first"]
-    order = sorted(range(len(returns)), key=returns.__getitem__)[:most]
+    order = sorted(range(len(returns)), key=returns.__getitem__)[:3]
     return ", ".join(f"{returns[index]:.0f} (episode {first + index})" for index in order)
 
 
@@ -137,7 +137,6 @@ def _write_video(path: Path, views: "dict[str, np.ndarray]", agent: "Agent") -> 
     """Write a film, or, if that fails, nothing."""
     from worldmodels.report.video import side_by_side, write_video
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.stem}.partial{path.suffix}")
     try:
         write_video(partial, side_by_side(views), fps=agent.game.frames_a_second, scale=1)

@@ -55,7 +55,7 @@ def record_play(root: Path, name: str, folder: Path, *, player: str, episodes: i
     from worldmodels.rollout.world import World
 
     torch.set_num_threads(1)
-    game, agent, random = game_of(root, name), None, None
+    game, agent = game_of(root, name), None
     if player != RANDOM:
         from worldmodels.agent.agent import load_agent
 

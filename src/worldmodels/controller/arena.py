@@ -12,8 +12,6 @@ from worldmodels.rollout.loop import run_episodes
 from worldmodels.rollout.world import ToldWorld, World
 from worldmodels.shapes import Returns, Told
 
-COLUMNS = ("total", "length", "terminal")
-
 
 class Arena:
     """Plays episodes with many controllers. On this machine one world stays open from generation to generation.

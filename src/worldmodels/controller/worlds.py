@@ -67,8 +67,8 @@ class Worlds:
         device: torch.device,
         products: torch.dtype,
         compiled: bool,
-        before: Memory | None = None,
-        seed: int = 0,
+        before: Memory | None,
+        seed: int,
     ) -> None:
         self.game, self.features, self.rows = game, features, rows
         self._judge = deepcopy(memory).to(device)  # with the weights as they are, for what C has seen

@@ -18,7 +18,7 @@ class LaneClock:
         ended: the lanes whose episode is over, (B,) bool.
     """
 
-    def __init__(self, limit: int, frame_skip: int = 1) -> None:
+    def __init__(self, limit: int, frame_skip: int) -> None:
         self.limit, self.frame_skip = limit, frame_skip
         self.seeds, self.elapsed, self.ended = np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, bool)
 

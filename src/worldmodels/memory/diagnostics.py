@@ -10,14 +10,17 @@ from worldmodels.memory.base import Memory
 from worldmodels.memory.mixture import Mixture
 from worldmodels.memory.prediction import Prediction
 
+SHARE = 0.9
+"""Of a predicted distribution: its centre, into which z should fall as often."""
 
-def coverage(latent: Mixture, z: Tensor, counted: Tensor, share: float = 0.9) -> float:
-    """Return how often z (B, T, Z) falls into the central ``share`` of its predicted distribution: ``share``, if calibrated.
+
+def coverage(latent: Mixture, z: Tensor, counted: Tensor) -> float:
+    """Return how often z (B, T, Z) falls into the central ``SHARE`` of its predicted distribution: ``SHARE``, if calibrated.
 
     ``latent``: fields (B, T, K, Z); ``counted``: (B, T) bool.
     """
     below = latent.cdf(z)[counted]
-    return float(((below - 0.5).abs() < share / 2).float().mean())
+    return float(((below - 0.5).abs() < SHARE / 2).float().mean())
 
 
 def event_figures(name: str, logit: Tensor, happened: Tensor, counted: Tensor) -> dict[str, float]:

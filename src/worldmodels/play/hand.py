@@ -93,15 +93,14 @@ class Hand:
         self.playing, self.kept = False, self.kept + 1
 
 
-def make_hand_app(name: str, game: GameConfig, hand: Hand, rate: float, hosts: tuple[str, ...] = LOOPBACK) -> Starlette:
-    """Return the app for one player at a time. It answers requests to these hosts only.
+def make_hand_app(name: str, game: GameConfig, hand: Hand, rate: float) -> Starlette:
+    """Return the app for one player at a time. It answers requests to this machine only.
 
     Args:
         name: of the game, for people.
         game: its rules.
         hand: who plays it.
         rate: steps a second.
-        hosts: that it answers as.
     """
     told = {"name": name, "size": game.action_size, "choices": game.choices, "options": game.options}
     hello = pack({"kind": "hello", **told, "idle": game.rest})
@@ -130,7 +129,7 @@ def make_hand_app(name: str, game: GameConfig, hand: Hand, rate: float, hosts: t
                     task.result()
 
     routes = [WebSocketRoute("/play", play), Mount("/", StaticFiles(directory=PAGE, html=True))]
-    return Starlette(routes=routes, middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))])
+    return Starlette(routes=routes, middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=LOOPBACK)])
 
 
 async def _tick(socket: WebSocket, hand: Hand, rate: float) -> None:

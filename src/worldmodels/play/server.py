@@ -35,7 +35,8 @@ MOST_VISITORS = 16
 """Dreams that are kept at once; the one that was left longest ago makes room."""
 SLOWEST, FASTEST = 1.0, 120.0
 """Steps a second."""
-LOOPBACK = ("127.0.0.1", "localhost")
+LOOPBACK = ["127.0.0.1", "localhost"]
+"""Hosts that the pages answer as."""
 
 
 @dataclass
@@ -117,8 +118,8 @@ class Stage:
             game.close()
 
 
-def make_app(stage: Stage, hosts: tuple[str, ...] = LOOPBACK) -> Starlette:
-    """Return the app. It answers requests to these hosts only, and sockets of its own pages only."""
+def make_app(stage: Stage) -> Starlette:
+    """Return the app. It answers requests to this machine only, and sockets of its own pages only."""
 
     async def dream(socket: WebSocket) -> None:
         if came_from_elsewhere(socket):
@@ -143,7 +144,7 @@ def make_app(stage: Stage, hosts: tuple[str, ...] = LOOPBACK) -> Starlette:
         WebSocketRoute("/dream", dream),
         Mount("/", StaticFiles(directory=PAGE, html=True)),
     ]
-    return Starlette(routes=routes, middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))])
+    return Starlette(routes=routes, middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=LOOPBACK)])
 
 
 def came_from_elsewhere(socket: WebSocket) -> bool:

@@ -30,6 +30,8 @@ FURTHEST = 10.0
 LARGEST = 1e4  # number in latents and in M's state that a recording sets, in absolute value
 BATCH = 64
 """Frames that are decoded at once."""
+LANES, STEPS = 16, 100
+"""Dreams that say how wide each dimension of z is, and their steps."""
 
 
 @dataclass(frozen=True)
@@ -290,13 +292,13 @@ def about(agent: Agent, *, name: str, temperature: float, rate: float) -> dict[s
             "reward": memory.config.reward != "none", "done": memory.config.done}  # fmt: skip
 
 
-def widest_latents(agent: Agent, *, lanes: int = 16, steps: int = 100) -> list[tuple[int, float, float]]:
+def widest_latents(agent: Agent) -> list[tuple[int, float, float]]:
     """Return every dimension of z with its mean and standard deviation over dreams of the agent, the widest first."""
-    world = agent.dream_world(temperature=1.0, limit=steps)
-    world.start(range(lanes))
-    controllers = agent.controllers().weights(torch.zeros(lanes, dtype=torch.int64))
+    world = agent.dream_world(temperature=1.0, limit=STEPS)
+    world.start(range(LANES))
+    controllers = agent.controllers().weights(torch.zeros(LANES, dtype=torch.int64))
     seen = []
-    for _ in range(steps):
+    for _ in range(STEPS):
         world.step(act(world.features(), controllers))  # also after ends: what follows is still a picture of the game
         seen.append(world.latents())
     z = torch.cat(seen)

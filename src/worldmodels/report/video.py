@@ -18,6 +18,8 @@ SMOOTH = 32.0
 """Pictures a second, about, of a film of fewer frames."""
 BAR = 28
 """Height of the labels above the views, in pixels."""
+POSTER = 1.0
+"""Second of a film that stands for it."""
 
 
 def side_by_side(views: Mapping[str, np.ndarray]) -> Iterator[np.ndarray]:
@@ -44,7 +46,7 @@ def side_by_side(views: Mapping[str, np.ndarray]) -> Iterator[np.ndarray]:
         yield np.concatenate([np.asarray(bar), np.concatenate(row, 1)])
 
 
-def write_video(path: Path, frames: Iterable[np.ndarray], fps: float = 35.0, *, scale: int = SCALE) -> int:
+def write_video(path: Path, frames: Iterable[np.ndarray], fps: float, *, scale: int = SCALE) -> int:
     """Write frames as a video, pixels kept sharp. The same frames give the same bytes.
 
     In an MP4, a frame that stays for long fades into the next one, so that an agent of few steps a second moves evenly, as it
@@ -60,7 +62,7 @@ def write_video(path: Path, frames: Iterable[np.ndarray], fps: float = 35.0, *, 
         How many pictures were written.
 
     Raises:
-        ParamsError: the suffix is another, or the rate is not above 0.
+        ParamsError: the suffix is another.
         ValueError: there is no frame.
     """
     writers = {".mp4": _write_mp4, ".gif": _write_gif}
@@ -68,8 +70,6 @@ def write_video(path: Path, frames: Iterable[np.ndarray], fps: float = 35.0, *, 
     if write is None:
         suffix = path.suffix or "(none)"
         raise ParamsError(f"{path}: cannot write a video with the suffix {suffix!r}. Use .mp4 or .gif.")
-    if not fps > 0:
-        raise ParamsError(f"fps = {fps}: must be above 0")
     frames = iter(frames)
     first = next(frames, None)
     if first is None:
@@ -78,8 +78,8 @@ def write_video(path: Path, frames: Iterable[np.ndarray], fps: float = 35.0, *, 
     return write(path, (enlarge(frame, scale) for frame in chain([first], frames)), fps)
 
 
-def picture_of(path: Path, second: float = 1.0) -> np.ndarray:
-    """Return a frame of a video, (H, W, 3) uint8: the first at or after a second, else the last.
+def picture_of(path: Path) -> np.ndarray:
+    """Return a frame of a video, (H, W, 3) uint8: the first at or after ``POSTER``, else the last.
 
     Raises:
         ArtifactError: the file is missing, or no video.
@@ -90,7 +90,7 @@ def picture_of(path: Path, second: float = 1.0) -> np.ndarray:
     try:
         with av.open(str(require(path))) as container:
             for frame in container.decode(video=0):
-                if frame.time is not None and frame.time >= second:
+                if frame.time is not None and frame.time >= POSTER:
                     break
     except (av.FFmpegError, IndexError) as error:
         raise damaged(path, f"no video: {error}") from None

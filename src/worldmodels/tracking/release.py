@@ -160,7 +160,7 @@ def champion_of(client: MlflowClient, name: str) -> str | None:
     return None if version is None else str(version)
 
 
-def judge_version(challenger: ModelVersion, reference: ModelVersion | None, alpha: float = ALPHA) -> Verdict:
+def judge_version(challenger: ModelVersion, reference: ModelVersion | None, alpha: float) -> Verdict:
     """Return what the gate says of a version against another, or against the random policy if it is None."""
     own = fetch_outcomes(challenger)
     return judge(own["real"], own[RANDOM] if reference is None else fetch_outcomes(reference)["real"], alpha)

@@ -27,6 +27,8 @@ DARKEST = 0.01
 """The background is at least that far from black and from white: where a sigmoid is all but flat, nothing is learned."""
 POOL = 256
 """Chunks that are mixed at a time: 16,384 frames, 200 MB."""
+AVERAGED = 64
+"""Chunks of which the mean image is made, at most."""
 
 
 Read = Callable[[list[int]], Sequence[np.ndarray]]
@@ -197,6 +199,6 @@ def _spread(reader: FrameReader, chunks: list[int], count: int) -> np.ndarray:
     return np.concatenate(parts)[:count]
 
 
-def _mean_image(reader: FrameReader, chunks: list[int], most: int = 64) -> Tensor:
-    frames = reader.frames(chunks[:: -(-len(chunks) // most)])
+def _mean_image(reader: FrameReader, chunks: list[int]) -> Tensor:
+    frames = reader.frames(chunks[:: -(-len(chunks) // AVERAGED)])
     return torch.from_numpy(frames.mean(0, dtype=np.float64).astype(np.float32) / 255).permute(2, 0, 1)
