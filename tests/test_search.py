@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from worldmodels.controller.basis import SAMPLES, SKIPPED, Basis, played_features, principal_directions
+from worldmodels.controller.basis import SKIPPED, Basis, played_features, principal_directions
 from worldmodels.controller.config import ControllerSection
 from worldmodels.controller.model import ControllerConfig, Controllers, act, parameter_count
 from worldmodels.controller.phases.base import Given
@@ -15,6 +15,7 @@ from worldmodels.controller.training import contestants_of, steps_of, train_cont
 from worldmodels.games.doom import DoomConfig
 from worldmodels.memory.lstm import LSTMConfig
 from worldmodels.memory.make import new_memory
+from worldmodels.memory.prediction import STRETCHES
 from worldmodels.shapes import Returns
 
 
@@ -74,7 +75,7 @@ def test_features_of_the_data_are_those_that_a_player_would_have_seen():
     length = 50  # every stretch is all of it
     rows = {"mean": torch.randn(length, 3).half(), "action": torch.randn(length, 1), "first": torch.arange(length) % 20 == 0}
     rows["log_variance"] = torch.tensor([0.0, 0.0, -40.0]).repeat(length, 1)
-    seen = played_features("zch", memory, rows).reshape(length - 1 - SKIPPED, SAMPLES, 11)[:, 0]
+    seen = played_features("zch", memory, rows).reshape(length - 1 - SKIPPED, STRETCHES, 11)[:, 0]
     state, expected = memory.initial_state(1), []
     for row in range(length):
         if rows["first"][row]:
@@ -83,7 +84,7 @@ def test_features_of_the_data_are_those_that_a_player_would_have_seen():
         expected.append(torch.cat([z, memory.features("zch", state)], 1)[0])
         _, state = memory.observe(z[None], rows["action"][row][None, None], rows["first"][row][None, None], state)
     np.testing.assert_allclose(seen, torch.stack(expected)[SKIPPED + 1 :].detach(), atol=1e-5)
-    sampled = played_features("z", memory, rows, seed=3).reshape(length - 1 - SKIPPED, SAMPLES, 3)
+    sampled = played_features("z", memory, rows, seed=3).reshape(length - 1 - SKIPPED, STRETCHES, 3)
     noise = sampled - seen[:, None, :3]
     np.testing.assert_allclose(noise.std((0, 1)), [1.0, 1.0, 0.0], atol=0.05)
     np.testing.assert_array_equal(played_features("z", memory, rows, seed=3).ravel(), sampled.ravel())

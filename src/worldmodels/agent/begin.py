@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from worldmodels.agent.agent import Agent
-from worldmodels.controller.basis import played_features, stretches
+from worldmodels.controller.basis import LENGTH, played_features
 from worldmodels.controller.carry import carry_over
 from worldmodels.controller.imitation import imitate
 from worldmodels.controller.model import ControllerConfig, Controllers
 from worldmodels.memory.base import Memory
-from worldmodels.memory.prediction import steps_so_far
+from worldmodels.memory.prediction import steps_so_far, stretches
 from worldmodels.storage.episodes import CHUNK, FrameReader
 from worldmodels.vision.encode import encode_chunk
 from worldmodels.vision.model import Vision
@@ -56,7 +56,7 @@ def _seen_by(vision: Vision, reader: FrameReader, rows: Mapping[str, Tensor]) ->
     """Return rows with another V's latents, of those frames alone that ``played_features`` reads."""
     first = rows["first"]
     begins = torch.nonzero(steps_so_far(first) % CHUNK == 0).flatten()  # a chunk holds so many frames of one episode at most
-    needed = torch.searchsorted(begins, stretches(len(first)).flatten(), right=True) - 1
+    needed = torch.searchsorted(begins, stretches(len(first), LENGTH).flatten(), right=True) - 1
     latent = vision.config.latent
     found = {name: torch.zeros(len(first), latent, dtype=torch.float16) for name in ("mean", "log_variance")}
     for chunk in needed.unique().tolist():

@@ -9,13 +9,11 @@ from torch import Tensor
 from worldmodels.controller.model import ControllerConfig, first_layer, parameter_count
 from worldmodels.memory.base import Memory
 from worldmodels.memory.features import Features, select_features
-from worldmodels.memory.prediction import steps_so_far
+from worldmodels.memory.prediction import steps_so_far, stretches
 from worldmodels.vision.model import sample_latent
 
-SAMPLES = 600
-"""Stretches of the data that are read."""
 LENGTH, SKIPPED = 64, 16
-"""Steps of a stretch, and those at its beginning that do not count if there are more: M gets its bearings."""
+"""Frames of each stretch of the data that is read, and those at its beginning that do not count: M gets its bearings."""
 
 
 class Basis:
@@ -58,12 +56,6 @@ def principal_directions(features: np.ndarray, count: int) -> np.ndarray:
     return np.asarray(directions * np.sign(directions[np.arange(len(directions)), strongest])[:, None])
 
 
-def stretches(rows: int) -> Tensor:
-    """Return the rows that ``played_features`` reads of so many, (SAMPLES, T) int64: stretches, spread evenly."""
-    length = min(LENGTH, rows)
-    return torch.linspace(0, rows - length, SAMPLES).long()[:, None] + torch.arange(length)
-
-
 @torch.inference_mode()
 def played_features(kind: Features, memory: Memory, rows: Mapping[str, Tensor], seed: int | None = None) -> np.ndarray:
     """Return what C would have seen, (N, F) float64, in stretches spread evenly over the data.
@@ -97,14 +89,14 @@ def _walk(memory: Memory, rows: Mapping[str, Tensor], seed: int | None) -> Itera
         z (S, Z), M's state before it reads that, (S, state), the output of the step before, (S, H), and whether an episode
         begins there, (S,) bool.
     """
-    at = stretches(len(rows["first"]))
+    at = stretches(len(rows["first"]), LENGTH)
     begin, length = at[:, 0], at.shape[1]
     z, action, log_variance = (rows[name][at].float().to(memory.device) for name in ("mean", "action", "log_variance"))
     if seed is not None:
         noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(seed % 2**63)).to(memory.device)
         z = sample_latent(z, log_variance, noise)
     first = rows["first"][at].to(memory.device)
-    state = memory.initial_state(SAMPLES, steps_so_far(rows["first"])[begin].to(memory.device))
+    state = memory.initial_state(len(at), steps_so_far(rows["first"])[begin].to(memory.device))
     for step in range(length - 1):
         now = slice(step, step + 1)
         _, state = memory.observe(z[:, now], action[:, now], first[:, now], state)

@@ -11,6 +11,9 @@ from worldmodels.memory.levels import RewardLevels
 from worldmodels.memory.mixture import Mixture
 from worldmodels.params import Config
 
+STRETCHES = 600
+"""Pieces of the data that are read where not all of it is."""
+
 
 class Prediction(NamedTuple):
     """What M says of the next step, for B sequences of T steps, or (without T) for one step of each."""
@@ -95,3 +98,12 @@ def steps_so_far(first: Tensor) -> Tensor:
     """
     row = torch.arange(len(first), device=first.device)
     return row - torch.where(first, row, 0).cummax(0).values
+
+
+def stretches(rows: int, length: int) -> Tensor:
+    """Return which of so many rows stretches of ``length`` have, spread evenly over them, (STRETCHES, length) int64.
+
+    If there are fewer rows than ``length``, each stretch has all of them.
+    """
+    length = min(length, rows)
+    return torch.linspace(0, rows - length, STRETCHES).long()[:, None] + torch.arange(length)

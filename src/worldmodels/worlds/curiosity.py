@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from worldmodels.memory.base import Memory
-from worldmodels.memory.prediction import steps_so_far
+from worldmodels.memory.prediction import steps_so_far, stretches
 from worldmodels.rollout.world import ModelWorld, Step, WorldWrapper, pad_lanes
 from worldmodels.seeds import stream_seed
 from worldmodels.vision.model import sample_latent
@@ -25,8 +25,8 @@ from worldmodels.worlds.ensemble import Ensemble, Lessons, learn_ensemble
 Curious = Literal["surprise", "progress", "disagreement"]
 Paying = Callable[[ModelWorld], ModelWorld]
 """Makes of a world one that pays in another way."""
-STRETCHES, LENGTH, SKIPPED = 600, 64, 16
-"""Stretches of the data that are read, their steps, and those at their beginning that do not count: M gets its bearings."""
+LENGTH, SKIPPED = 64, 16
+"""Steps of each stretch of the data that is read, and those at their beginning that do not count: M gets its bearings."""
 
 
 class Foreteller(Protocol):
@@ -153,16 +153,13 @@ class Lived(NamedTuple):
     @classmethod
     def of(cls, rows: Mapping[str, Tensor], seed: int, device: torch.device) -> "Lived":
         """Return those of a world model's latents, a row a frame (stage ``encode``)."""
-        total = len(rows["first"])
-        length = min(LENGTH, total - 1)
-        begin = torch.linspace(0, total - length - 1, STRETCHES).long()
-        at = begin[:, None] + torch.arange(length + 1)
+        at = stretches(len(rows["first"]), LENGTH + 1)
         here, then = at[:, :-1], at[:, 1:]
         noise = torch.randn(*at.shape, rows["mean"].shape[1], generator=torch.Generator().manual_seed(seed % 2**63))
         z = sample_latent(rows["mean"][at].float(), rows["log_variance"][at].float(), noise)
         counted = ~rows["first"][then] & ~rows["terminal"][here]
-        counted[:, : min(SKIPPED, length - 1)] = False
-        told = z, rows["action"][here], rows["first"][here], steps_so_far(rows["first"])[begin], counted
+        counted[:, : min(SKIPPED, here.shape[1] - 1)] = False
+        told = z, rows["action"][here], rows["first"][here], steps_so_far(rows["first"])[at[:, 0]], counted
         return cls(*(each.to(device) for each in told))
 
 
