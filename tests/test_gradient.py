@@ -208,7 +208,7 @@ def test_white_coordinates_are_uncorrelated_and_c_says_there_what_it_said(drift)
     policies = [Controllers(model, torch.from_numpy(each)[None], 18, 1) for each in (start, inside)]
     said = []
     for policy, features in zip(policies, (seen, x), strict=True):
-        (weight, bias), _ = policy.weights(torch.zeros(1, dtype=torch.int64))
+        (weight, bias), _ = policy.alone
         said.append(features @ weight[0].numpy().T + bias[0].numpy())
     np.testing.assert_allclose(*said, atol=1e-8)
 
@@ -238,9 +238,6 @@ def test_a_c_of_another_shape_acts_alike(drift):
     wide = ControllerConfig(features="zch", hidden=9, bias=True)
     found = imitate(teacher, seen["zh"], wide, seen["zch"], seed=0, updates=1500)
     student = Controllers(wide, torch.from_numpy(found).float()[None], 34, 1)
-    lanes = torch.zeros(500, dtype=torch.int64)
-    acts = [
-        act(torch.from_numpy(seen[who.config.features][::50][:500]).float(), who.weights(lanes)) for who in (teacher, student)
-    ]
+    acts = [act(torch.from_numpy(seen[who.config.features][::50][:500]).float(), who.alone) for who in (teacher, student)]
     assert acts[0].std() > 0.2
     assert (acts[1] - acts[0].clamp(-0.97, 0.97)).square().mean().sqrt() < 0.03

@@ -377,8 +377,8 @@ def test_a_stack_of_controllers_acts_as_each_alone(hidden, bias):
     stack = act(features, Controllers(config, parameters, 6, 2).weights(candidates))
     assert stack.abs().max() <= 1
     for lane, candidate in enumerate(candidates.tolist()):
-        alone = Controllers(config, parameters[candidate : candidate + 1], 6, 2)
-        expected = act(features[lane : lane + 1], alone.weights(torch.zeros(1, dtype=torch.int64)))
+        one = Controllers(config, parameters[candidate : candidate + 1], 6, 2)
+        expected = act(features[lane : lane + 1], one.alone)
         torch.testing.assert_close(stack[lane : lane + 1], expected)
 
 
@@ -388,7 +388,7 @@ def test_a_linear_controller_is_a_matrix_product():
     features = torch.randn(2, 4)
     weight, bias = parameters[0, :12].view(3, 4), parameters[0, 12:]
     expected = np.tanh(features.numpy() @ weight.numpy().T + bias.numpy())
-    actual = act(features, Controllers(config, parameters, 4, 3).weights(torch.zeros(2, dtype=torch.int64)))
+    actual = act(features, Controllers(config, parameters, 4, 3).alone)
     np.testing.assert_allclose(actual.numpy(), expected, rtol=1e-4, atol=1e-5)
 
 

@@ -124,7 +124,7 @@ def test_c_begins_with_what_m_has_absorbed(skilled):
     result = learner.generation(0)
     one = Controllers(shape, torch.from_numpy(result.parameters).float()[None], features.shape[1], 3)
     some = torch.from_numpy(features[:800]).float()
-    taken = act(some, one.weights(torch.zeros(800, dtype=torch.int64))).argmax(1)
+    taken = act(some, one.alone).argmax(1)
     assert float((taken == actions[:800].argmax(1)).float().mean()) > 0.97
     assert result.told["imitation_error"] < 0.05
     np.testing.assert_array_equal(SkillConfig().open(context(worlds, shape), None).generation(0).parameters, result.parameters)

@@ -114,7 +114,7 @@ class Agent:
         """
         z, _ = self.vision.encode(to_images(torch.from_numpy(frames)))
         seen = select_features(self.config.features, z, self.memory, state)
-        actions = act(seen, self.controllers().weights(torch.zeros(len(frames), dtype=torch.int64)))
+        actions = act(seen, self.controllers().alone)
         restart = (state == 0).all(1)
         _, after = self.memory.observe(z[:, None], actions[:, None], restart[:, None], state)
         return actions.numpy(), after

@@ -30,10 +30,8 @@ def imitate(
         seed: of C's first weights and of the order of the frames.
         updates: gradient steps.
     """
-    reads, says = torch.zeros(len(seen), dtype=torch.int64), []
-    for part, lanes in zip(torch.from_numpy(seen).float().split(BATCH), reads.split(BATCH), strict=True):
-        says.append(act(part, teacher.weights(lanes)))
-    return imitate_actions(torch.cat(says), model, features, seed=seed, updates=updates)
+    says = torch.cat([act(part, teacher.alone) for part in torch.from_numpy(seen).float().split(BATCH)])
+    return imitate_actions(says, model, features, seed=seed, updates=updates)
 
 
 def imitate_actions(

@@ -81,6 +81,11 @@ class Controllers:
             layers.append((weight, bias))
         return layers
 
+    @property
+    def alone(self) -> list[tuple[Tensor, Tensor | None]]:
+        """The first one's layers, with B = 1: ``act`` takes them for any number of lanes."""
+        return self.weights(torch.zeros(1, dtype=torch.int64))
+
 
 def act(features: Tensor, layers: list[tuple[Tensor, Tensor | None]]) -> Tensor:
     """Return actions (B, A) in [-1, 1] for features (B, F): tanh after every layer."""

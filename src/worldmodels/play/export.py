@@ -67,7 +67,7 @@ class Act(nn.Module):
     def __init__(self, agent: Agent) -> None:
         super().__init__()
         self.kind, self.memory = agent.config.features, agent.memory
-        self.layers = agent.controllers().weights(torch.zeros(1, dtype=torch.int64))
+        self.layers = agent.controllers().alone
 
     def forward(self, z: Tensor, state: Tensor) -> Tensor:
         return act(select_features(self.kind, z, self.memory, state), self.layers)

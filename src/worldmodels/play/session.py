@@ -68,7 +68,7 @@ class Session:
         self.game: BatchEnv | None = None
         self.trouble = ""  # why the game beside has left, until somebody was told
         self._game = agent.game
-        self._layers = agent.controllers().weights(torch.zeros(1, dtype=torch.int64))
+        self._layers = agent.controllers().alone
         self.start(seed)
 
     @property
@@ -296,10 +296,9 @@ def widest_latents(agent: Agent) -> list[tuple[int, float, float]]:
     """Return every dimension of z with its mean and standard deviation over dreams of the agent, the widest first."""
     world = agent.dream_world(temperature=1.0, limit=STEPS)
     world.start(range(LANES))
-    controllers = agent.controllers().weights(torch.zeros(LANES, dtype=torch.int64))
-    seen = []
+    layers, seen = agent.controllers().alone, []
     for _ in range(STEPS):
-        world.step(act(world.features(), controllers))  # also after ends: what follows is still a picture of the game
+        world.step(act(world.features(), layers))  # also after ends: what follows is still a picture of the game
         seen.append(world.latents())
     z = torch.cat(seen)
     mean, std = z.mean(0).tolist(), z.std(0).tolist()

@@ -38,7 +38,7 @@ class Layers:
         inputs, actions = self._layers[0].in_features, self._layers[-1].out_features
         weights = Controllers(model, torch.from_numpy(start.astype(np.float32))[None], inputs, actions)
         with torch.no_grad():
-            for layer, (weight, bias) in zip(self._layers, weights.weights(torch.zeros(1, dtype=torch.int64)), strict=True):
+            for layer, (weight, bias) in zip(self._layers, weights.alone, strict=True):
                 layer.weight.copy_(weight[0])
                 layer.bias.zero_()
                 layer.bias.requires_grad_(model.bias)

@@ -47,9 +47,7 @@ class Skill:
         parameters = imitate_actions(actions, model, features, seed=context.draw("imitation"))
         one = Controllers(model, torch.from_numpy(parameters).float()[None], features.shape[1], actions.shape[1])
         rows = zip(torch.from_numpy(features).float().split(BATCH), actions.split(BATCH), strict=True)
-        missed = [
-            (act(seen, one.weights(torch.zeros(len(seen), dtype=torch.int64))) - wanted).square() for seen, wanted in rows
-        ]
+        missed = [(act(seen, one.alone) - wanted).square() for seen, wanted in rows]
         return Generation(parameters, np.array([]), 0, {"imitation_error": float(torch.cat(missed).mean())})
 
     def close(self) -> None:
