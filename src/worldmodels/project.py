@@ -23,9 +23,6 @@ from worldmodels.storage.layout import KEY, RECORDED
 from worldmodels.vision.training import VisionTraining
 from worldmodels.worlds.calibration import CalibrationConfig
 
-NO_STUDY = "none"
-"""`study` of an agent that is part of the chain."""
-
 
 class RecordingEntry(Config):
     """A line of ``recordings``."""

@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from worldmodels.cli.folder import nearest
 from worldmodels.errors import ArtifactError, ParamsError
 from worldmodels.params import PARAMS_FILE, load_yaml
-from worldmodels.storage.layout import ARTIFACTS, KEY, AgentFiles, require
+from worldmodels.storage.layout import ARTIFACTS, CARD, KEY, AgentFiles, require
 
 if TYPE_CHECKING:
     from worldmodels.agent.agent import Agent
-
-CARD = "agent.json"
 
 
 class Found(NamedTuple):

@@ -22,7 +22,7 @@ from worldmodels.report.style import PAPER_COLOUR, SERIES, WORLD_COLOURS
 from worldmodels.report.table import GAMES, game_name, with_error
 from worldmodels.rollout.scores import read_blind
 from worldmodels.storage.files import read_json, write_bytes
-from worldmodels.storage.layout import METRICS, AgentFiles
+from worldmodels.storage.layout import METRICS, NO_STUDY, AgentFiles
 from worldmodels.tracking.course import TIMES, read_times
 from worldmodels.tracking.plan import read_plan
 
@@ -210,8 +210,8 @@ def _rows(root: Path, file: Path) -> list[dict[str, Any]]:
     """Return the row of an agent, or a row for every policy that does not look if the score is of the random one."""
     score = read_json(file)
     try:
-        study = score.get("study", "none")
-        preset = score["preset"] + ("" if study == "none" else f"+{study}")
+        study = score.get("study", NO_STUDY)
+        preset = score["preset"] + ("" if study == NO_STUDY else f"+{study}")
         about = {"preset": preset, "game": game_name(score["rules"]), "block": score["block"]}
         if score["key"] == f"{score['environment']}-0":
             _, policies = read_blind(AgentFiles(score["key"], root).returns)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from worldmodels.cli.folder import nearest
 from worldmodels.errors import ParamsError
 from worldmodels.params import PARAMS_FILE, load_yaml
-from worldmodels.storage.layout import STAGES
+from worldmodels.storage.layout import NO_STUDY, STAGES
 
 if TYPE_CHECKING:
     from worldmodels.project import Project
@@ -67,7 +67,7 @@ def check_params(root: Path) -> str:
     from worldmodels.cli.side_by_side import games_at_a_time
     from worldmodels.compute.cores import cores
     from worldmodels.forecast import RATES, forecast, read_rates
-    from worldmodels.project import NO_STUDY, load_project
+    from worldmodels.project import load_project
 
     project = load_project(root / PARAMS_FILE)
     recorded = look(root, project)

@@ -18,11 +18,11 @@ from worldmodels.compute.cores import cores
 from worldmodels.errors import ParamsError, WorldModelsError
 from worldmodels.forecast import RATES, forecast, frames_collected, read_rates, span
 from worldmodels.params import PARAMS_FILE
-from worldmodels.project import NO_STUDY, Project, load_project
+from worldmodels.project import Project, load_project
 from worldmodels.report.several import WORDS, Summary, several_page, summary
 from worldmodels.report.table import align
 from worldmodels.storage.files import write_bytes, write_json
-from worldmodels.storage.layout import WorldModelFiles
+from worldmodels.storage.layout import NO_STUDY, WorldModelFiles
 from worldmodels.tracking.course import TIMES, read_times, seconds_left
 from worldmodels.tracking.store import StoreError, is_off
 

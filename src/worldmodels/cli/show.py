@@ -13,7 +13,7 @@ from worldmodels.cli.agents import agent_keys, written_params
 from worldmodels.cli.folder import REPLICAS, REPLICAS_PAGE
 from worldmodels.report.table import align, by_game, read_scores, render, title
 from worldmodels.report.verdict import best_agent, headline
-from worldmodels.storage.layout import ARTIFACTS, KEY, RECORDED, REPORTS, STAGES, AgentFiles, command_for, primary_out
+from worldmodels.storage.layout import ARTIFACTS, KEY, NO_STUDY, RECORDED, REPORTS, STAGES, AgentFiles, command_for, primary_out
 from worldmodels.tracking.dvclock import read_lock
 
 LOCK = "dvc.lock"
@@ -141,7 +141,7 @@ def _scores(
         md5 = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
         changed = locked.get(path.relative_to(root).as_posix(), md5) != md5
     study = (scores or lines.get(entry["key"], {})).get("study")
-    return {"study": None if study in (None, "none") else str(study), "scores": scores, "changed": changed}
+    return {"study": None if study in (None, NO_STUDY) else str(study), "scores": scores, "changed": changed}
 
 
 def _hashes(entries: Iterable[Mapping[str, Any]], title: str, *sections: str) -> str:

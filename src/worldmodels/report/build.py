@@ -12,12 +12,12 @@ from worldmodels.report import comparisons
 from worldmodels.report.html import page
 from worldmodels.report.parts import agent_part, search_table, world_model_part
 from worldmodels.report.pictures import png_bytes, write_png
-from worldmodels.report.table import NO_STUDY, read_scores, rivals, table, title
+from worldmodels.report.table import read_scores, rivals, table, title
 from worldmodels.report.verdict import best_agent, chain, headline, pays_nothing, variants
 from worldmodels.report.video import picture_of
 from worldmodels.storage.episodes import COLLECTED
 from worldmodels.storage.files import read_curve, read_json, write_bytes
-from worldmodels.storage.layout import REPORTS, STAGES, AgentFiles, WorldModelFiles
+from worldmodels.storage.layout import NO_STUDY, REPORTS, STAGES, AgentFiles, WorldModelFiles
 
 _ALIKE = 0.02  # rates that differ by less say nothing: a step pays the same, as in games of survival
 

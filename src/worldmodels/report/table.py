@@ -7,11 +7,10 @@ from typing import Any, NamedTuple
 
 from worldmodels.games.make import reference
 from worldmodels.storage.files import form, read_json
+from worldmodels.storage.layout import NO_STUDY
 
 GAMES = {"take_cover": "Take Cover", "carracing": "CarRacing", "my_way_home": "My Way Home"}
 """Games as people call them, by the names of their scenarios. A game that is not here stands under its own name."""
-NO_STUDY = "none"
-"""``study`` of an agent that is part of the chain."""
 
 
 _MEAN = {"mean": float, "stderr": float, "n": int}

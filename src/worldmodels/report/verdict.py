@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from worldmodels.report.table import NO_STUDY, Rival, rivals, with_error
+from worldmodels.report.table import Rival, rivals, with_error
+from worldmodels.storage.layout import NO_STUDY
 
 CLEAR = 2.0
 """If a difference is at least so many of its standard errors, it is called one."""

@@ -8,9 +8,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from worldmodels.params import explain
 from worldmodels.storage.files import read_json, write_json
-from worldmodels.storage.layout import damaged
-
-CARD = "agent.json"
+from worldmodels.storage.layout import CARD, damaged
 
 
 class AgentCard(BaseModel):

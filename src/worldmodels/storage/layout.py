@@ -14,6 +14,10 @@ KEY = r"[A-Za-z0-9][A-Za-z0-9_-]*"
 """What a key may look like: DVC puts it into a shell command and into a path."""
 RECORDED = "-recorded"
 """How the key of a recording ends, and no other key."""
+NO_STUDY = "none"
+"""``study`` of an agent that is part of the chain, and of no comparison."""
+CARD = "agent.json"
+"""What says of a folder that it is an agent."""
 
 STAGES = {
     "initialise": "environments",

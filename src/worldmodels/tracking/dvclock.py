@@ -13,8 +13,6 @@ from worldmodels.errors import ArtifactError, ParamsError
 from worldmodels.params import flat, parse_yaml
 from worldmodels.storage.layout import ARTIFACTS, KEY, METRICS, STAGES, WorldModelFiles, primary_out
 
-NO_STUDY = "none"
-"""`study` of an agent that is no part of a comparison."""
 LINEAGE = {"wm.data": "data.json", "wm.V": "vision.safetensors", "wm.M": "memory.safetensors"}
 """Tag -> what of a world model an agent is made of."""
 

@@ -29,8 +29,8 @@ from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 import worldmodels
 from worldmodels.report.table import paper, read_scores, score_text
 from worldmodels.report.verdict import headline
-from worldmodels.storage.layout import AgentFiles
-from worldmodels.tracking.dvclock import NO_STUDY, Entry
+from worldmodels.storage.layout import NO_STUDY, AgentFiles
+from worldmodels.tracking.dvclock import Entry
 from worldmodels.tracking.points import TEST
 from worldmodels.tracking.runs import EVALUATION, NOTE, data_set
 from worldmodels.tracking.store import PREFIX
@@ -237,7 +237,7 @@ def model_card(scores: Mapping[str, Any], version: str, *, drawn: bool) -> str:
     name, blind, dream = PREFIX + scores["environment"], scores["blind"], scores["dream"]
     temperature = f"temperature {dream['temperature']:g}" if dream else ""
     episodes = f"{scores['block']} seeds"
-    study = "" if scores["study"] == "none" else f" It belongs to the study `{scores['study']}`."
+    study = "" if scores["study"] == NO_STUDY else f" It belongs to the study `{scores['study']}`."
     address = f"model-versions/get-artifact?path={PICTURE}&name={name}&version={version}"
     return (
         f"{headline(scores)}\n\nMean return of {scores['real']['n']} {scores['block']} episodes, which nothing was trained on. "

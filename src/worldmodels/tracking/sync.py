@@ -12,8 +12,8 @@ from mlflow.entities import Run
 from pydantic import TypeAdapter, ValidationError
 
 from worldmodels.report.table import paper, read_scores, score_text
-from worldmodels.storage.layout import STAGES, WorldModelFiles
-from worldmodels.tracking.dvclock import NO_STUDY, DvcLock, Entry, artifact_hash, read_lock
+from worldmodels.storage.layout import NO_STUDY, STAGES, WorldModelFiles
+from worldmodels.tracking.dvclock import DvcLock, Entry, artifact_hash, read_lock
 from worldmodels.tracking.git import lock_tags
 from worldmodels.tracking.points import points
 from worldmodels.tracking.registry import register_agents
