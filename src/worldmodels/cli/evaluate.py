@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from worldmodels.agent.agent import Agent
     from worldmodels.shapes import Returns
 
-LANES = 16
 STRIP = 12  # pictures in a filmstrip
 
 
@@ -122,11 +121,11 @@ def _play_game(agent: "Agent", seeds: Sequence[int]) -> "Returns":
     from worldmodels.agent.play import play_real
     from worldmodels.compute.cores import cores
     from worldmodels.compute.local import run_tasks
-    from worldmodels.rollout.evaluation import shards
+    from worldmodels.rollout.evaluation import NUM_ENVS, shards
     from worldmodels.rollout.scores import join
 
     workers = cores()
-    size = max(1, min(LANES, -(-len(seeds) // workers)))
+    size = max(1, min(NUM_ENVS, -(-len(seeds) // workers)))
     tasks = [(agent, agent.game, part, size) for part in shards(seeds, size, workers)]
     with tqdm(total=len(seeds), desc="real", unit="episode", leave=False, disable=None) as bar:
         done = dict(run_tasks(play_real, tasks, workers, lambda _task, _steps, ended: bar.update(ended)))

@@ -12,6 +12,9 @@ from worldmodels.rollout.loop import run_episodes
 from worldmodels.rollout.world import ToldWorld, World
 from worldmodels.shapes import Returns, Told
 
+GAMES = 64
+"""Games that are played at a time."""
+
 
 class Arena:
     """Plays episodes with many controllers. On this machine one world stays open from generation to generation.

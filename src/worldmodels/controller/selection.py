@@ -7,13 +7,10 @@ from typing import NamedTuple
 import numpy as np
 from pydantic import Field, model_validator
 
-from worldmodels.controller.arena import Arena
+from worldmodels.controller.arena import GAMES, Arena
 from worldmodels.controller.model import ControllerConfig
 from worldmodels.learning.fit import Row
 from worldmodels.params import Config
-
-GAMES = 64
-"""Games that are played at a time."""
 
 
 class SelectionConfig(Config):

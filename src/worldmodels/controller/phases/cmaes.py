@@ -8,6 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from worldmodels.controller.arena import GAMES
 from worldmodels.controller.basis import Basis, principal_directions
 from worldmodels.controller.model import parameter_count
 from worldmodels.controller.phases.base import Context, Generation, Given, PaidConfig
@@ -16,8 +17,6 @@ from worldmodels.seeds import episode_seeds
 
 MOST_FULL = 5_000
 """Coordinates with a full covariance: it takes 200 MB then, and seconds a generation."""
-GAMES = 64
-"""Games that are played at a time."""
 
 
 class CMAESConfig(PaidConfig):
