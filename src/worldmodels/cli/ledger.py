@@ -5,7 +5,6 @@ The ledger is the one source of every score that a page shows. A row is one agen
 """
 
 import math
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,12 @@ from worldmodels.report.figures import figure, frame
 from worldmodels.report.pictures import png_bytes
 from worldmodels.report.statistics import draws_of_means, interval
 from worldmodels.report.style import PAPER_COLOUR, SERIES, WORLD_COLOURS
-from worldmodels.report.table import GAMES, game_name, with_error
+from worldmodels.report.table import GAMES, game_name, markdown, with_error
 from worldmodels.rollout.scores import read_blind
 from worldmodels.storage.files import read_json, write_bytes
 from worldmodels.storage.layout import METRICS, NO_STUDY, AgentFiles
 from worldmodels.tracking.course import TIMES, read_times
+from worldmodels.tracking.git import git
 from worldmodels.tracking.plan import read_plan
 
 LEDGER, HEADLINES = Path("results/ledger.csv"), Path("results/headlines.csv")
@@ -202,7 +202,7 @@ def _scored(folder: Path) -> list[dict[str, Any]]:
     files = sorted((folder / METRICS).glob("*.json"))
     if not files:
         raise ArtifactError(f"{folder / METRICS} has no scores. `dvc repro evaluate` makes them.")
-    commit = _commit(folder)
+    commit = git(folder, "rev-parse", "--short", "HEAD") or ""
     return [row | {"commit": commit} for file in files for row in _rows(folder, file)]
 
 
@@ -256,9 +256,8 @@ def _span(values: pd.Series) -> str:
 
 
 def _markdown(lines: Sequence[Mapping[str, str]], columns: Sequence[str]) -> str:
-    rules = {name: "---:" if name in ("score", "std", "n", "dream", "minutes") else "---" for name in columns}
-    rows = [dict(zip(columns, columns, strict=True)), rules, *lines]
-    return "\n".join("| " + " | ".join(row[name] for name in columns) + " |" for row in rows)
+    right = [place for place, name in enumerate(columns) if name in ("score", "std", "n", "dream", "minutes")]
+    return markdown([columns, *([row[name] for name in columns] for row in lines)], right)
 
 
 def _minutes(root: Path, agent: str) -> float | None:
@@ -268,12 +267,3 @@ def _minutes(root: Path, agent: str) -> float | None:
         return sum(times[stage][1] for stage in read_plan(root, last, [last]).covered) / 60
     except (LookupError, TypeError, ValueError, OSError):
         return None
-
-
-def _commit(root: Path) -> str:
-    """Return the commit that is checked out; empty outside of git."""
-    try:
-        asked = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True, check=False)
-    except OSError:
-        return ""
-    return asked.stdout.strip() if asked.returncode == 0 else ""

@@ -134,9 +134,10 @@ def align(lines: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
     return "\n".join([text(lines[0]), "  ".join("-" * width for width in widths), *map(text, lines[1:])])
 
 
-def markdown(lines: Sequence[Sequence[str]]) -> str:
-    """Return rows of cells as a table in Markdown, the first row as its heads."""
-    return "\n".join(f"| {' | '.join(row)} |" for row in (lines[0], ["---"] * len(lines[0]), *lines[1:]))
+def markdown(lines: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
+    """Return rows of cells as a table in Markdown, the first row as its heads; ``right``: columns set flush right."""
+    rule = ["---:" if column in right else "---" for column in range(len(lines[0]))]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (lines[0], rule, *lines[1:]))
 
 
 def with_error(value: float, error: float) -> str:

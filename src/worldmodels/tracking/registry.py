@@ -27,7 +27,7 @@ from mlflow.utils.logging_utils import suppress_logs_in_thread
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 import worldmodels
-from worldmodels.report.table import paper, read_scores, score_text
+from worldmodels.report.table import markdown, paper, read_scores, score_text
 from worldmodels.report.verdict import headline
 from worldmodels.storage.layout import NO_STUDY, AgentFiles
 from worldmodels.tracking.dvclock import Entry
@@ -231,23 +231,26 @@ def model_card(scores: Mapping[str, Any], version: str, *, drawn: bool) -> str:
     The picture's address is relative to MLflow's pages, which serve it.
     """
 
-    def line(label: str, world: Mapping[str, Any] | None) -> str:
-        return f"| {label} | {world['mean']:.1f} ± {world['stderr']:.1f} | {world['n']} |\n" if world else ""
+    def line(label: str, world: Mapping[str, Any] | None) -> list[tuple[str, ...]]:
+        return [(label, f"{world['mean']:.1f} ± {world['stderr']:.1f}", str(world["n"]))] if world else []
 
     name, blind, dream = PREFIX + scores["environment"], scores["blind"], scores["dream"]
     temperature = f"temperature {dream['temperature']:g}" if dream else ""
     episodes = f"{scores['block']} seeds"
     study = "" if scores["study"] == NO_STUDY else f" It belongs to the study `{scores['study']}`."
+    lines = [
+        ("episodes", "mean return ± standard error", "n"),
+        *line(f"real, {episodes}", scores["real"]),
+        *line(f"dream, {temperature}", dream),
+        *line(f"random policy, {episodes}", scores["random"]),
+        *(line(f"best policy that does not look ({blind['policy']}), {episodes}", blind) if blind else []),
+    ]
     address = f"model-versions/get-artifact?path={PICTURE}&name={name}&version={version}"
     return (
         f"{headline(scores)}\n\nMean return of {scores['real']['n']} {scores['block']} episodes, which nothing was trained on. "
         f"World model `{scores['world_model']}`, controller `{scores['controller']}`.{study} "
         f"Trained with preset `{scores['preset']}`; tested under `{scores['rules']}` on {scores['backend']}.\n\n"
-        "| episodes | mean return ± standard error | n |\n|---|---|---|\n"
-        + line(f"real, {episodes}", scores["real"])
-        + line(f"dream, {temperature}", dream)
-        + line(f"random policy, {episodes}", scores["random"])
-        + (line(f"best policy that does not look ({blind['policy']}), {episodes}", blind) if blind else "")
+        f"{markdown(lines)}\n"
         + (f"\n![What it sees and what it dreams]({address})\n\nAn episode, the same through V, and dreams.\n" if drawn else "")
         + f"\n```sh\nwm evaluate models:/{name}/{version}\n"
         f"mlflow models serve -m models:/{name}/{version} --env-manager local --port 5001\n```\n\n"
