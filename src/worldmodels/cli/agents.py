@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -83,8 +84,7 @@ def _find(root: Path, text: str) -> tuple[str, Path]:
     for folder in (Path(text), Path(text) / "agent"):
         if os.path.isfile(folder / CARD):  # False, no error, for what can be no path
             return text.rstrip("/"), folder
-    known, environments = agent_keys(root), written_params(root).get("environments")
-    random = [f"{name}-0" for name in environments] if isinstance(environments, list) else []
+    known, random = agent_keys(root), [f"{name}-0" for name in environments_of(written_params(root))]
     if made is not None and text in (*known, *random):
         require(made / CARD)
     raise ParamsError(f"there is no agent `{text}`: no key of `agents`, and no folder with {CARD}.{nearest(text, known)}")
@@ -93,6 +93,12 @@ def _find(root: Path, text: str) -> tuple[str, Path]:
 def written_params(root: Path) -> dict[str, Any]:
     """Return what params.yaml says, valid or not; nothing if there is none."""
     return load_yaml(root / PARAMS_FILE) if (root / PARAMS_FILE).is_file() else {}
+
+
+def environments_of(params: Mapping[str, Any]) -> list[str]:
+    """Return the environments that params name, valid or not."""
+    named = params.get("environments")
+    return [str(name) for name in named] if isinstance(named, list) else []
 
 
 def _download(root: Path, uri: str) -> Path:

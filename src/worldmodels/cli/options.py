@@ -25,13 +25,12 @@ def complete_agent() -> list[str]:
 
 def complete_environment() -> list[str]:
     """Return what can be typed for a game: the environments of params.yaml."""
-    from worldmodels.cli.agents import written_params
+    from worldmodels.cli.agents import environments_of, written_params
 
     try:
-        named = written_params(find_root()).get("environments")
+        return environments_of(written_params(find_root()))
     except (WorldModelsError, OSError):
         return []
-    return [str(name) for name in named] if isinstance(named, list) else []
 
 
 def writable(*suffixes: str) -> Callable[[Path | None], Path | None]:

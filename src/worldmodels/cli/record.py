@@ -3,7 +3,7 @@
 from contextlib import closing
 from pathlib import Path
 
-from worldmodels.cli.agents import find_agent
+from worldmodels.cli.agents import environments_of, find_agent
 from worldmodels.cli.folder import nearest
 from worldmodels.errors import ParamsError
 from worldmodels.games.base import GameConfig
@@ -22,11 +22,9 @@ def game_of(root: Path, name: str) -> GameConfig:
     from worldmodels.games.make import Game
 
     data = load_yaml(root / PARAMS_FILE)
-    known = data.get("environments")
-    if not isinstance(known, list) or name not in known:
-        raise ParamsError(
-            f"there is no environment `{name}`.{nearest(name, map(str, known if isinstance(known, list) else ()))}"
-        )
+    known = environments_of(data)
+    if name not in known:
+        raise ParamsError(f"there is no environment `{name}`.{nearest(name, known)}")
     game: GameConfig = section(data, f"{name}.game", Game)
     return game
 

@@ -1,7 +1,6 @@
 """The registry's commands: find a version by what a person calls it; list, compare, promote, roll back, tell the history."""
 
 import math
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ def list_versions(root: Path, model: str | None) -> list[dict[str, Any]]:
     ``lost`` of the champion says what to do if its files are gone; it is empty otherwise, and of all other versions.
     """
     rows = []
-    with _registry(root) as client:
+    with opened(root, make=False) as client:
         models = _models(client)
         for entry in models.values() if model is None else [models[_model(models, model)]]:
             gone = lost_champion(entry)
@@ -54,7 +53,7 @@ def compare_versions(root: Path, first: str, second: str | None, alpha: float) -
 
     Nothing is written. Keys: challenger, reference, passed, reason, difference, stderr, p.
     """
-    with _registry(root) as client:
+    with opened(root, make=False) as client:
         challenger = _find(client, first)
         if second is None or second == release.RANDOM:
             champion = None if second else release.champion_of(client, challenger.name)
@@ -76,13 +75,13 @@ def compare_text(result: dict[str, Any]) -> str:
 
 def promote_version(root: Path, text: str, alpha: float) -> str:
     """Make a version the champion if it passes the gate; return a sentence, or raise RefusedError with the reason."""
-    with _registry(root) as client, lock(root):
+    with opened(root, make=False) as client, lock(root):
         return release.promote(client, _find(client, text), alpha)
 
 
 def roll_back(root: Path, model: str, *, retire: bool) -> str:
     """Point ``champion`` at the champion before this one; return a sentence, or raise RefusedError if there is none."""
-    with _registry(root) as client, lock(root):
+    with opened(root, make=False) as client, lock(root):
         return release.rollback(client, _model(_models(client), model), retire=retire)
 
 
@@ -92,7 +91,7 @@ def champions(root: Path, model: str) -> list[dict[str, Any]]:
     Keys: time, version (None if there is no champion from then on), agent, gate, reason, champion (whether it still is),
     reigns (the champions up to this one, to which `wm registry rollback` goes back).
     """
-    with _registry(root) as client:
+    with opened(root, make=False) as client:
         name = _model(_models(client), model)
         agents = {str(version.version): version.tags.get("wm.key", "-") for version in _versions(client, name)}
         now, changes = release.champion_of(client, name), release.history(client, name)
@@ -112,10 +111,6 @@ def champions_text(rows: list[dict[str, Any]]) -> str:
         mark = ", the champion now" if row["champion"] else ""
         lines.append(f"{row['time']}  {row['gate']}: {what}{mark}\n  {row['reason']}")
     return "\n".join(lines)
-
-
-def _registry(root: Path) -> AbstractContextManager[MlflowClient]:
-    return opened(root, make=False)
 
 
 def _models(client: MlflowClient) -> dict[str, RegisteredModel]:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import yaml
 
@@ -237,7 +237,7 @@ def _summary(project: Project, game: str, replicas: Sequence[Replica]) -> Summar
     return summary(game, keys, folders, config.limit if config.survival else None, minutes)
 
 
-def _git(folder: Path, *arguments: str) -> Any:
+def _git(folder: Path, *arguments: str) -> str:
     done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
         raise ParamsError(f"`git {arguments[0]}` failed in {folder}: {done.stderr.strip()}")

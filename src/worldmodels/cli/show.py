@@ -1,6 +1,5 @@
 """``wm show``: agents and their scores, the artifacts of world models and agents, what is missing."""
 
-import hashlib
 import os
 import re
 import shlex
@@ -14,7 +13,7 @@ from worldmodels.cli.folder import REPLICAS, REPLICAS_PAGE
 from worldmodels.report.table import align, by_game, read_scores, render, title
 from worldmodels.report.verdict import best_agent, headline
 from worldmodels.storage.layout import ARTIFACTS, KEY, NO_STUDY, RECORDED, REPORTS, STAGES, AgentFiles, command_for, primary_out
-from worldmodels.tracking.dvclock import read_lock
+from worldmodels.tracking.dvclock import artifact_hash, read_lock
 
 LOCK = "dvc.lock"
 MISSING_SHOWN = 8
@@ -138,7 +137,7 @@ def _scores(
     path, scores, changed = AgentFiles(entry["key"], root).scores, None, False
     if path.is_file():
         scores = read_scores(path)
-        md5 = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+        md5 = artifact_hash(path)
         changed = locked.get(path.relative_to(root).as_posix(), md5) != md5
     study = (scores or lines.get(entry["key"], {})).get("study")
     return {"study": None if study in (None, NO_STUDY) else str(study), "scores": scores, "changed": changed}

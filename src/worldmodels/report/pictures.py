@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from worldmodels.report.style import FAINT_INK, INK, PAPER_WHITE, WORLD_COLOURS, rgb
+from worldmodels.storage.files import write_bytes
 
 SCALE = 2
 GAP = 2
@@ -78,6 +79,5 @@ def png_bytes(image: np.ndarray) -> bytes:
 
 def write_png(path: Path, image: np.ndarray) -> bytes:
     """Write an (H, W, 3) uint8 image, folders too, and return the file's bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content := png_bytes(image))
+    write_bytes(path, content := png_bytes(image))
     return content
