@@ -315,7 +315,7 @@ def test_m_learns_what_steps_pay_that_pay_more_or_less_than_others():
     assert curve[-1]["reward_r2"] > 0.99
 
 
-def test_too_little_data_for_m_is_said_plainly(manifest):
+def test_too_little_data_for_m_is_said_plainly():
     rows = {"first": torch.zeros(10, dtype=torch.bool), "mean": torch.zeros(10, 4)}
     config = MemoryTraining(
         model=LSTMConfig(hidden=4, done=False),

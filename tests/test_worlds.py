@@ -69,7 +69,7 @@ def test_all_candidates_dream_the_same_episodes(models):
     assert (returns.total == returns.total[:1]).all()
 
 
-def test_a_dream_without_a_done_head_lasts_to_its_limit(models):
+def test_a_dream_without_a_done_head_lasts_to_its_limit():
     memory = LSTMConfig(hidden=8, done=False, reward="event").build(4, 1)
     initialise(memory, torch.Generator().manual_seed(0))
     memory.rewards.copy_(torch.tensor([-0.1, 3.0, 0.0]))
