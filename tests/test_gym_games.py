@@ -293,7 +293,11 @@ def test_a_process_that_dies_is_told_of() -> None:
         ({"reward_scale": 0.0}, "greater than 0"),
     ],
 )
-def test_what_cannot_be_used_is_refused_with_the_remedy(told: dict[str, Any], message: str) -> None:
+def test_what_cannot_be_used_is_refused_with_the_remedy(
+    told: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in gymnasium.registry if name.startswith("ALE/")]:  # another test may have loaded it
+        monkeypatch.delitem(gymnasium.registry, name)
     with pytest.raises(ParamsError, match=message) as refused:
         game(**told).action_size  # noqa: B018  what `wm check` asks first
     assert len(str(refused.value).splitlines()) <= 4
