@@ -347,6 +347,7 @@ class TestEvaluate:
 
     def test_scores_are_printed_before_a_film_fails(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def fails(path: Path, *_: Any, **__: Any) -> int:
+            path.parent.mkdir()
             path.write_bytes(b"half")
             raise OSError(28, "No space left on device")
 
