@@ -102,16 +102,13 @@ class RunStore:
             return str(self.client.tracking_uri).startswith("http")
         return is_running(run.data.tags.get("wm.process", ""))
 
-    def iterations(self, seed: str) -> list[Run]:
-        """Return the runs of the iterations of a chain, newest first."""
-        return [run for run in self.find(kind="iteration") if run.data.tags.get("wm.seed", seed) == seed]
-
     def open_parent(self, key: str, seed: str, *, current: bool) -> str:
         """Return the open run of an iteration, by the key of its world model and the chain's seed; made if there is none.
 
         ``current``: the run of dvc.lock's world model will do, which is opened again; else only one of no known world model.
         """
-        own = [(run.info.run_id, run.data.tags) for run in self.iterations(seed) if run.data.tags["wm.key"] == key]
+        named = [(run.info.run_id, run.data.tags) for run in self.find(kind="iteration", key=key)]
+        own = [(run_id, tags) for run_id, tags in named if tags.get("wm.seed", seed) == seed]
         for run_id, tags in own:
             if tags.get("wm.open") == "true" and (current or "wm.current" not in tags):
                 return run_id

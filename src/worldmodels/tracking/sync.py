@@ -82,11 +82,10 @@ class Mirror:
         self.runs, self.root, self.known, self.report = runs, root, known, report
         report.entries += len(known.entries)
         self.git = lock_tags(root)
-        self.seed = next((str(entry.sections["seed"]) for entry in known.entries if "seed" in entry.sections), "")
         self.parents: dict[str, str] = {}
         self.tests: dict[str, str] = {}
         self._stages = runs.find(kind="stage")
-        self._parents = runs.iterations(self.seed)
+        self._parents = runs.find(kind="iteration")
         self._children = {run.info.run_id: run.data.tags.get("mlflow.parentRunId") for run in self._stages}
 
     def iteration(self, key: str) -> None:
@@ -94,10 +93,11 @@ class Mirror:
         own = [entry for entry in self.known.entries if self.known.parent(entry) == key]
         made = [self.known.get(stage, key) for stage, section in STAGES.items() if section == "world_models"]
         whole = [entry for entry in made if entry is not None]
-        state = {"wm.key": key, "wm.seed": self.seed, **self.known.lineage(key)} if len(whole) == len(made) else {}
+        seed = next((str(entry.sections["seed"]) for entry in whole if "seed" in entry.sections), "")
+        state = {"wm.key": key, "wm.seed": seed, **self.known.lineage(key)} if len(whole) == len(made) else {}
         # The run of this world model, else the live one, else a new one.
         same = [run.info.run_id for run in self._parents if state and state.items() <= run.data.tags.items()]
-        parent = self.parents[key] = same[0] if same else self.runs.open_parent(key, self.seed, current=not state)
+        parent = self.parents[key] = same[0] if same else self.runs.open_parent(key, seed, current=not state)
         for entry in own:
             self.stage(entry, parent)
         if state:
@@ -155,7 +155,8 @@ class Mirror:
 
     def _settle(self, key: str, parent: str, state: dict[str, str], world_model: Sequence[Entry], own: Sequence[Entry]) -> None:
         """Complete an iteration's run; leave no other run of it that is empty or open."""
-        others = {run.info.run_id: run for run in self._parents if run.data.tags.get("wm.key") == key}
+        named = [run for run in self._parents if run.data.tags.get("wm.key") == key]
+        others = {run.info.run_id: run for run in named if run.data.tags.get("wm.seed", state["wm.seed"]) == state["wm.seed"]}
         known = others.pop(parent, None)
         tags = {} if known is None else known.data.tags
         agents = self.known.agents(key)
