@@ -3,7 +3,6 @@
 import faulthandler
 import multiprocessing
 import os
-import pickle
 import signal
 import sys
 import time
@@ -47,7 +46,8 @@ def run_tasks(
             lost is taken back.
 
     Raises:
-        WorldModelsError: a task lost ``TRIES`` workers. An exception of a task is raised as it is.
+        WorldModelsError: a task lost ``TRIES`` workers. An exception of a task is raised as it is, that of a library as a
+            RuntimeError with its text.
     """
     if workers == 1 or len(arguments) <= 1:
         for index, each in enumerate(arguments):
@@ -221,10 +221,7 @@ def _work(pipe: connection.Connection, employer: int) -> None:
             pipe.send((result, None))
         except Exception as error:
             where = f"In a worker process:\n{''.join(traceback.format_exception(error))}"
+            if not isinstance(error, WorldModelsError) and type(error).__module__ != "builtins":
+                error = RuntimeError(f"{type(error).__name__}: {error}")  # that of a library may hold what no pipe takes
             error.add_note(where)
-            try:
-                pickle.loads(pickle.dumps(error))
-            except Exception:  # an error of a game or of a library may hold anything
-                error = RuntimeError(f"{type(error).__name__}: {error}")
-                error.add_note(where)
             pipe.send((None, error))
