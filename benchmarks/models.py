@@ -29,13 +29,13 @@ from worldmodels.worlds.dream import DreamWorld, Starts
 LATENT, HIDDEN = 64, 512
 
 
-def rate(work: Callable[[], float], seconds: float) -> float:
-    """Return units of work a second; the first call is a warm-up."""
+def rate(work: Callable[[], float], seconds: float, clock: Callable[[], float] = time.perf_counter) -> float:
+    """Return units of work a second of this clock; the first call is a warm-up."""
     work()
-    done, start = 0.0, time.perf_counter()
-    while time.perf_counter() - start < seconds:
+    done, start = 0.0, clock()
+    while clock() - start < seconds:
         done += work()
-    return done / (time.perf_counter() - start)
+    return done / (clock() - start)
 
 
 def matrix_product(kind: torch.dtype, size: int = 1536) -> Callable[[], float]:

@@ -73,50 +73,15 @@ def train_memory(
     model.learn_rewards(rows["reward"], rows["terminal"])
     carried = {"state": model.initial_state(config.optimiser.batch)}
 
-    def predict(
-        window: Tensor, generator: torch.Generator, state: Tensor
-    ) -> tuple[Prediction, Tensor, dict[str, Tensor], Tensor]:
-        """Return predictions for B windows of rows (B, T+1), latents sampled in them, what happened, and the state after."""
-        window = window.to(model.device)
-        mean, log_variance = rows["mean"][window].float(), rows["log_variance"][window].float()
-        noise = torch.randn(mean.shape, generator=generator).to(model.device)
-        z = sample_latent(mean, log_variance, noise)
-        here = window[:, :-1]
-        happened = {name: rows[name][here] for name in ("action", "reward", "terminal")}
-        happened["valid"] = ~rows["first"][window[:, 1:]]
-        happened |= next_actions(rows, window) if model.config.next_action else {}
-        prediction, _, state = model(z[:, :-1], happened["action"], rows["first"][here], state)
-        return prediction, z, happened, state
-
     def loss(update: int) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(stream_seed(seed, "memory batch", update))
         epoch, place = divmod(update, max(1, border // (config.optimiser.batch * config.sequence)))
         window = epoch_lanes(border, config.optimiser.batch, stream_seed(seed, "memory epoch", epoch))
         window = (window[:, None] + place * config.sequence + torch.arange(length)) % border
         state = carried["state"] if place else model.initial_state(len(window), elapsed[window[:, 0]])
-        prediction, z, happened, state = predict(window, generator, state)
+        prediction, z, happened, state = predict(model, rows, window, generator, state)
         carried["state"] = state.detach()
         return terms(model, prediction, z, happened, config.loss)
-
-    @torch.inference_mode()
-    def validate() -> dict[str, float]:
-        generator = torch.Generator().manual_seed(stream_seed(seed, "memory validation"))
-        lead = min(config.sequence, (total - border - length) // 2)  # M gets its bearings before it is judged
-        stretch = lead + length
-        count = max(1, min(JUDGED, (total - border) // stretch))
-        starts = border + torch.arange(count)[:, None] * ((total - border) // count)
-        state = model.initial_state(count, elapsed[starts[:, 0]])
-        if lead > 0:
-            *_, state = predict(starts + torch.arange(lead + 1), generator, state)
-        prediction, z, happened, _ = predict(starts + max(0, lead) + torch.arange(length), generator, state)
-        valid, alive = happened["valid"], happened["valid"] & ~happened["terminal"]
-        figures = {name: value.item() for name, value in terms(model, prediction, z, happened, config.loss).items()}
-        figures |= memory_figures(prediction, z[:, 1:], happened, valid, alive)
-        whole = alive.all(1)  # stretches within one episode
-        if whole.any():
-            warm_up = max(1, config.sequence // 2)
-            figures |= open_loop_error(model, z[whole], happened["action"][whole], state[whole], warm_up, HORIZONS)
-        return figures
 
     return fit(
         model,
@@ -124,11 +89,57 @@ def train_memory(
         config.optimiser,
         updates=updates,
         observe=observe,
-        validate=validate,
+        validate=lambda: judge(model, rows, config, begin=border, seed=seed),
         clip=config.clip,
         checkpoint=checkpoint,
         carried=carried,
     )
+
+
+def predict(
+    model: Memory, rows: Mapping[str, Tensor], window: Tensor, generator: torch.Generator, state: Tensor
+) -> tuple[Prediction, Tensor, dict[str, Tensor], Tensor]:
+    """Return predictions for B windows of rows (B, T+1), latents sampled in them, what happened, and the state after.
+
+    ``rows`` as of ``train_memory``, on M's device; ``state``: M's before the windows.
+    """
+    window = window.to(model.device)
+    mean, log_variance = rows["mean"][window].float(), rows["log_variance"][window].float()
+    noise = torch.randn(mean.shape, generator=generator).to(model.device)
+    z = sample_latent(mean, log_variance, noise)
+    here = window[:, :-1]
+    happened = {name: rows[name][here] for name in ("action", "reward", "terminal")}
+    happened["valid"] = ~rows["first"][window[:, 1:]]
+    happened |= next_actions(rows, window) if model.config.next_action else {}
+    prediction, _, state = model(z[:, :-1], happened["action"], rows["first"][here], state)
+    return prediction, z, happened, state
+
+
+@torch.inference_mode()
+def judge(model: Memory, rows: Mapping[str, Tensor], config: MemoryTraining, *, begin: int, seed: int) -> dict[str, float]:
+    """Return the terms of the loss and the figures of M (``memory/diagnostics.py``) on the rows from ``begin`` on.
+
+    ``rows`` as of ``train_memory``, on M's device: the rows before ``begin`` say how old the first episode is.
+    """
+    generator = torch.Generator().manual_seed(stream_seed(seed, "memory validation"))
+    elapsed = steps_so_far(rows["first"])
+    length, total = config.sequence + 1, len(rows["first"]) - begin
+    lead = min(config.sequence, (total - length) // 2)  # M gets its bearings before it is judged
+    stretch = lead + length
+    count = max(1, min(JUDGED, total // stretch))
+    starts = begin + torch.arange(count)[:, None] * (total // count)
+    state = model.initial_state(count, elapsed[starts[:, 0]])
+    if lead > 0:
+        *_, state = predict(model, rows, starts + torch.arange(lead + 1), generator, state)
+    prediction, z, happened, _ = predict(model, rows, starts + max(0, lead) + torch.arange(length), generator, state)
+    valid, alive = happened["valid"], happened["valid"] & ~happened["terminal"]
+    figures = {name: value.item() for name, value in terms(model, prediction, z, happened, config.loss).items()}
+    figures |= memory_figures(prediction, z[:, 1:], happened, valid, alive)
+    whole = alive.all(1)  # stretches within one episode
+    if whole.any():
+        warm_up = max(1, config.sequence // 2)
+        figures |= open_loop_error(model, z[whole], happened["action"][whole], state[whole], warm_up, HORIZONS)
+    return figures
 
 
 def terms(
