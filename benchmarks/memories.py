@@ -7,8 +7,7 @@ first and of the iterations after it. LATER's V sees both, so that z means the s
 
 Each M learns for so many minutes of one core's time on EARLIER's episodes. Then it goes on for half as long: one copy on the
 new episodes alone, another on all of them. Both are judged on a tenth of the old and of the new episodes, from which no M
-learns. How many updates
-fit into the minutes is measured first: two runs give the same only to within that.
+learns. How many updates fit into the minutes is measured first: two runs give the same only to within that.
 """
 
 import argparse
