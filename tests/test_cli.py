@@ -635,7 +635,7 @@ class TestParams:
             assert result.exit_code == 2
             assert near in result.stderr
 
-    @pytest.mark.parametrize("study", ["ablation", "hybrid", "learning", "temperature"])
+    @pytest.mark.parametrize("study", ["ablation", "game", "hybrid", "learning", "temperature"])
     def test_a_study_adds_its_agents_to_a_preset_and_changes_nothing_else(self, project: Path, study: str) -> None:
         result = wm("preset", "laptop", "--study", study)
         assert result.exit_code == 0, result.stderr
