@@ -7,9 +7,11 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 
 import lab
 import pandas as pd
@@ -367,6 +369,17 @@ def test_mlflow_is_not_loaded_for_a_stage_that_is_done_at_once(project, monkeypa
         run.observe(row(1))
     assert (project / "mlflow.db").exists()
     assert "warning" not in capsys.readouterr().err
+
+
+def test_a_stage_that_ends_before_its_thread_runs_is_tracked_all_the_same(project, monkeypatch):
+    class Late(threading.Thread):
+        def start(self):
+            self.join = lambda _: self.run()
+
+    monkeypatch.setattr(live, "threading", SimpleNamespace(Thread=Late, Event=threading.Event))
+    with stage_run("vision", "doom-1", "doom", {}) as run:
+        run.observe(row(1))
+    assert [run.info.status for run in runs(client_of(project), kind="stage")] == ["FINISHED"]
 
 
 def test_tracking_off_shows_progress_and_touches_no_store(project, monkeypatch, capsys):
