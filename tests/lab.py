@@ -9,13 +9,25 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 from tiny import ROOT, tiny_params
+
+WAIT = 600.0
+"""Seconds that a busy machine may take for anything."""
+
+
+def until(condition: Callable[[], Any], what: str) -> Any:
+    """Wait until a condition holds; return what it gave."""
+    end = time.monotonic() + WAIT
+    while not (found := condition()):
+        assert time.monotonic() < end, f"waited {WAIT:g} s in vain: {what}"
+        time.sleep(0.05)
+    return found
 
 
 def environment(folder: Path) -> dict[str, str]:

@@ -330,6 +330,7 @@ def test_a_game_beside_whose_engine_dies_is_told_and_the_dream_goes_on(agent, mo
     thread = threading.Thread(target=served.run, daemon=True)
     thread.start()
     while not served.started:
+        assert thread.is_alive()
         time.sleep(0.05)
     visit = Visit(f"http://127.0.0.1:{port}")
     visit.say(do="pause", on=True)
