@@ -134,6 +134,7 @@ def answers(address: str) -> bool:
 def page_at(browser, address, **options):
     """Show a page while the block runs; it may report no error."""
     page = browser.new_page(**options)
+    page.set_default_timeout(120_000)
     said = []
     page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: said.append(str(error)))
