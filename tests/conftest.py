@@ -17,6 +17,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background
 pytest_plugins = ["tracked"]
 
 
+@pytest.fixture(autouse=True)
+def same_draws():
+    """What a test draws without a generator of its own is the same in every run."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def iteration(tmp_path_factory):
     """A project with one committed iteration of Take Cover, untracked; copy it.
