@@ -12,8 +12,15 @@ from filelock import FileLock
 
 sys.path.insert(0, str(Path(__file__).parent))
 torch.set_num_threads(1)
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "120")  # a server beside a busy suite is slow, not dead
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so would all that it starts
 pytest_plugins = ["tracked"]
+
+
+@pytest.fixture(autouse=True)
+def same_draws():
+    """What a test draws without a generator of its own is the same in every run."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from contextlib import closing
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import numpy as np
 import psutil
 import pytest
 from games import Player, constant, engines
+from lab import until
 from PIL import Image
 
 from worldmodels.errors import EnvironmentFault, ParamsError
@@ -120,7 +120,7 @@ def test_many_engines_start_at_once() -> None:
 
 @pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
 def test_an_engine_that_dies_or_hangs_in_mid_episode_is_replaced_and_the_episode_is_the_same(fault, monkeypatch, capfd) -> None:
-    monkeypatch.setattr(doom, "ANSWER_SECONDS", 2.0)
+    monkeypatch.setattr(doom, "ANSWER_SECONDS", 5.0)
     actions = np.random.default_rng(0).uniform(-1, 1, (20, 3, 1)).astype(np.float32)
 
     def play(harm: bool) -> list[np.ndarray]:
@@ -179,11 +179,7 @@ def test_a_killed_process_leaves_no_engine_no_file_and_no_shared_memory(tmp_path
         instance, shared = process.stdout.readline().split()
         assert alive(instance)
         process.kill()
-    for _ in range(50):
-        if not alive(instance):
-            break
-        time.sleep(0.1)
-    assert not alive(instance)
+    until(lambda: not alive(instance), "the engine to end")
     assert shared == "0"
     assert not list(tmp_path.iterdir())
 
@@ -206,11 +202,11 @@ def test_an_engine_that_never_answers_is_given_up_and_another_started(monkeypatc
         return real(*settings)
 
     monkeypatch.setattr(doom_engine, "start_engine", first_hangs)
-    monkeypatch.setattr(doom_engine, "START_SECONDS", 3.0)
+    monkeypatch.setattr(doom_engine, "START_SECONDS", 15.0)
     with closing(DoomConfig().make()) as env:
         assert env.start([1]).any()
     assert len(calls) == 2
-    assert "did not start within 3 s; trying another" in capfd.readouterr().err
+    assert "did not start within 15 s; trying another" in capfd.readouterr().err
 
 
 def test_engines_start_while_openblas_has_threads():
@@ -223,7 +219,7 @@ def test_engines_start_while_openblas_has_threads():
         "    scipy.linalg.blas.dgemm(1.0, np.ones((400, 400)), np.ones((400, 400)))\n"
         "    env.start([1, 2, 3, 4]); env.keep(np.zeros(0, np.int64)); env.close(); env = DoomEnv(DoomConfig(), threads=2)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=90, check=False)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert "trying another" not in done.stderr
 

@@ -23,10 +23,11 @@ import pyarrow.parquet as pq
 import pytest
 import tasks
 import torch
-from lab import environment, make_project, run
+from lab import WAIT, environment, make_project, run, until
 from test_cli import make_agent
 from tiny import ROOT, tiny_params
 
+from worldmodels.compute import local
 from worldmodels.compute.local import TRIES, run_tasks
 from worldmodels.errors import ArtifactError, ParamsError, WorldModelsError
 from worldmodels.report.table import read_scores
@@ -37,18 +38,6 @@ from worldmodels.storage.episodes import COLLECTED, EpisodeWriter, FrameReader
 from worldmodels.storage.files import read_curve, read_json, read_table, write_bytes, write_curve, write_json, write_table
 from worldmodels.storage.layout import AgentFiles, WorldModelFiles
 from worldmodels.storage.weights import load_tensors, save_tensors
-
-WAIT = 120.0
-"""Seconds that a busy machine may take for anything."""
-
-
-def until(condition: Callable[[], Any], what: str) -> Any:
-    """Wait until a condition holds; return what it gave."""
-    end = time.monotonic() + WAIT
-    while not (found := condition()):
-        assert time.monotonic() < end, f"waited {WAIT:g} s in vain: {what}"
-        time.sleep(0.05)
-    return found
 
 
 class TestWorkers:
@@ -75,6 +64,7 @@ class TestWorkers:
 
     def test_a_worker_that_hangs_is_named_with_its_traceback_and_its_task_done_by_another(self, tmp_path, capfd, monkeypatch):
         monkeypatch.setenv("WM_STALL_SECONDS", "8")
+        monkeypatch.setattr(local, "LOOK_SECONDS", 10.0)  # its traceback has as much time
         done = dict(run_tasks(tasks.hang_once, [(tmp_path / "mark", number) for number in range(4)], 2))
         assert done == {0: 0, 1: 1, 2: 4, 3: 9}
         said = capfd.readouterr().err

@@ -7,9 +7,10 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
-import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 
 import lab
 import pandas as pd
@@ -20,37 +21,24 @@ from tracked import client_of, files_of, runs, stage_process
 
 from worldmodels.errors import WorldModelsError
 from worldmodels.storage.files import write_curve
-from worldmodels.tracking import live
+from worldmodels.tracking import live, store
 from worldmodels.tracking.dvclock import artifact_hash, read_lock
 from worldmodels.tracking.live import stage_run
 from worldmodels.tracking.points import point_of, points
+from worldmodels.tracking.store import TIMEOUT
 from worldmodels.tracking.sync import sync
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     folder = tmp_path_factory.mktemp("server")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = lab.free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{folder}/server.db"]
     command += ["--artifacts-destination", str(folder / "artifacts"), "--workers", "1", "--port", str(port)]
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     uri = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(300):
-            try:
-                urllib.request.urlopen(f"{uri}/health", timeout=1).close()
-                break
-            except OSError:
-                assert process.poll() is None, (folder / "log").read_text()
-                time.sleep(0.2)
+    with lab.serving(command, lambda: lab.answers(f"{uri}/health"), folder / "log", env=environment):
         yield uri
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(20)
 
 
 def row(step, loss=1.0, **others):
@@ -177,8 +165,7 @@ def test_scores_on_other_episodes_than_the_test_s_have_other_names(project):
         points(path)
 
 
-def test_the_errors_of_a_stage_pass_through_and_its_run_says_how_it_ended(project, monkeypatch):
-    monkeypatch.setattr(live, "KILLED_FLUSH_SECONDS", 120.0)  # a busy machine needs more than a person would wait
+def test_the_errors_of_a_stage_pass_through_and_its_run_says_how_it_ended(project):
     for error in (ZeroDivisionError, KeyboardInterrupt):
         with pytest.raises(error), stage_run("vision", "doom-1", "doom", {}):
             raise error
@@ -200,16 +187,14 @@ def test_a_terminated_stage_ends_killed_and_one_that_died_is_swept_by_the_next(p
         assert process.wait(120) == {signal.SIGTERM: 143, signal.SIGKILL: -9}[sent]
     assert [run.info.status for run in runs(client, kind="stage")] == ["KILLED", "RUNNING"]
     with stage_run("vision", "doom-1", "doom", {}):
-        while len(runs(client, kind="stage")) < 3:
-            time.sleep(0.1)
+        lab.until(lambda: len(runs(client, kind="stage")) == 3, "the run to begin")
         with stage_run("vision", "doom-1", "doom", {}):  # the outer one is alive: it is left alone
             pass
         statuses = [run.info.status for run in runs(client, kind="stage", stage="vision")]
         assert statuses == ["KILLED", "KILLED", "RUNNING", "FINISHED"]
 
 
-def test_a_killed_stage_goes_on_in_the_same_run_and_no_point_is_there_twice(project, monkeypatch):
-    monkeypatch.setattr(live, "KILLED_FLUSH_SECONDS", 120.0)
+def test_a_killed_stage_goes_on_in_the_same_run_and_no_point_is_there_twice(project):
     body = "with stage_run('vision', 'doom-1', 'doom', {'doom.vision.a': 1}, computation='c1') as run:\n"
     body += "    while True: run.observe(ROW); time.sleep(0.2)"
     client, process = client_of(project), stage_process(project, body)
@@ -217,7 +202,7 @@ def test_a_killed_stage_goes_on_in_the_same_run_and_no_point_is_there_twice(proj
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.1)
     process.kill()
-    process.wait(20)
+    process.wait(300)
     (killed,) = runs(client, kind="stage")
     sent = len(client.get_metric_history(killed.info.run_id, "V/loss"))
     for _ in range(2):  # the second time nothing is left to go on with
@@ -254,7 +239,7 @@ def test_a_real_stage_killed_under_dvc_goes_on_in_its_run_and_sync_finds_one_run
             assert dvc.poll() is None, (tmp_path / "log").read_text()
             time.sleep(0.1)
         os.kill(int(found[0].data.tags["wm.process"].partition("@")[0]), signal.SIGKILL)
-        assert dvc.wait(60) != 0
+        assert dvc.wait(300) != 0
     assert "going on from" in lab.run(folder, *command, **tracked).stderr
     lab.run(folder, "wm", "track", "sync")
     stages = runs(client, kind="stage")
@@ -278,13 +263,13 @@ def test_a_real_stage_killed_under_dvc_goes_on_in_its_run_and_sync_finds_one_run
 
 
 def test_a_process_that_took_the_number_of_a_dead_stage_is_not_taken_for_it(project):
-    body = "with stage_run('vision', 'doom-1', 'doom', {}) as run:\n    time.sleep(60)"
+    body = "with stage_run('vision', 'doom-1', 'doom', {}) as run:\n    time.sleep(600)"
     client, process = client_of(project), stage_process(project, body)
     while not runs(client, kind="stage"):
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.1)
     process.kill()
-    process.wait(20)
+    process.wait(300)
     (run,) = runs(client, kind="stage")
     client.set_tag(run.info.run_id, "wm.process", f"{os.getpid()}@1")
     sync(project, registry=False)  # sweeps as well, where the stage is never run again
@@ -337,12 +322,13 @@ def test_a_store_that_cannot_be_used_warns_once_and_neither_fails_nor_stalls_a_s
         (project / "broken.db").write_bytes(b"not a database " * 100)
         uri = f"sqlite:///{project}/broken.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setattr(store, "TIMEOUT", TIMEOUT)  # that of users
     began = time.monotonic()
     with stage_run("vision", "doom-1", "doom", {"doom.vision.a": 1}) as run:
         for step in run.progress(range(3), "vision doom-1", unit="update"):
             run.observe(row(step))
         run.done(Path("artifacts/world_models/doom-1/vision.safetensors"))
-    assert time.monotonic() - began < 6
+    assert time.monotonic() - began < 100  # MLflow's own requests would wait for 120
     listener.close()
     errors = capsys.readouterr().err
     assert errors.count("warning") == 1
@@ -356,17 +342,28 @@ def test_a_store_that_cannot_be_used_warns_once_and_neither_fails_nor_stalls_a_s
 
 def test_mlflow_is_not_loaded_for_a_stage_that_is_done_at_once(project, monkeypatch, capsys):
     monkeypatch.delenv("WM_TRACKING")
-    monkeypatch.setattr(live, "SHORT_SECONDS", 0.5)
+    monkeypatch.setattr(live, "SHORT_SECONDS", 60.0)
     began = time.monotonic()
     with stage_run("vision", "doom-1", "doom", {}) as run:
         run.observe(row(1))
-    assert time.monotonic() - began < 0.4
+    assert time.monotonic() - began < 30
     assert not (project / "mlflow.db").exists()
+    monkeypatch.setattr(live, "SHORT_SECONDS", 0.5)
     with stage_run("vision", "doom-1", "doom", {}) as run:
-        time.sleep(1)
         run.observe(row(1))
-    assert (project / "mlflow.db").exists()
+        lab.until((project / "mlflow.db").exists, "the store")
     assert "warning" not in capsys.readouterr().err
+
+
+def test_a_stage_that_ends_before_its_thread_runs_is_tracked_all_the_same(project, monkeypatch):
+    class Late(threading.Thread):
+        def start(self):
+            self.join = lambda _: self.run()
+
+    monkeypatch.setattr(live, "threading", SimpleNamespace(Thread=Late, Event=threading.Event))
+    with stage_run("vision", "doom-1", "doom", {}) as run:
+        run.observe(row(1))
+    assert [run.info.status for run in runs(client_of(project), kind="stage")] == ["FINISHED"]
 
 
 def test_tracking_off_shows_progress_and_touches_no_store(project, monkeypatch, capsys):
@@ -401,6 +398,6 @@ def test_a_step_that_takes_long_leaves_no_silence(monkeypatch, capsys):
     monkeypatch.setattr(live, "QUIET_SECONDS", 0.1)
     with stage_run("evaluate", "doom-1", "", {}) as run:
         for _ in run.progress(range(1), "evaluate doom-1", unit="task"):
-            time.sleep(1)
+            time.sleep(5)
     lines = [line for line in capsys.readouterr().err.splitlines() if "0/1" in line]
     assert len(lines) > 3

@@ -253,6 +253,7 @@ def test_what_ends_wm_repro_ends_both_games(tmp_path, number):
     with subprocess.Popen(["wm", "repro"], cwd=folder, env=environment(folder), **how) as process:
         told = ""
         while not all(f"initialise {name}-0:" in told for name in ("doom", "carracing")):
+            assert process.poll() is None, told
             told += process.stdout.readline()
         process.send_signal(number)
         told += process.stdout.read()  # to the end: whoever still runs holds the pipe
@@ -383,7 +384,7 @@ def test_a_target_runs_only_what_it_needs(project):
 
 
 LONGER = {
-    "collect": ("collect.first_episodes", 60),
+    "collect": ("collect.first_episodes", 120),
     "vision": ("vision.optimiser.updates", 60),
     "memory": ("memory.optimiser.updates", 800),
     "controller": ("controllers.dream.phases.search.generations", 200),
@@ -448,7 +449,9 @@ def test_a_stage_whose_params_are_edited_while_it_runs_fails_and_says_so(project
     while not (folder / ".state/memory-doom-1.safetensors").exists():
         assert process.poll() is None
         time.sleep(0.02)
+    process.send_signal(signal.SIGSTOP)  # else it may be done before it is changed
     changed(folder, ("doom.memory.optimiser.updates", 500), ("doom.memory.optimiser.learning_rate", 0.5))
+    process.send_signal(signal.SIGCONT)
     said = process.communicate(timeout=300)[1]
     assert process.returncode == 2
     assert "params.yaml was changed while this stage ran (doom.memory.optimiser.learning_rate)" in said

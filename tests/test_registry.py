@@ -510,7 +510,7 @@ def post(address, body, kind="application/json"):
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     request = urllib.request.Request(address, content, {"Content-Type": kind})
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=300) as answer:
             return answer.status, json.load(answer)["predictions"]
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()

@@ -203,16 +203,16 @@ class TestReport:
     def test_a_browser_shows_it_whole_without_scrolling_sideways(self, reports: Path, browser: Any, options: Any) -> None:
         with page_at(browser, (reports / "index.html").as_uri(), **options) as page:
             loaded = "[...document.images].every((image) => image.complete && image.naturalWidth > 0)"
-            page.wait_for_function(loaded, timeout=60_000)
+            page.wait_for_function(loaded)
             films = "[...document.querySelectorAll('video')].every((film) => film.readyState >= 1 && film.videoWidth > 0)"
-            page.wait_for_function(films, timeout=60_000)
+            page.wait_for_function(films)
             assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
             page.evaluate("document.querySelectorAll('details').forEach((part) => { part.open = true })")
             assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
     def test_the_first_screen_says_how_every_game_went_and_plays_the_films(self, reports: Path, browser: Any) -> None:
         with page_at(browser, (reports / "index.html").as_uri(), viewport={"width": 1366, "height": 768}) as page:
-            page.wait_for_function("[...document.querySelectorAll('video')].every((film) => !film.paused)", timeout=60_000)
+            page.wait_for_function("[...document.querySelectorAll('video')].every((film) => !film.paused)")
             for what in (".hero h2", ".hero video", ".hero img"):
                 ends = page.evaluate(f"[...document.querySelectorAll('{what}')].map((e) => e.getBoundingClientRect().bottom)")
                 assert len(ends) == 2

@@ -16,8 +16,8 @@ import numpy as np
 import psutil
 import pytest
 import yaml
-from lab import environment, make_project, run
-from test_faults import OFTEN, family_of, statuses, until
+from lab import environment, make_project, run, until
+from test_faults import OFTEN, family_of, statuses
 from tiny import ROOT, tiny_params
 
 pytestmark = pytest.mark.slow

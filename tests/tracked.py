@@ -19,6 +19,7 @@ from worldmodels.report.pictures import write_png
 from worldmodels.storage.agents import AgentCard, write_card
 from worldmodels.storage.files import write_curve, write_json
 from worldmodels.storage.layout import STAGES, AgentFiles, WorldModelFiles, primary_out
+from worldmodels.tracking import live, store
 from worldmodels.tracking.dvclock import artifact_hash
 from worldmodels.tracking.live import stage_run
 from worldmodels.tracking.store import PREFIX, open_store
@@ -229,6 +230,10 @@ def _copy(source, root, patch):
     for name in NAMES:
         patch.delenv(name, raising=False)
     patch.setenv("WM_TRACKING", "on")  # from the first second: these stages last no longer
+    for name in ("FLUSH_SECONDS", "KILLED_FLUSH_SECONDS"):
+        patch.setattr(live, name, 600.0)  # a busy machine needs more than a person would wait
+    patch.setattr(live, "MACHINE_SECONDS", 3600)  # else a slow run has more metrics than a quick one
+    patch.setattr(store, "TIMEOUT", 60)
     return root
 
 

@@ -143,7 +143,7 @@ def stage_run(
     over, told = threading.Event(), (run.outbox, stage, key, env, params, seed, world_model, computation)
 
     def send() -> None:
-        if not over.wait(0 if at_once else SHORT_SECONDS):
+        if at_once or not over.wait(SHORT_SECONDS):  # at once: also a stage that ends before this thread runs
             _send(*told)
 
     threading.Thread(target=run.beat, args=(over,), daemon=True).start()
