@@ -70,7 +70,7 @@ def expected_surprise(memory, z, actions):
     restart[:, 0] = True
     with torch.no_grad():
         prediction, _, _ = memory(z[:, :-1], actions, restart, memory.initial_state(1))
-    return -prediction.latent.log_prob(z[:, 1:])[0].numpy()
+    return -prediction.latent.log_prob(z[:, 1:]).mean(-1)[0].numpy()
 
 
 @pytest.mark.parametrize("pay", ["surprise", "progress"])

@@ -5,7 +5,6 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
 from worldmodels.errors import WorldModelsError
@@ -35,9 +34,6 @@ class MemoryShape(Config):
     # predict the next action too, so that M absorbs what those who played can do (paper, section 5); a phase of the kind
     # ``skill`` teaches it to C
     next_action: bool = False
-    # what z' may be. 0: a mixture of five Gaussians for each dimension, independent of the others (paper). Above 0: so many
-    # scenes, Gaussians of all dimensions at once, so that what changes together is dreamt together
-    scenes: int = Field(default=0, ge=0, le=1024)
 
     @abstractmethod
     def build(self, latent: int, action: int) -> "Memory":
@@ -66,11 +62,9 @@ class Memory(nn.Module, ABC):
     def __init__(self, config: MemoryShape, latent: int, action: int, width: int) -> None:
         super().__init__()
         self.config, self.latent, self.action = config, latent, action
-        self.components = config.scenes or MIXTURES
-        every = self.components * latent
-        self.mixture = (self.components if config.scenes else every, every, every)  # sizes of the fields of a ``Mixture``
-        beside = {"none": 0, "event": 1, "levels": LEVELS}[config.reward] + config.done
-        self.head = nn.Linear(width, sum(self.mixture) + beside)
+        self.head = nn.Linear(
+            width, 3 * MIXTURES * latent + {"none": 0, "event": 1, "levels": LEVELS}[config.reward] + config.done
+        )
         if config.reward != "none":  # worth of a usual step; with ``event`` also of an event, and of an end
             self.register_buffer("rewards", torch.zeros(3 if config.reward == "event" else 1))
         if config.next_action:
@@ -118,8 +112,8 @@ class Memory(nn.Module, ABC):
 
     def describe(self) -> dict[str, Any]:
         """Return what ``memory_from_description`` needs to build the same shape again."""
-        # What is off is not told: an M of before there was such a thing is of the same shape.
-        unsaid = {name for name in ("next_action", "scenes") if not getattr(self.config, name)}
+        # An M that does not foretell actions is told as before there was such a head: it is of the same shape.
+        unsaid = {"next_action"} if not self.config.next_action else None
         return {
             "config": self.config.model_dump(exclude=unsaid),
             "latent": self.latent,
@@ -185,17 +179,16 @@ class Memory(nn.Module, ABC):
     def predict(self, outputs: Tensor) -> Prediction:
         """Return what follows outputs (B, T, H)."""
         out = self.head(outputs.to(self.head.bias.dtype)).float()
-        size = sum(self.mixture)
-        fields = out[..., :size].split(self.mixture, -1)
-        latent = Mixture(*(part.unflatten(-1, (self.components, -1)) for part in fields))
+        size = self.latent * MIXTURES
+        latent = Mixture(*(part.unflatten(-1, (MIXTURES, self.latent)) for part in out[..., : 3 * size].split(size, -1)))
         done = out[..., -1] if self.config.done else None
         action = self.action_head(outputs.to(self.head.bias.dtype)).float() if self.config.next_action else None
         if self.config.reward == "none":
             return Prediction(latent, None, done, action=action)
         if self.config.reward == "levels":
-            levels = RewardLevels(out[..., size : size + LEVELS])
+            levels = RewardLevels(out[..., 3 * size : 3 * size + LEVELS])
             return Prediction(latent, levels.mean(), done, levels=levels, action=action)
-        event, (usual, worth, last) = out[..., size], self.rewards.unbind()
+        event, (usual, worth, last) = out[..., 3 * size], self.rewards.unbind()
         reward = usual + (worth - usual) * torch.sigmoid(event)
         if done is not None:
             reward = reward + (last - reward) * torch.sigmoid(done)

@@ -1,4 +1,4 @@
-"""Mixtures of Gaussians (Bishop 1994): of every latent dimension by itself (paper, appendix A.2), or of all of them at once."""
+"""A mixture of K Gaussians for every latent dimension, each with its own weights (paper, appendix A.2; Bishop 1994)."""
 
 import functools
 import math
@@ -8,15 +8,13 @@ import torch
 from torch import Tensor
 
 MIXTURES = 5
-"""K, Gaussians for each dimension of z, if dimensions are independent (paper, appendix A.2)."""
+"""K, Gaussians for each dimension of z in every M (paper, appendix A.2)."""
 LOG_SQRT_TWO_PI = 0.5 * math.log(2 * math.pi)
 
 
 class Mixture(NamedTuple):
-    """p(z' | history); every field is (..., K, Z): K before Z, so that sums over the components run along contiguous memory.
-
-    With ``logits`` (..., K, Z) every dimension has its own components, and is independent of the others. With ``logits``
-    (..., K, 1) a component is one scene: it says what all dimensions are, and they are drawn together.
+    """p(z' | history), independent over dimensions; every field is (..., K, Z): K before Z, so that sums over the
+    components run along contiguous memory.
     """
 
     logits: Tensor  # unnormalised log weights
@@ -24,13 +22,10 @@ class Mixture(NamedTuple):
     log_std: Tensor  # component log standard deviations
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """Return log p(z) in nats a dimension, (...), for ``z`` (..., Z)."""
+        """Return log p(z) of every dimension in nats, (..., Z), for ``z`` (..., Z)."""
         deviation = (z.unsqueeze(-2) - self.mean) * (-self.log_std).exp()
         component = -0.5 * deviation.square() - self.log_std - LOG_SQRT_TWO_PI
-        weights = self.logits.log_softmax(-2)
-        if weights.shape[-1] == 1:
-            return torch.logsumexp(weights.squeeze(-1) + component.sum(-1), -1) / z.shape[-1]
-        return torch.logsumexp(weights + component, -2).mean(-1)
+        return torch.logsumexp(self.logits.log_softmax(-2) + component, -2)
 
     def cdf(self, z: Tensor) -> Tensor:
         """Return the probability that a dimension is below ``z``, (..., Z), for ``z`` (..., Z)."""
@@ -41,7 +36,7 @@ class Mixture(NamedTuple):
         """Return z' (..., Z): a component by logits / tau, then its Gaussian with the noise scaled by sqrt(tau).
 
         Args:
-            uniform: (..., Z) in [0, 1), chooses the component by its cumulative weight; the first number chooses a scene.
+            uniform: (..., Z) in [0, 1), chooses the component by its cumulative weight.
             normal: (..., Z) standard normal.
             temperature: tau > 0; 1 is the model's own distribution, tau -> 0 its most probable component's mean.
         """
@@ -49,7 +44,7 @@ class Mixture(NamedTuple):
         logits, means, log_stds = ((self.logits / temperature).unbind(-2), self.mean.unbind(-2), self.log_std.unbind(-2))
         top = functools.reduce(torch.maximum, logits)
         weights = [(each - top).exp() for each in logits]
-        reached = uniform[..., : weights[0].shape[-1]] * sum(weights[1:], weights[0])
+        reached = uniform * sum(weights[1:], weights[0])
         mean, log_std, passed = means[0], log_stds[0], weights[0]
         for k in range(1, len(weights)):
             beyond = passed <= reached

@@ -18,7 +18,7 @@ STRETCHES = 600
 class Prediction(NamedTuple):
     """What M says of the next step, for B sequences of T steps, or (without T) for one step of each."""
 
-    latent: Mixture  # distribution of z', fields (B, T, K, Z); logits (B, T, K, 1) if K are scenes
+    latent: Mixture  # distribution of z', fields (B, T, K, Z)
     reward: Tensor | None  # expected reward, (B, T), or None
     done: Tensor | None  # logit that the episode ends with this step, (B, T), or None
     event: Tensor | None = None  # logit that the step's reward is above 0, (B, T), or None
@@ -72,7 +72,7 @@ def memory_loss(
     counted = valid.to(z.dtype)
     steps = counted.sum().clamp(min=1)
     alive = counted * (~terminal).to(z.dtype)
-    latent = -(prediction.latent.log_prob(z) * alive).sum() / alive.sum().clamp(min=1)
+    latent = -(prediction.latent.log_prob(z).mean(-1) * alive).sum() / alive.sum().clamp(min=1)
     reward_error = done = latent.new_zeros(())
     each = None
     if prediction.event is not None:

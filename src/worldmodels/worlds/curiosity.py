@@ -50,7 +50,7 @@ class Surprise:
 
     def judge(self, z: Tensor, action: Tensor, restart: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         prediction, _, state = self._memory(z[:, :-1], action, restart, state)
-        return -prediction.latent.log_prob(z[:, 1:]), state
+        return -prediction.latent.log_prob(z[:, 1:]).mean(-1), state
 
 
 class Progress:
