@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from worldmodels.cli.main import app
 
-EXAMPLES = int(os.environ.get("WM_FUZZ_EXAMPLES", "150"))
+EXAMPLES = int(os.environ.get("WM_FUZZ_EXAMPLES", "50"))
 """Inputs that each test tries; `make test-slow` tries more."""
 fuzz = settings(max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 GRADIENT = {
