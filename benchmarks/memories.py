@@ -89,8 +89,10 @@ class Lesson:
         return {name: round(found[name], 4) for name in FIGURES if name in found}
 
 
-def compared(memory: Memory, lesson: Lesson, old: Rows, new: Rows | None, minutes: float) -> Iterator[dict[str, object]]:
-    """Let an M learn; yield the rows of the table."""
+def compared(
+    memory: Memory, lesson: Lesson, old: Rows, new: Rows | None, minutes: float, seconds: float = 4.0
+) -> Iterator[dict[str, object]]:
+    """Let an M learn for so many minutes; yield the rows of the table. Its dream's speed is measured for so many seconds."""
     optimiser = lesson.config.optimiser
     (old, old_test), (new, new_test) = split(old, 1 - HELD_OUT), split(new, 1 - HELD_OUT) if new else (None, None)
     updates = lesson.updates_in(memory, old, 60 * minutes)
@@ -99,7 +101,7 @@ def compared(memory: Memory, lesson: Lesson, old: Rows, new: Rows | None, minute
     if new is not None:
         for name, rows in {"old, then new": new, "old, then all": joined(old, new)}.items():
             learned[name] = lesson.learn(first, rows, optimiser.warm(), updates // 2), updates + updates // 2
-    speed = round(rate(dream(first), 4.0, time.process_time))
+    speed = round(rate(dream(first), seconds, time.process_time))
     for name, (each, count) in learned.items():
         for tested, rows in {"old": old_test, "new": new_test}.items():
             if rows is not None:

@@ -120,11 +120,10 @@ def learn_to_predict(memory: Memory, batch: int = 64, steps: int = 64) -> Callab
 def dream(
     memory: Memory, candidates: int = 64, rollouts: int = 16, limit: int = 20, fused: bool = False
 ) -> Callable[[], float]:
-    world = DreamWorld(
-        memory, Starts(torch.zeros(1, LATENT), torch.zeros(1, LATENT)), "zch", temperature=1.0, limit=limit, fused=fused
-    )
+    nothing = torch.zeros(1, memory.latent)
+    world = DreamWorld(memory, Starts(nothing, nothing), "zch", temperature=1.0, limit=limit, fused=fused)
     config = ControllerConfig(features="zch", hidden=0, bias=False)
-    stack = Controllers(config, torch.randn(candidates, world.feature_size) * 0.1, world.feature_size, 1)
+    stack = Controllers(config, torch.randn(candidates, world.feature_size) * 0.1, world.feature_size, memory.action)
 
     def work() -> float:
         return run_episodes(world, ControllerPolicy(stack), range(rollouts), candidates=candidates).steps
