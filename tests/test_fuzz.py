@@ -186,7 +186,7 @@ def test_lines_that_loop_or_name_what_is_not_there_are_refused_before_anything_r
         ("doom.controllers.learn", GRADIENT, "drought_cost is told by M's event head"),
         ("doom.controllers.learn.phases.learn.moments", {"share": 0.5, "context": 525}, "525 steps at most"),
         ("doom.controllers.learn.phases.learn", {"kind": "cmaes", "generations": 60}, "36,993 coordinates is too large"),
-        ("doom.controllers.learn.selection.every", 241, "more than the 240 generations"),
+        ("doom.controllers.learn.selection.every", 301, "more than the 300 generations"),
         ("doom.controllers.learn.phases.learn.batch_size", 10**6, "num_envs * num_steps = 8,192 steps"),
         ("doom.controllers.learn.phases.learn.pay", "surprise", "nothing comes but what M foretells"),
         ("doom.controllers.learn.phases.learn", PROGRESS, "set `doom.vision.optimiser.warm_updates: 0`"),
