@@ -77,11 +77,11 @@ class Lesson:
     def updates_in(self, memory: Memory, rows: Rows, seconds: float) -> int:
         """Return how many updates of this M take so long."""
         times = []
-        for updates in (1, FIRST + 1):  # both begin with the same work, and end with the same judgement
+        for updates in (1, 1, FIRST + 1):  # a warm-up; then two that begin with the same work and end with the same judgement
             begun = time.process_time()
             self.learn(memory, rows, self.config.optimiser, updates)
             times.append(time.process_time() - begun)
-        return max(1, int(seconds * FIRST / (times[1] - times[0])))
+        return max(1, int(seconds * FIRST / (times[2] - times[1])))
 
     def judged(self, memory: Memory, rows: Rows) -> dict[str, float]:
         """Return the figures of M on rows from which it has not learned."""
@@ -143,10 +143,11 @@ def main() -> None:
                 line = {**about, "minutes": options.minutes, "rate": options.rate, **row}
                 print(*(f"{name} {value}" for name, value in line.items()), sep=", ", flush=True)
                 if options.out:
-                    added = not options.out.exists()
+                    begun = options.out.exists()
                     with options.out.open("a", newline="") as file:
                         table = csv.DictWriter(file, [*(name for name in line if name not in FIGURES), *FIGURES])
-                        table.writeheader() if added else None
+                        if not begun:
+                            table.writeheader()
                         table.writerow(line)
 
 
