@@ -126,8 +126,9 @@ def test_a_score_without_dream_minutes_and_hardware_leaves_cells_empty(project: 
     assert (row["preset"], row["hardware"], row["commit"]) == ("laptop", "", "")
 
 
-def test_an_agent_of_a_study_has_the_study_in_its_preset(project: Path) -> None:
-    write_metrics(project, SCORE | {"study": "ablation"})
+@pytest.mark.parametrize("preset", ["laptop", "laptop+ablation", "laptop+hybrid+ablation"])
+def test_an_agent_of_a_study_has_this_study_alone_in_its_preset(project: Path, preset: str) -> None:
+    write_metrics(project, SCORE | {"preset": preset, "study": "ablation"})
     add(project, "mine")
     assert read_ledger(project / LEDGER)["preset"].tolist() == ["laptop+ablation"]
 

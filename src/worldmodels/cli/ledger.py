@@ -211,7 +211,8 @@ def _rows(root: Path, file: Path) -> list[dict[str, Any]]:
     score = read_json(file)
     try:
         study = score.get("study", NO_STUDY)
-        preset = score["preset"] + ("" if study == NO_STUDY else f"+{study}")
+        preset = score["preset"].partition("+")[0]  # the studies of params.yaml follow it
+        preset += "" if study == NO_STUDY else f"+{study}"
         about = {"preset": preset, "game": game_name(score["rules"]), "block": score["block"]}
         if score["key"] == f"{score['environment']}-0":
             _, policies = read_blind(AgentFiles(score["key"], root).returns)
