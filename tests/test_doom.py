@@ -293,6 +293,17 @@ def test_an_episode_begins_where_it_must_and_is_still_its_seed() -> None:
         env.start([1])
 
 
+def test_gamma_shows_what_lies_in_the_dark() -> None:
+    dark, bright = DoomConfig(scenario="my_way_home", limit=20), DoomConfig(scenario="my_way_home", limit=20, gamma=2.0)
+    with closing(dark.make()) as env, closing(bright.make()) as other:
+        seen = [(env.start([3]), other.start([3]))]
+        forward = np.array([option(1, dark.action_size)], np.float32)
+        seen.append((env.step(forward).frames, other.step(forward).frames))
+    for plain, shown in seen:
+        np.testing.assert_allclose(shown / 255, (plain / 255) ** 0.5, atol=0.002)
+        assert shown.mean() > 1.5 * plain.mean()
+
+
 def test_scores_by_other_rules_have_another_name() -> None:
     def rules(**told) -> str:
         return DoomConfig(**told).rules
@@ -300,7 +311,8 @@ def test_scores_by_other_rules_have_another_name() -> None:
     assert rules() == rules(resolution="640x480", frame_skip=4) == "takecover-skill4-limit2100"
     assert rules(scenario="my_way_home") == "mywayhome-limit2100"
     others = [{"spawn": (0, 9, 0, 9)}, {"living_reward": 0.0}, {"buttons": ["ATTACK"]}, {"crop": (0, 0.5, 0, 0)}, {"skill": 2}]
-    assert len({rules(scenario="my_way_home", **told) for told in [{}, *others]}) == 6
+    others += [{"gamma": 2.0}]
+    assert len({rules(scenario="my_way_home", **told) for told in [{}, *others]}) == 7
 
 
 def test_a_scenario_of_ones_own_is_a_file(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from worldmodels.cli.record import how_to_learn, import_play
 from worldmodels.cli.recordings import look
 from worldmodels.errors import ArtifactError, ParamsError, WorldModelsError
 from worldmodels.games.carracing import CarRacingConfig
+from worldmodels.games.doom import DoomConfig
 from worldmodels.games.frames import resize
 from worldmodels.games.make import Game
 from worldmodels.memory.lstm import LSTMConfig
@@ -97,6 +98,12 @@ class TestAsPlayed:
         np.testing.assert_array_equal(one(tmp_path / "b", cut, frames=frames).frames, frames)
         grey = one(tmp_path / "c", frames=given[..., :1]).frames
         assert (grey[..., :1] == grey).all()
+
+    def test_pictures_are_as_bright_as_the_game_s(self, tmp_path):
+        given = arrays()["frames"]
+        told = {"actions": np.zeros((STEPS, 1)), "terminal": np.array(False)}
+        frames = one(tmp_path, DoomConfig(crop=(0, 0, 0, 0), gamma=2.0), frames=given, **told).frames
+        np.testing.assert_allclose(frames / 255, (resize(given) / 255) ** 0.5, atol=0.002)
 
     def test_carracing_pictures_lose_the_dashboard(self, tmp_path):
         given = np.random.default_rng(0).integers(0, 256, (STEPS + 1, 96, 96, 3), np.uint8)

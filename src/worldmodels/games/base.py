@@ -73,6 +73,11 @@ class GameConfig(Config):
         return (0, 0, 0, 0)
 
     @property
+    def brightness(self) -> float:
+        """The gamma of its frames, see ``brightened``."""
+        return 1.0
+
+    @property
     def rest(self) -> list[float]:
         """The action of somebody who presses nothing: the first option of each choice, or numbers in the middle."""
         return [part for count in self.choices for part in option(0, count)] or [0.0] * self.action_size

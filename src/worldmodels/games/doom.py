@@ -35,7 +35,7 @@ from worldmodels.games.base import BatchEnv, EnvStep, GameConfig, GameSteps, Pay
 from worldmodels.games.blind import RandomPolicyConfig, ScriptedConfig
 from worldmodels.games.choices import Choices, chosen, option
 from worldmodels.games.clock import LaneClock
-from worldmodels.games.frames import Crop, cropped, resize
+from worldmodels.games.frames import Crop, brightened, cropped, resize
 from worldmodels.games.maps import MAPS, Map
 from worldmodels.seeds import stream_seed
 
@@ -68,6 +68,8 @@ class DoomConfig(GameConfig):
     # what the engine renders before the resize to 64x64. 320x240 takes 2.5 times as long as 160x120
     resolution: Literal["160x120", "320x240", "640x480"] = "160x120"
     crop: Crop = (0, 0, 0, 0)  # what of the picture is cut off
+    # brightness v in [0, 1] becomes v ** (1 / gamma): above 1 shows what lies in the dark, which V's squared error passes over
+    gamma: float = Field(default=1.0, ge=0.1, le=10)
     # those that can be pressed, by ViZDoom's names; none: the scenario's own. Take Cover has the paper's scalar instead
     buttons: list[str] = Field(default=[])
     # ``events``: as the scenario gives it; ``survival``: 1 for every tic instead, so that a dream needs an M that foretells
@@ -117,6 +119,7 @@ class DoomConfig(GameConfig):
         skill = "" if self.skill is None else f"-skill{self.skill}"
         told: list[Any] = [self.crop, self.buttons, self.reward, self.living_reward, self.spawn]
         told += [self.digest] if self.digest else []
+        told += [self.gamma] if self.gamma != 1 else []
         usual = [_PAPER["crop"], [], "survival", None, None] if self.take_cover else [(0, 0, 0, 0), [], "events", None, None]
         mark = "" if told == usual else f"-{zlib.crc32(json.dumps(told).encode()):08x}"
         return f"{name}{skill}-limit{self.limit}{mark}"
@@ -136,6 +139,10 @@ class DoomConfig(GameConfig):
     @property
     def cut(self) -> Crop:
         return self.crop
+
+    @property
+    def brightness(self) -> float:
+        return self.gamma
 
     @property
     def map(self) -> Map | None:
@@ -219,7 +226,7 @@ class DoomEnv:
         if self.visited is not None:
             self.visited = np.concatenate([self.visited, np.zeros((len(seeds), self.visited.shape[1]), bool)])
         self._each_lane(range(present, len(self._clock)), self._begin)
-        return resize(self._pictures[present:])
+        return brightened(resize(self._pictures[present:]), self._config.gamma)
 
     def step(self, actions: np.ndarray) -> EnvStep:
         self._clock.check(actions, self.action_size)
@@ -240,7 +247,7 @@ class DoomEnv:
         self._each_lane(range(len(terminal)), advance)
         for played, held in zip(self._played, pressed, strict=True):
             played.append(held)
-        return EnvStep(resize(self._pictures), rewards, terminal, self._clock.advance(terminal))
+        return EnvStep(brightened(resize(self._pictures), self._config.gamma), rewards, terminal, self._clock.advance(terminal))
 
     def keep(self, lanes: np.ndarray) -> None:
         kept = set(lanes.tolist())

@@ -1,4 +1,4 @@
-"""The one way from a game's picture to a 64x64 frame: crop, then an anti-aliased resize."""
+"""The one way from a game's picture to a 64x64 frame: crop, then an anti-aliased resize, then brightness."""
 
 from typing import Annotated
 
@@ -48,3 +48,14 @@ def resize(pictures: np.ndarray) -> np.ndarray:
     size = (FRAME_SIZE, FRAME_SIZE)
     frames = torch.nn.functional.interpolate(batch, size, mode="bilinear", antialias=True, align_corners=False)
     return frames.permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def brightened(frames: np.ndarray, gamma: float) -> np.ndarray:
+    """Return uint8 frames with every brightness v in [0, 1] as v ** (1 / gamma).
+
+    >>> brightened(np.array([0, 16, 64, 255], np.uint8), 2.0).tolist()
+    [0, 64, 128, 255]
+    """
+    if gamma == 1:
+        return frames
+    return ((np.arange(256) / 255) ** (1 / gamma) * 255).round().astype(np.uint8)[frames]

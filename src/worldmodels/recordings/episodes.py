@@ -10,7 +10,7 @@ import numpy as np
 from worldmodels.errors import ArtifactError
 from worldmodels.games.base import GameConfig
 from worldmodels.games.choices import Choices, option
-from worldmodels.games.frames import cropped, resize
+from worldmodels.games.frames import brightened, cropped, resize
 from worldmodels.params import MOST_PROBLEMS
 from worldmodels.recordings.files import EpisodeFile, episode_paths, read_about
 from worldmodels.rollout.patience import cut_when_decided, out_of_patience
@@ -213,4 +213,4 @@ def frames_of(pictures: np.ndarray, game: GameConfig) -> np.ndarray:
     if pictures.shape[1:] == FRAME_SHAPE:
         return pictures
     shown = np.stack([cropped(picture, game.cut) for picture in pictures])
-    return resize(np.repeat(shown, 3 // shown.shape[-1], axis=-1))  # grey thrice
+    return brightened(resize(np.repeat(shown, 3 // shown.shape[-1], axis=-1)), game.brightness)  # grey thrice
