@@ -243,6 +243,17 @@ class TestReport:
         )
         assert collected(racing) == ("reward per step", {"carracing-1": {"random, walk 0": 0.25, "random, walk 0.9": 0.5}})
 
+    def test_what_was_collected_is_a_share_of_the_map_if_the_game_has_one(self, broken: Path) -> None:
+        files = WorldModelFiles("doom-2", broken)
+        told = json.loads(files.data.read_text())
+        for number, way in enumerate(told["policies"].values(), start=1):
+            way["coverage"] = {"cells": number / 10}
+        files.data.write_text(json.dumps(told))
+        assert collected({"doom-2": files}) == (
+            "share of the map in the mean episode",
+            {"doom-2": {"agent, strength 0": 0.1, "agent, strength 0.5": 0.2}},
+        )
+
     def test_how_far_dreams_stay_real_is_said_by_the_last_row_and_not_at_all_if_episodes_are_short(self, broken: Path) -> None:
         files = {key: WorldModelFiles(key, broken) for key in ("doom-1", "doom-2")}
         curve = pd.read_csv(files["doom-2"].memory_curve)

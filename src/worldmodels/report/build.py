@@ -122,10 +122,15 @@ def _game(run: _GameRun, reports: Path, params: Mapping[str, Any]) -> dict[str, 
 def collected(models: Mapping[str, WorldModelFiles]) -> tuple[str, dict[str, dict[str, float]]]:
     """Return what the episodes of world models were worth: reward per step, or returns if every step pays alike.
 
+    In a game with a map it is how much of the map an episode comes to: rewards are rare there, and say nothing of the rest.
+
     Returns:
         What is measured, and world model's key -> way of playing -> its worth.
     """
     played = {key: read_json(files.data, COLLECTED)["policies"] for key, files in models.items()}
+    if any("coverage" in each for ways in played.values() for each in ways.values()):
+        cells = {key: {_way(name): each["coverage"]["cells"] for name, each in ways.items()} for key, ways in played.items()}
+        return "share of the map in the mean episode", cells
     rates = [each["reward_per_step"] for ways in played.values() for each in ways.values()]
     alike = bool(rates) and max(rates) - min(rates) < _ALIKE * abs(max(rates))
     field, measure = ("mean_return", "mean return of an episode") if alike else ("reward_per_step", "reward per step")
