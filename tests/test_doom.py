@@ -310,8 +310,8 @@ def test_scores_by_other_rules_have_another_name() -> None:
 
     assert rules() == rules(resolution="640x480", frame_skip=4) == "takecover-skill4-limit2100"
     assert rules(scenario="my_way_home") == "mywayhome-limit2100"
-    others = [{"spawn": (0, 9, 0, 9)}, {"living_reward": 0.0}, {"buttons": ["ATTACK"]}, {"crop": (0, 0.5, 0, 0)}, {"skill": 2}]
-    others += [{"gamma": 2.0}]
+    others = [{"spawn": (0, 9, 0, 9)}, {"living_reward": 0.0}, {"buttons": ["ATTACK"]}]
+    others += [{"crop": (0, 0.5, 0, 0)}, {"gamma": 2.0}, {"skill": 2}]
     assert len({rules(scenario="my_way_home", **told) for told in [{}, *others]}) == 7
 
 

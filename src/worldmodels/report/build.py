@@ -128,9 +128,12 @@ def collected(models: Mapping[str, WorldModelFiles]) -> tuple[str, dict[str, dic
         What is measured, and world model's key -> way of playing -> its worth.
     """
     played = {key: read_json(files.data, COLLECTED)["policies"] for key, files in models.items()}
-    if any("coverage" in each for ways in played.values() for each in ways.values()):
-        cells = {key: {_way(name): each["coverage"]["cells"] for name, each in ways.items()} for key, ways in played.items()}
-        return "share of the map in the mean episode", cells
+    mapped = {
+        key: {_way(policy): each["coverage"]["cells"] for policy, each in ways.items() if "coverage" in each}
+        for key, ways in played.items()
+    }
+    if any(mapped.values()):
+        return "share of the map in the mean episode", mapped
     rates = [each["reward_per_step"] for ways in played.values() for each in ways.values()]
     alike = bool(rates) and max(rates) - min(rates) < _ALIKE * abs(max(rates))
     field, measure = ("mean_return", "mean return of an episode") if alike else ("reward_per_step", "reward per step")
