@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 from worldmodels.cli.replicate import parse_seeds, replicate
 from worldmodels.errors import ParamsError
 from worldmodels.report.comparisons import profile_lines
+from worldmodels.report.several import summary
 from worldmodels.report.statistics import chance_above, draws, improvement, interval, mean, share_above
 from worldmodels.tracking.dvclock import artifact_hash
 from worldmodels.tracking.runs import RunStore
@@ -59,6 +60,12 @@ def test_a_page_has_the_table_and_the_figure_and_wm_show_names_it(folder):
     assert base64.b64encode((folder / "replicas/tiny/doom.png").read_bytes()).decode() in page
     (folder / "params.yaml").write_text((folder / "presets/tiny.yaml").read_text())
     assert "replicas/tiny/index.html" in run(folder, "wm", "show").stdout
+
+
+def test_of_a_single_seed_no_mean_is_told(folder):
+    told = summary("doom", ["doom-1"], {1: folder / "replicas/tiny/seed-1"}, 2100, 3)
+    assert told.note == "Seed 1; 3 minutes a seed, its stages summed."
+    assert re.fullmatch(r"doom-1 gets [\d,]+ \(95 %: [\d,]+ to [\d,]+\), on \d+ \w+ episodes\.", told.sentence)
 
 
 def test_a_seed_that_is_done_has_its_models_and_no_frames_and_is_not_computed_again(folder):

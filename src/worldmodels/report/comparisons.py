@@ -147,7 +147,8 @@ def profile_lines(axes: Axes, runs: Runs, drawn: Sequence[Runs], blind: np.ndarr
     axes.fill_between(points, low, high, color=WORLD_COLOURS["real"], alpha=0.2, linewidth=0, label="95 %")
     for scores in runs:
         axes.plot(points, share_above([scores], points), color=WORLD_COLOURS["real"], linewidth=0.6, alpha=0.6)
-    axes.plot(points, share_above(runs, points), color=WORLD_COLOURS["real"], label=f"{len(runs)} seeds (thin: each)")
+    label = f"{len(runs)} seeds (thin: each)" if len(runs) > 1 else "one seed"
+    axes.plot(points, share_above(runs, points), color=WORLD_COLOURS["real"], label=label)
     axes.plot(points, share_above([blind], points), color=BLIND_COLOUR, linestyle="--", label="best blind policy")
     if limit is not None:
         reached = float(share_above(runs, np.array([limit]))[0])

@@ -64,8 +64,12 @@ def summary(game: str, keys: Sequence[str], seeds: Mapping[int, Path], limit: fl
         lines.append((key, *numbers, *chances, ", ".join(f"{scores.mean():,.0f}" for scores in runs)))
     found, span = lines[-1][1:3]
     played = f"{len(runs[0])} {score['block']} episodes"
-    sentence = f"{keys[-1]} gets {found} in the mean of {len(seeds)} seeds (95 %: {span}), on {played} of each."
-    note = f"Seeds {', '.join(map(str, seeds))}; {minutes / len(seeds):.0f} minutes a seed, its stages summed."
+    named, rate = ", ".join(map(str, seeds)), f"{minutes / len(seeds):.0f} minutes a seed, its stages summed."
+    if len(seeds) == 1:
+        sentence, note = f"{keys[-1]} gets {found} (95 %: {span}), on {played}.", f"Seed {named}; {rate}"
+    else:
+        sentence = f"{keys[-1]} gets {found} in the mean of {len(seeds)} seeds (95 %: {span}), on {played} of each."
+        note = f"Seeds {named}; {rate}"
     return Summary(name, keys[-1], sentence, lines, seeds, note, figures, png_bytes(profile_lines(runs, drawn, blind, limit)))
 
 
